@@ -1,0 +1,365 @@
+"""Joining, signing in, keys."""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import anyio.to_thread
+import sqlalchemy as sa
+from argon2 import PasswordHasher
+from argon2.exceptions import Argon2Error
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from marketplace.accounts import tokens
+from marketplace.accounts.models import (
+    AccessToken,
+    Client,
+    ClientMember,
+    Invite,
+    PasswordReset,
+    Person,
+    PersonRole,
+    Role,
+    Scope,
+)
+from marketplace.shared import audit, clock
+from marketplace.shared.database import row, violated
+from marketplace.shared.problems import (
+    BadRequest,
+    Conflict,
+    NotFound,
+    TooManyRequests,
+    Unauthorized,
+)
+
+INVITE_LASTS = timedelta(days=14)
+RESET_LASTS = timedelta(hours=1)
+DEVICE_TOKEN_LASTS = timedelta(days=90)
+MOST_FAILURES = 10
+FAILURE_WINDOW = timedelta(minutes=15)
+
+_hasher = PasswordHasher()
+# Checked when the address is unknown, so that the answer takes as long as for a known one.
+_NOBODYS_HASH = _hasher.hash("nobody has this password")
+
+
+class CodeNotValid(BadRequest):
+    """This code is unknown, expired or used; ask for a new one."""
+
+    code = "code_not_valid"
+
+
+class EmailTaken(Conflict):
+    """Somebody has joined with this e-mail address; sign in, or join with another."""
+
+    code = "email_taken"
+
+
+class SignInRefused(Unauthorized):
+    """The e-mail address or the password is wrong."""
+
+    code = "sign_in_refused"
+    keeps_writes = True
+
+
+class TooManyFailures(TooManyRequests):
+    """Too many wrong passwords for this address; wait as long as Retry-After says."""
+
+    code = "too_many_failures"
+
+
+class RoleAlreadyHeld(Conflict):
+    """This person has that role already, or acts for a client already."""
+
+    code = "role_already_held"
+
+
+@dataclass(frozen=True)
+class Granted:
+    """A new secret, told once, and until when it serves."""
+
+    secret: str
+    row_id: UUID
+    holder_id: UUID
+    expires_at: datetime
+
+
+async def create_client(
+    session: AsyncSession, *, name: str, currency: str, invited_by: UUID
+) -> tuple[Client, Granted]:
+    """A client and the invite code of its first member."""
+    client = Client(name=name, currency=currency)
+    session.add(client)
+    await session.flush()
+    await audit.record(session, subject=("client", client.id), action="created")
+    return client, await invite(session, client_id=client.id, invited_by=invited_by)
+
+
+async def invite(
+    session: AsyncSession,
+    *,
+    role: Role | None = None,
+    client_id: UUID | None = None,
+    invited_by: UUID | None,
+) -> Granted:
+    secret = tokens.new_secret(tokens.INVITE)
+    made = Invite(
+        code_hash=tokens.hash_of(secret),
+        role=role,
+        client_id=client_id,
+        invited_by=invited_by,
+        expires_at=await clock.now(session) + INVITE_LASTS,
+    )
+    session.add(made)
+    await session.flush()
+    await audit.record(session, subject=("invite", made.id), action="created")
+    return Granted(secret, made.id, made.id, made.expires_at)
+
+
+async def join(
+    session: AsyncSession, *, code: str, email: str, name: str, password: str, device: str
+) -> Granted:
+    """A new person with what the invite grants, signed in on this device."""
+    invited = await _take_invite(session, code)
+    person = Person(email=email, name=name, password_hash=await hash_password(password))
+    await audit.act_as(session, str(person.id))
+    session.add(person)
+    try:
+        await session.flush()
+    except sa.exc.IntegrityError as error:
+        if violated(error) == "uq_person_email":
+            raise EmailTaken from error
+        raise
+    invited.used_by = person.id
+    await _grant(session, person.id, invited)
+    return await issue_device_token(session, person_id=person.id, device=device)
+
+
+async def accept_invite(session: AsyncSession, *, code: str, person_id: UUID) -> None:
+    """Add what the invite grants to a person who has joined before."""
+    invited = await _take_invite(session, code)
+    invited.used_by = person_id
+    try:
+        await _grant(session, person_id, invited)
+    except sa.exc.IntegrityError as error:
+        raise RoleAlreadyHeld from error
+
+
+async def _take_invite(session: AsyncSession, code: str) -> Invite:
+    now = await clock.now(session)
+    invited = (
+        await session.exec(
+            select(Invite)
+            .where(
+                Invite.code_hash == tokens.hash_of(code),
+                col(Invite.used_at).is_(None),
+                Invite.expires_at > now,
+            )
+            .with_for_update()
+        )
+    ).first()
+    if invited is None:
+        raise CodeNotValid
+    invited.used_at = now
+    return invited
+
+
+async def _grant(session: AsyncSession, person_id: UUID, invited: Invite) -> None:
+    if invited.role is not None:
+        session.add(PersonRole(person_id=person_id, role=invited.role))
+    if invited.client_id is not None:
+        session.add(ClientMember(person_id=person_id, client_id=invited.client_id))
+    await session.flush()
+    granted = invited.role.value if invited.role else f"member of client {invited.client_id}"
+    await audit.record(session, subject=("person", person_id), action="joined", reason=granted)
+
+
+async def sign_in(session: AsyncSession, *, email: str, password: str, device: str) -> Granted:
+    await _refuse_after_many_failures(session, email)
+    person = await person_by_email(session, email)
+    stored = person.password_hash if person else _NOBODYS_HASH
+    if not await _verify(stored, password) or person is None:
+        await _count_failure(session, email)
+        raise SignInRefused
+    await audit.act_as(session, str(person.id))
+    await session.execute(
+        sa.text("DELETE FROM sign_in_failure WHERE email_hash = :email"),
+        {"email": _email_hash(email)},
+    )
+    return await issue_device_token(session, person_id=person.id, device=device)
+
+
+async def person_by_email(session: AsyncSession, email: str) -> Person | None:
+    found = await session.exec(select(Person).where(sa.func.lower(Person.email) == email.lower()))
+    return found.first()
+
+
+async def _refuse_after_many_failures(session: AsyncSession, email: str) -> None:
+    """Count and refuse under one row lock, so that parallel tries cannot outrun the count."""
+    found = await row(
+        session,
+        "INSERT INTO sign_in_failure AS f (email_hash, failures, window_started_at)"
+        " VALUES (:email, 0, marketplace_now())"
+        " ON CONFLICT (email_hash) DO UPDATE SET"
+        "  failures = CASE WHEN f.window_started_at < marketplace_now() - :window THEN 0"
+        "   ELSE f.failures END,"
+        "  window_started_at = CASE WHEN f.window_started_at < marketplace_now() - :window"
+        "   THEN marketplace_now() ELSE f.window_started_at END"
+        " RETURNING failures, window_started_at + :window - marketplace_now() AS wait",
+        email=_email_hash(email),
+        window=FAILURE_WINDOW,
+    )
+    assert found is not None
+    if found["failures"] >= MOST_FAILURES:
+        raise TooManyFailures(headers={"Retry-After": str(int(found["wait"].total_seconds()) + 1)})
+
+
+async def _count_failure(session: AsyncSession, email: str) -> None:
+    await session.execute(
+        sa.text("UPDATE sign_in_failure SET failures = failures + 1 WHERE email_hash = :email"),
+        {"email": _email_hash(email)},
+    )
+
+
+def _email_hash(email: str) -> str:
+    return hashlib.sha256(email.lower().encode()).hexdigest()
+
+
+async def issue_device_token(session: AsyncSession, *, person_id: UUID, device: str) -> Granted:
+    secret = tokens.new_secret(tokens.DEVICE)
+    token = AccessToken(
+        token_hash=tokens.hash_of(secret),
+        person_id=person_id,
+        name=device,
+        created_by=person_id,
+        expires_at=await clock.now(session) + DEVICE_TOKEN_LASTS,
+    )
+    session.add(token)
+    await session.flush()
+    await audit.record(session, subject=("access_token", token.id), action="created")
+    return Granted(secret, token.id, person_id, token.expires_at)
+
+
+async def create_api_key(
+    session: AsyncSession,
+    *,
+    client_id: UUID,
+    name: str,
+    scopes: list[Scope],
+    lasts: timedelta,
+    created_by: UUID,
+) -> tuple[AccessToken, str]:
+    secret = tokens.new_secret(tokens.API_KEY)
+    api_key = AccessToken(
+        token_hash=tokens.hash_of(secret),
+        client_id=client_id,
+        name=name,
+        scopes=sorted({scope.value for scope in scopes}),
+        created_by=created_by,
+        expires_at=await clock.now(session) + lasts,
+    )
+    session.add(api_key)
+    await session.flush()
+    await audit.record(session, subject=("access_token", api_key.id), action="created")
+    return api_key, secret
+
+
+async def revoke(session: AsyncSession, token: AccessToken) -> AccessToken:
+    """From the next request on the token is refused. Revoking twice changes nothing."""
+    if token.revoked_at is None:
+        token.revoked_at = await clock.now(session)
+        session.add(token)
+        await session.flush()
+        await audit.record(session, subject=("access_token", token.id), action="revoked")
+    return token
+
+
+async def tokens_of(
+    session: AsyncSession, *, person_id: UUID | None = None, client_id: UUID | None = None
+) -> list[AccessToken]:
+    found = await session.exec(
+        select(AccessToken)
+        .where(AccessToken.person_id == person_id, AccessToken.client_id == client_id)
+        .order_by(col(AccessToken.id).desc())
+    )
+    return list(found)
+
+
+async def own_token(
+    session: AsyncSession,
+    token_id: UUID,
+    *,
+    person_id: UUID | None = None,
+    client_id: UUID | None = None,
+) -> AccessToken:
+    found = await session.exec(
+        select(AccessToken).where(
+            AccessToken.id == token_id,
+            AccessToken.person_id == person_id,
+            AccessToken.client_id == client_id,
+        )
+    )
+    token = found.first()
+    if token is None:
+        raise NotFound
+    return token
+
+
+async def password_reset_code(session: AsyncSession, *, email: str) -> Granted:
+    """A one-time code that sets a new password; for the command line only."""
+    person = await person_by_email(session, email)
+    if person is None:
+        raise NotFound("Nobody has joined with this e-mail address.")
+    secret = tokens.new_secret(tokens.RESET)
+    reset = PasswordReset(
+        code_hash=tokens.hash_of(secret),
+        person_id=person.id,
+        expires_at=await clock.now(session) + RESET_LASTS,
+    )
+    session.add(reset)
+    await session.flush()
+    await audit.record(session, subject=("person", person.id), action="password_reset_offered")
+    return Granted(secret, reset.id, person.id, reset.expires_at)
+
+
+async def reset_password(session: AsyncSession, *, code: str, password: str) -> None:
+    """Set the new password and end every session of the person."""
+    now = await clock.now(session)
+    found = await session.exec(
+        select(PasswordReset)
+        .where(
+            PasswordReset.code_hash == tokens.hash_of(code),
+            col(PasswordReset.used_at).is_(None),
+            PasswordReset.expires_at > now,
+        )
+        .with_for_update()
+    )
+    reset = found.first()
+    if reset is None:
+        raise CodeNotValid
+    reset.used_at = now
+    person = await session.get_one(Person, reset.person_id)
+    person.password_hash = await hash_password(password)
+    await audit.act_as(session, str(person.id))
+    await session.execute(
+        sa.update(AccessToken)
+        .where(col(AccessToken.person_id) == person.id, col(AccessToken.revoked_at).is_(None))
+        .values(revoked_at=now)
+    )
+    await audit.record(session, subject=("person", person.id), action="password_reset")
+
+
+async def hash_password(password: str) -> str:
+    return await anyio.to_thread.run_sync(_hasher.hash, password)
+
+
+async def _verify(stored: str, password: str) -> bool:
+    def verify() -> bool:
+        try:
+            return _hasher.verify(stored, password)
+        except Argon2Error:
+            return False
+
+    return await anyio.to_thread.run_sync(verify)

@@ -1,0 +1,205 @@
+"""The HTTP application: every domain's routes, one set of error answers, one transaction rule."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from marketplace import __version__
+from marketplace.accounts.routes import router as accounts
+from marketplace.claims.routes import router as claims
+from marketplace.consents.routes import router as consents
+from marketplace.deliveries.routes import router as deliveries
+from marketplace.funding.routes import router as funding
+from marketplace.jobs.routes import router as jobs
+from marketplace.payouts.routes import router as payouts
+from marketplace.performers.routes import router as performers
+from marketplace.rates.routes import router as rates
+from marketplace.recordings.routes import router as recordings
+from marketplace.recordings.storage import open_storage
+from marketplace.reports.routes import router as reports
+from marketplace.reviews.routes import router as reviews
+from marketplace.scheduler import Parts, ticking
+from marketplace.shared import problems
+from marketplace.shared.database import connect, session_factory
+from marketplace.shared.ids import new_id
+from marketplace.shared.settings import Settings
+from marketplace.stripe_api.gateway import StripeGateway
+from marketplace.stripe_api.routes import router as stripe_api
+from marketplace.webhooks.routes import router as webhooks
+
+DESCRIPTION = """
+ML teams order emotion recordings; vetted improv performers claim the work, record, are reviewed,
+and are paid every approved second at the hourly rate that was locked when they claimed.
+
+Money is in integer minor units (`amount_minor`, `rate_minor_per_hour`), times are RFC 3339 in UTC,
+errors are RFC 9457 problem details with a stable `code`. Send `Idempotency-Key` with every POST
+that must not happen twice.
+"""
+# Bodies other than uploads; those have a limit of their own.
+LARGEST_BODY_BYTES = 2 * 1024 * 1024
+ROUTERS = (
+    accounts,
+    performers,
+    funding,
+    rates,
+    jobs,
+    claims,
+    recordings,
+    consents,
+    reviews,
+    deliveries,
+    payouts,
+    reports,
+    webhooks,
+    stripe_api,
+)
+
+
+def create_app(settings: Settings, *, sweeps: bool = True) -> FastAPI:
+    """`sweeps` lets this process do background work, too; any number of processes may."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with parts_of(settings) as parts:
+            app.state.sessions = parts.sessions
+            app.state.gateway = parts.gateway
+            app.state.storage = parts.storage
+            async with ticking(parts, enabled=sweeps):
+                yield
+
+    app: FastAPI = FastAPIOffline(
+        title="Marketplace",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url="/docs" if settings.docs_enabled else None,
+        redoc_url=None,
+        generate_unique_id_function=_operation_id,
+    )
+    app.state.settings = settings
+    for router in ROUTERS:
+        app.include_router(router)
+    _add_health(app)
+    _add_error_answers(app)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    app.add_middleware(RequestId)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["ETag", "X-Request-Id", "Idempotent-Replayed", "Retry-After"],
+        )
+    return app
+
+
+@asynccontextmanager
+async def parts_of(settings: Settings) -> AsyncIterator[Parts]:
+    """The connections that the application and its sweeps work with."""
+    engine = connect(settings.database_url, settings.database_pool_size)
+    gateway = StripeGateway(
+        api_key=settings.stripe_api_key.get_secret_value(), api_base=settings.stripe_api_base
+    )
+    try:
+        yield Parts(
+            settings=settings,
+            sessions=session_factory(engine),
+            gateway=gateway,
+            storage=open_storage(settings.storage_url),
+        )
+    finally:
+        await gateway.aclose()
+        await engine.dispose()
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name
+
+
+def _add_health(app: FastAPI) -> None:
+    @app.get("/healthz", tags=["health"], summary="The process answers")
+    async def read_health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/readyz", tags=["health"], summary="The database answers, too")
+    async def read_readiness(request: Request) -> dict[str, str]:
+        async with request.app.state.sessions() as session:
+            await session.execute(sa.text("SELECT 1"))
+        return {"status": "ok"}
+
+
+def _add_error_answers(app: FastAPI) -> None:
+    app.add_exception_handler(problems.Problem, problems.answer_problem)
+    app.add_exception_handler(RequestValidationError, problems.answer_validation_error)
+    app.add_exception_handler(HTTPException, problems.answer_http_exception)
+    app.add_exception_handler(Exception, problems.answer_unexpected)
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """OpenAPI 3.1, with the one error schema and the answers that every operation may give."""
+    if app.openapi_schema is None:
+        schema = get_openapi(
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=app.routes,
+        )
+        schemas = schema.setdefault("components", {}).setdefault("schemas", {})
+        schemas["Problem"] = problems.PROBLEM_SCHEMA
+        for name in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(name, None)
+        for path in schema["paths"].values():
+            for operation in path.values():
+                _add_common_answers(operation)
+        app.openapi_schema = schema
+    return app.openapi_schema
+
+
+def _add_common_answers(operation: dict[str, Any]) -> None:
+    common: list[type[problems.Problem]] = []
+    if "security" in operation:
+        common += [problems.Unauthorized, problems.Forbidden]
+    if "requestBody" in operation or operation.get("parameters"):
+        common += [problems.InvalidRequest, problems.BadRequest]
+    answers = operation["responses"]
+    answers.pop("422", None) if "content" in answers.get("422", {}) and "examples" not in str(
+        answers["422"]
+    ) else None
+    for status, answer in problems.documented(*common).items():
+        known = answers.setdefault(str(status), answer)
+        if known is not answer:
+            known["content"][problems.MEDIA_TYPE]["examples"].update(
+                answer["content"][problems.MEDIA_TYPE]["examples"]
+            )
+
+
+class RequestId:
+    """Every answer carries the id under which logs and audit know the request."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id = str(new_id())
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"].append((b"x-request-id", request_id.encode()))
+            await send(message)
+
+        await self.app(scope, receive, send_with_id)

@@ -1,0 +1,212 @@
+"""Paid time: server-stamped entries that live by heartbeats and end at their caps.
+
+Stamps are truncated to whole seconds in SQL, so that adjacent entries telescope: what one loses to
+truncation the next one gains.
+"""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from marketplace.claims.models import PREPARING, WORKING, Activity, Claim, EndedBy, TimeEntry
+from marketplace.jobs.models import Role
+from marketplace.shared import audit, clock
+from marketplace.shared.database import Sessions, row, sqlstate, statement
+from marketplace.shared.ids import new_id
+from marketplace.shared.problems import Conflict, MoveNotAllowed
+
+EXCLUSION_VIOLATION = "23P01"
+
+
+class TimeCapReached(Conflict):
+    """The paid time for this activity is used up in this claim."""
+
+    code = "time_cap_reached"
+
+
+class NoRunningTime(Conflict):
+    """No time is running in this claim; start an activity."""
+
+    code = "no_running_time"
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Whole seconds of a claim, and what its caps allow."""
+
+    preparing_seconds: int
+    preparing_cap_seconds: int
+    performing_seconds: int
+    performing_cap_seconds: int
+    retaking_seconds: int
+    retaking_cap_seconds: int
+
+    @property
+    def total_seconds(self) -> int:
+        return self.preparing_seconds + self.performing_seconds + self.retaking_seconds
+
+
+async def start(
+    session: AsyncSession, claim: Claim, activity: Activity, *, grace_seconds: int
+) -> TimeEntry:
+    """Switch to an activity; whatever ran before (in any claim of the performer) ends."""
+    values = {
+        "claim": claim.id,
+        "performer": claim.performer_id,
+        "activity": activity.value,
+        "grace": grace_seconds,
+        "entry": new_id(),
+    }
+    started = await _try_to_start(session, values) or await _try_to_start(session, values)
+    await session.refresh(claim)
+    if not started:
+        await _explain_refusal(session, claim, activity)
+    return await session.get_one(TimeEntry, values["entry"])
+
+
+async def _try_to_start(session: AsyncSession, values: dict[str, object]) -> bool:
+    """False also when another device of the performer was quicker; then a second try sees it."""
+    try:
+        async with session.begin_nested():
+            found = await row(session, statement("marketplace.claims", "start_time.sql"), **values)
+    except sa.exc.IntegrityError as error:
+        if sqlstate(error) == EXCLUSION_VIOLATION:
+            return False
+        raise
+    return found is not None
+
+
+async def _explain_refusal(session: AsyncSession, claim: Claim, activity: Activity) -> None:
+    now = await clock.now(session)
+    if claim.state not in WORKING:
+        raise MoveNotAllowed(f"The claim is {claim.state.value}.", state=claim.state.value)
+    if claim.deadline <= now:
+        raise MoveNotAllowed("The claim's deadline has passed.", state=claim.state.value)
+    spent = await spent_in(session, claim)
+    raise TimeCapReached(
+        f"No paid {activity.value} time is left in this claim as it stands.",
+        spent=spent.__dict__,
+    )
+
+
+async def heartbeat(session: AsyncSession, claim: Claim, *, grace_seconds: int) -> TimeEntry:
+    """Keep the running entry alive; if it had ended meanwhile, the answer says when and why."""
+    entry = await _latest(session, claim)
+    await end(
+        session,
+        EndedBy.PERFORMER,
+        grace_seconds=grace_seconds,
+        claim_id=claim.id,
+        only_overdue=True,
+    )
+    await session.execute(
+        sa.text(
+            "UPDATE time_entry SET heartbeat_at = date_trunc('second', marketplace_now())"
+            " WHERE id = :id AND ended_at IS NULL"
+        ),
+        {"id": entry.id},
+    )
+    await session.refresh(entry)
+    return entry
+
+
+async def stop(session: AsyncSession, claim: Claim, *, grace_seconds: int) -> TimeEntry:
+    """End the running entry."""
+    entry = await _latest(session, claim)
+    await end(session, EndedBy.PERFORMER, grace_seconds=grace_seconds, claim_id=claim.id)
+    await session.refresh(entry)
+    return entry
+
+
+async def _latest(session: AsyncSession, claim: Claim) -> TimeEntry:
+    found = await session.exec(
+        select(TimeEntry)
+        .where(TimeEntry.claim_id == claim.id)
+        .order_by(col(TimeEntry.started_at).desc(), col(TimeEntry.id).desc())
+        .limit(1)
+    )
+    entry = found.first()
+    if entry is None:
+        raise NoRunningTime
+    return entry
+
+
+async def end(
+    session: AsyncSession,
+    ended_by: EndedBy,
+    *,
+    grace_seconds: int,
+    claim_id: UUID | None = None,
+    performer_id: UUID | None = None,
+    only_overdue: bool = False,
+) -> int:
+    """End running entries, each at the moment its own limits allow; answers how many."""
+    result = await session.execute(
+        statement("marketplace.claims", "end_time.sql"),
+        {
+            "ended_by": ended_by.value,
+            "grace": grace_seconds,
+            "claim": claim_id,
+            "performer": performer_id,
+            "only_overdue": only_overdue,
+        },
+    )
+    return int(getattr(result, "rowcount", 0))
+
+
+async def end_overdue(sessions: Sessions, *, grace_seconds: int) -> int:
+    """Entries that fell silent, or reached their cap or deadline."""
+    async with sessions() as session:
+        await audit.act_as(session, "sweep:time")
+        ended = await end(
+            session, EndedBy.SILENCE, grace_seconds=grace_seconds, only_overdue=True
+        )
+        await session.commit()
+    return ended
+
+
+async def seconds_of(session: AsyncSession, claim_id: UUID) -> int:
+    """The claim's payable seconds: the sum of its ended entries."""
+    total = await session.scalar(
+        sa.text(
+            "SELECT extract(epoch FROM sum(ended_at - started_at))::bigint FROM time_entry"
+            " WHERE claim_id = :claim"
+        ),
+        {"claim": claim_id},
+    )
+    return int(total or 0)
+
+
+async def spent_in(session: AsyncSession, claim: Claim) -> Spent:
+    """The running total, the running entry counted up to now."""
+    role = await session.get_one(Role, claim.role_id)
+    found = await session.execute(
+        sa.text(
+            "SELECT activity, extract(epoch FROM sum(coalesce(ended_at,"
+            "  greatest(started_at, least(date_trunc('second', marketplace_now()), ends_by)))"
+            "  - started_at))::bigint AS seconds"
+            " FROM time_entry WHERE claim_id = :claim GROUP BY activity"
+        ),
+        {"claim": claim.id},
+    )
+    seconds = {Activity(activity): int(total) for activity, total in found}
+    return Spent(
+        preparing_seconds=sum(seconds.get(activity, 0) for activity in PREPARING),
+        preparing_cap_seconds=role.prep_seconds_cap,
+        performing_seconds=seconds.get(Activity.PERFORM, 0),
+        performing_cap_seconds=role.perform_seconds_cap,
+        retaking_seconds=seconds.get(Activity.RETAKE, 0),
+        retaking_cap_seconds=role.perform_seconds_cap * claim.retakes_granted,
+    )
+
+
+async def entries_of(session: AsyncSession, claim_id: UUID) -> list[TimeEntry]:
+    found = await session.exec(
+        select(TimeEntry)
+        .where(TimeEntry.claim_id == claim_id)
+        .order_by(col(TimeEntry.started_at), col(TimeEntry.id))
+    )
+    return list(found)

@@ -1,0 +1,276 @@
+"""The command line. Errors are one line on stderr and exit code 2."""
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pydantic
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from marketplace import __version__, installation, migrate
+from marketplace.installation import DEFAULT_DATA, InstallationError
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    try:
+        code = options.run(options)
+    except InstallationError as error:
+        _complain(str(error))
+    except pydantic.ValidationError as error:
+        missing = ", ".join(str(each["loc"][0]).upper() for each in error.errors())
+        _complain(f"check these environment variables: {missing}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(code or 0)
+
+
+def _complain(line: str) -> None:
+    print(f"marketplace: {line}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="marketplace", description="Hire vetted improv performers; pay every approved second."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    demo = _command(commands, "demo", _demo, "tell the whole story on real parts")
+    demo.add_argument("--once", action="store_true", help="exit after the story")
+    demo.add_argument("--json", action="store_true", help="print one JSON object last")
+    demo.add_argument("--performers", type=_positive, default=3)
+    demo.add_argument("--tasks", type=_positive, default=3)
+    demo.add_argument("--audio", type=Path, metavar="DIR", help="your own WAV or FLAC takes")
+    _port(demo)
+
+    serve = _command(commands, "serve", _serve, "serve the API and do the background work")
+    serve.add_argument("--host", default="127.0.0.1")
+    serve.add_argument("--no-sweeps", action="store_true", help="leave sweeps to other processes")
+    serve.add_argument(
+        "--virtual-clock", action="store_true", help="a new database whose time can be moved"
+    )
+    serve.add_argument(
+        "--share-port", action="store_true", help="let several processes serve one port"
+    )
+    _port(serve)
+
+    _command(commands, "migrate", _migrate, "bring the database to this version's schema")
+
+    sweep = _command(commands, "sweep", _sweep, "run one sweep now")
+    sweep.add_argument("name")
+
+    simulate = _command(commands, "simulate", _simulate, "let the demo's cast work on your job")
+    simulate.add_argument("job_id", type=UUID)
+    simulate.add_argument("--audio", type=Path, metavar="DIR")
+
+    verify = _command(commands, "verify", _verify, "check every invariant on the live database")
+    verify.add_argument("--json", action="store_true")
+
+    explain = _command(commands, "explain", _explain, "follow any cent from end to end")
+    explain.add_argument("id", help="of a payout, claim, ledger line, transfer …")
+
+    operator = _command(commands, "invite-operator", _invite_operator, "invite an operator")
+    operator.set_defaults(run=_invite_operator)
+
+    reset = _command(commands, "reset-password", _reset_password, "a one-time code, for an hour")
+    reset.add_argument("email")
+
+    clock = _command(commands, "clock", _clock, "move a virtual clock forward")
+    clock.add_argument("--advance", type=_duration, required=True, metavar="3d12h30m5s")
+
+    openapi = _command(commands, "openapi", _openapi, "print the API's description")
+    openapi.add_argument("--check", type=Path, metavar="FILE", help="fail if FILE differs")
+    return parser
+
+
+def _command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int | None], text: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    parser.add_argument(
+        "--data", type=Path, default=DEFAULT_DATA, help="data folder (default: ./data)"
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _port(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--port", type=int, default=8000, help="0 takes a free port")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def _duration(text: str) -> int:
+    """`2d6h` and the like, in seconds."""
+    units = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+    total, digits = 0, ""
+    for character in text:
+        if character.isdigit():
+            digits += character
+        elif character in units and digits:
+            total, digits = total + int(digits) * units[character], ""
+        else:
+            raise argparse.ArgumentTypeError("write it like 2d6h or 90s")
+    if digits or not total:
+        raise argparse.ArgumentTypeError("write it like 2d6h or 90s")
+    return total
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from marketplace import demo
+
+    return demo.run(options)
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    from marketplace import demo
+
+    return demo.simulate(options)
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from marketplace import server
+
+    listener = server.listen(options.host, options.port, shared=options.share_port)
+    public_url = os.environ.get("PUBLIC_URL") or "http://{}:{}".format(*listener.getsockname())
+    with installation.parts_in(options.data, virtual_clock=options.virtual_clock) as parts:
+        variables = {**parts, "PUBLIC_URL": public_url}
+        settings = installation.settings_from(variables)
+        with installation.announced(options.data, variables):
+            server.serve(settings, listener, sweeps=not options.no_sweeps)
+
+
+def _migrate(options: argparse.Namespace) -> None:
+    if os.environ.get("DATABASE_URL") and not os.environ.get("MIGRATION_DATABASE_URL"):
+        raise InstallationError("set MIGRATION_DATABASE_URL to the login that owns the database")
+    with installation.parts_in(options.data):
+        print("the database is up to date")
+
+
+def _sweep(options: argparse.Namespace) -> None:
+    from marketplace.scheduler import SWEEPS
+
+    if options.name not in SWEEPS:
+        raise InstallationError(f"no such sweep; choose one of {', '.join(SWEEPS)}")
+
+    async def run(parts: Any) -> int:
+        return await SWEEPS[options.name].run(parts)
+
+    with installation.parts_for_command(options.data) as variables:
+        print(f"{options.name}: {asyncio.run(_with_parts(variables, run))}")
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from marketplace.reports import verify
+
+    async def run(parts: Any) -> dict[str, list[str]]:
+        return await verify.verify(parts.sessions, parts.gateway)
+
+    with installation.parts_for_command(options.data) as variables:
+        found = asyncio.run(_with_parts(variables, run))
+    if options.json:
+        print(json.dumps(verify.summary(found)))
+    else:
+        print("\n".join(verify.lines(found)))
+    return 1 if any(found.values()) else 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from marketplace.reports import explain
+
+    async def run(parts: Any) -> Any:
+        async with parts.sessions() as session:
+            return await explain.explain(session, options.id)
+
+    with installation.parts_for_command(options.data) as variables:
+        tree = asyncio.run(_with_parts(variables, run))
+    if tree is None:
+        raise InstallationError(f"nothing that carries money has the id {options.id}")
+    print("\n".join(explain.lines(tree)))
+    return 0 if tree.complete else 1
+
+
+def _invite_operator(options: argparse.Namespace) -> None:
+    from marketplace.accounts import service
+    from marketplace.accounts.models import Role
+
+    async def work(session: AsyncSession) -> service.Granted:
+        return await service.invite(session, role=Role.OPERATOR, invited_by=None)
+
+    print(_in_transaction(options, work).secret)
+
+
+def _reset_password(options: argparse.Namespace) -> None:
+    from marketplace.accounts import service
+    from marketplace.shared.problems import NotFound
+
+    async def work(session: AsyncSession) -> service.Granted:
+        try:
+            return await service.password_reset_code(session, email=options.email)
+        except NotFound as error:
+            raise InstallationError(error.detail) from error
+
+    print(_in_transaction(options, work).secret)
+
+
+def _in_transaction(
+    options: argparse.Namespace, work: Callable[[AsyncSession], Awaitable[Any]]
+) -> Any:
+    from marketplace.shared import audit
+
+    async def run(parts: Any) -> Any:
+        async with parts.sessions() as session:
+            await audit.act_as(session, "command line")
+            result = await work(session)
+            await session.commit()
+            return result
+
+    with installation.parts_for_command(options.data) as variables:
+        return asyncio.run(_with_parts(variables, run))
+
+
+async def _with_parts(variables: dict[str, str], run: Callable[[Any], Awaitable[Any]]) -> Any:
+    from marketplace.app import parts_of
+
+    async with parts_of(installation.settings_from(variables, database_pool_size=2)) as parts:
+        return await run(parts)
+
+
+def _clock(options: argparse.Namespace) -> None:
+    with installation.parts_for_command(options.data) as variables:
+        owner_url = variables.get("MIGRATION_DATABASE_URL") or os.environ.get(
+            "MIGRATION_DATABASE_URL"
+        )
+        if owner_url is None:
+            raise InstallationError("set MIGRATION_DATABASE_URL: only the owner moves the clock")
+        offset = installation.advance_clock(
+            owner_url, variables.get("STRIPE_API_BASE"), options.advance
+        )
+    print(f"{offset} seconds ahead")
+
+
+def _openapi(options: argparse.Namespace) -> int:
+    from marketplace import api_description
+
+    text = api_description.text()
+    if options.check is None:
+        sys.stdout.write(text)
+        return 0
+    if options.check.read_text(encoding="utf-8") != text:
+        raise InstallationError(
+            f"{options.check} differs from the code: run `marketplace openapi > {options.check}`"
+        )
+    return 0

@@ -1,0 +1,1 @@
+"""What performers allowed to be done with their takes, and that they may take it back."""

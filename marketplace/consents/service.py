@@ -1,0 +1,49 @@
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlmodel import select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from marketplace.consents.models import ConsentGrant, ConsentWithdrawal
+from marketplace.shared import audit
+from marketplace.shared.problems import Conflict, NotFound
+
+
+class ConsentWithdrawn(Conflict):
+    """The performer has withdrawn the consent to this take."""
+
+    code = "consent_withdrawn"
+
+
+async def own_grant(session: AsyncSession, grant_id: UUID, performer_id: UUID) -> ConsentGrant:
+    found = await session.exec(
+        select(ConsentGrant).where(
+            ConsentGrant.id == grant_id, ConsentGrant.performer_id == performer_id
+        )
+    )
+    grant = found.first()
+    if grant is None:
+        raise NotFound
+    return grant
+
+
+async def withdrawal_of(session: AsyncSession, grant_id: UUID) -> ConsentWithdrawal | None:
+    found = await session.exec(
+        select(ConsentWithdrawal).where(ConsentWithdrawal.consent_grant_id == grant_id)
+    )
+    return found.first()
+
+
+async def withdraw(
+    session: AsyncSession, grant: ConsentGrant, *, reason: str | None
+) -> ConsentWithdrawal:
+    """One call, at once, for good. Pay already earned stays. Withdrawing twice changes nothing."""
+    await session.execute(
+        sa.dialects.postgresql.insert(ConsentWithdrawal)
+        .values(consent_grant_id=grant.id, reason=reason)
+        .on_conflict_do_nothing()
+    )
+    withdrawal = await withdrawal_of(session, grant.id)
+    assert withdrawal is not None
+    await audit.record(session, subject=("consent_grant", grant.id), action="withdrawn")
+    return withdrawal

@@ -1,0 +1,1 @@
+"""What clients get: accepted takes, with their checks, labels and consent."""

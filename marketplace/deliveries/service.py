@@ -1,0 +1,98 @@
+"""Accepted takes and links to them. A withdrawn consent ends every download at once."""
+
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from marketplace.accounts import tokens
+from marketplace.claims.models import Claim, ClaimRecording
+from marketplace.consents.models import ConsentGrant, ConsentWithdrawal
+from marketplace.consents.service import ConsentWithdrawn, withdrawal_of
+from marketplace.deliveries.models import DownloadLink
+from marketplace.jobs.models import Role
+from marketplace.recordings.models import Recording
+from marketplace.reviews.models import Submission, SubmissionRecording, SubmissionState
+from marketplace.shared import audit, clock
+from marketplace.shared.pagination import PageQuery, newest_first
+from marketplace.shared.problems import NotFound, Problem
+
+
+class LinkGone(Problem):
+    """This link has expired; make a new one."""
+
+    status, code = 410, "link_gone"
+
+
+class TakeGone(Problem):
+    """The performer has withdrawn the consent to this take; it is not delivered any more."""
+
+    status, code = 410, "consent_withdrawn"
+
+
+def _accepted_takes(client_id: UUID) -> Any:
+    return (
+        select(Recording, Submission, Claim, Role, ConsentGrant, ConsentWithdrawal.withdrawn_at)
+        .join(SubmissionRecording, col(SubmissionRecording.recording_id) == Recording.id)
+        .join(Submission, col(Submission.id) == SubmissionRecording.submission_id)
+        .join(Claim, col(Claim.id) == Submission.claim_id)
+        .join(Role, col(Role.id) == Claim.role_id)
+        .join(ClaimRecording, col(ClaimRecording.recording_id) == Recording.id)
+        .join(ConsentGrant, col(ConsentGrant.id) == ClaimRecording.consent_grant_id)
+        .outerjoin(ConsentWithdrawal, col(ConsentWithdrawal.consent_grant_id) == ConsentGrant.id)
+        .where(
+            Submission.state == SubmissionState.ACCEPTED, Submission.client_id == client_id
+        )
+    )
+
+
+async def takes_of_job(
+    session: AsyncSession, *, job_id: UUID, client_id: UUID, page: PageQuery
+) -> tuple[list[Any], str | None]:
+    """The job's accepted takes, newest first; a withdrawn one stays listed, as withdrawn."""
+    query = _accepted_takes(client_id).where(Submission.job_id == job_id)
+    return await newest_first(session, query, col(Recording.id), page)
+
+
+async def make_link(
+    session: AsyncSession, *, recording_id: UUID, client_id: UUID, made_by: UUID, lasts: timedelta
+) -> tuple[str, datetime]:
+    """A new link's secret and its expiry."""
+    query = _accepted_takes(client_id).where(Recording.id == recording_id)
+    take = (await session.execute(query)).first()
+    if take is None:
+        raise NotFound
+    if take.withdrawn_at is not None:
+        raise ConsentWithdrawn
+    secret = tokens.new_secret(tokens.DOWNLOAD)
+    link = DownloadLink(
+        token_hash=tokens.hash_of(secret),
+        client_id=client_id,
+        recording_id=recording_id,
+        consent_grant_id=take.ConsentGrant.id,
+        made_by=made_by,
+        expires_at=await clock.now(session) + lasts,
+    )
+    session.add(link)
+    await session.flush()
+    await audit.record(session, subject=("recording", recording_id), action="link_made")
+    return secret, link.expires_at
+
+
+async def follow_link(session: AsyncSession, secret: str) -> Recording:
+    """The take behind a link, as long as the link lasts and the consent stands."""
+    if not tokens.is_well_formed(secret):
+        raise NotFound
+    found = await session.exec(
+        select(DownloadLink).where(DownloadLink.token_hash == tokens.hash_of(secret))
+    )
+    link = found.first()
+    if link is None:
+        raise NotFound
+    if link.expires_at <= await clock.now(session):
+        raise LinkGone
+    if await withdrawal_of(session, link.consent_grant_id) is not None:
+        raise TakeGone
+    return await session.get_one(Recording, link.recording_id)

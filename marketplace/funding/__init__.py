@@ -1,0 +1,1 @@
+"""Clients' money with us: deposits, wallets, and what is set aside for jobs."""

@@ -1,0 +1,118 @@
+"""Setting money aside and giving it back. Each movement is a row and a ledger transaction.
+
+A reserve changes only under the lock of the row it is for (its role or claim); so what is left
+may be read and moved without a lock of its own.
+"""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from marketplace.funding.models import ReserveCause, ReserveMove, Reservation
+from marketplace.ledger import service as ledger
+from marketplace.ledger.models import AccountKind, TransactionKind
+from marketplace.shared.problems import Conflict
+
+
+class WalletTooLow(Conflict):
+    """The wallet does not cover this; make a deposit first, or publish fewer roles."""
+
+    code = "wallet_too_low"
+
+
+def wallet(client_id: UUID) -> ledger.Account:
+    return (AccountKind.CLIENT_WALLET, client_id)
+
+
+def reserve(reservation_id: UUID) -> ledger.Account:
+    return (AccountKind.JOB_RESERVE, reservation_id)
+
+
+async def left_in(session: AsyncSession, reservation_id: UUID, currency: str) -> int:
+    return await ledger.guarded_balance(
+        session, AccountKind.JOB_RESERVE, reservation_id, currency
+    )
+
+
+async def move_reserves(session: AsyncSession, moves: Sequence[ReserveMove]) -> None:
+    """All of the moves or none: raises WalletTooLow when a wallet or a reserve falls short.
+
+    The moves must be new rows; they get their ledger transactions here.
+    """
+    if not moves:
+        return
+    postings = [_posting(move) for move in moves]
+    try:
+        await ledger.post(session, *postings)
+    except ledger.BalanceTooLow as error:
+        raise WalletTooLow from error
+    for move, posting in zip(moves, postings, strict=True):
+        move.ledger_transaction_id = posting.id
+    await session.execute(
+        sa.insert(ReserveMove), [move.model_dump(exclude={"moved_at"}) for move in moves]
+    )
+
+
+def _posting(move: ReserveMove) -> ledger.Posting:
+    source = reserve(move.from_reservation_id) if move.from_reservation_id else wallet(move.client_id)
+    target = reserve(move.to_reservation_id) if move.to_reservation_id else wallet(move.client_id)
+    return ledger.Posting(
+        kind=TransactionKind.RESERVE_CHANGED,
+        source_type="reserve_move",
+        source_id=move.id,
+        currency=move.currency,
+        moves=((source, target, move.amount_minor),),
+    )
+
+
+async def open_reservations(
+    session: AsyncSession, *, client_id: UUID, currency: str, subject_id: UUID, count: int = 1
+) -> list[Reservation]:
+    reservations = [
+        Reservation(client_id=client_id, currency=currency, subject_id=subject_id)
+        for _ in range(count)
+    ]
+    session.add_all(reservations)
+    await session.flush()
+    return reservations
+
+
+async def outstanding(session: AsyncSession, subject_id: UUID) -> int:
+    """All that is still set aside for the subject, in minor units."""
+    total = await session.scalar(
+        sa.text(
+            "SELECT sum(balance_minor) FROM reservation JOIN account_balance"
+            " ON account_id = account_id('job_reserve', reservation.id, reservation.currency)"
+            " WHERE subject_id = :subject"
+        ),
+        {"subject": subject_id},
+    )
+    return int(total or 0)
+
+
+def from_wallet(reservation: Reservation, amount_minor: int, cause: ReserveCause) -> ReserveMove:
+    return ReserveMove(
+        client_id=reservation.client_id,
+        currency=reservation.currency,
+        to_reservation_id=reservation.id,
+        amount_minor=amount_minor,
+        cause=cause,
+    )
+
+
+def to_wallet(reservation: Reservation, amount_minor: int) -> ReserveMove:
+    return ReserveMove(
+        client_id=reservation.client_id,
+        currency=reservation.currency,
+        from_reservation_id=reservation.id,
+        amount_minor=amount_minor,
+        cause=ReserveCause.LEFT_OVER,
+    )
+
+
+async def give_back_what_is_left(session: AsyncSession, reservation: Reservation) -> None:
+    left = await left_in(session, reservation.id, reservation.currency)
+    if left:
+        await move_reserves(session, [to_wallet(reservation, left)])

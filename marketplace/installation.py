@@ -1,0 +1,274 @@
+"""The parts a program runs on: what the environment names, and embedded ones for the rest.
+
+Without DATABASE_URL a PostgreSQL server is started in the data folder; without STRIPE_API_KEY the
+Stripe sandbox is. Both stop with the program. While it runs, `running.env` in the data folder tells
+other programs of the same user how to reach them.
+"""
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import sqlalchemy as sa
+
+from marketplace import migrate
+from marketplace.shared.database import driver_url
+from marketplace.shared.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
+from marketplace.shared.settings import Settings
+
+DEFAULT_DATA = Path("data")
+SANDBOX_KEY = "sk_test_sandbox"
+SANDBOX_START_SECONDS = 20
+CONTROL = "/_sandbox"
+
+
+class InstallationError(Exception):
+    """One line that says what to do."""
+
+
+@contextmanager
+def parts_in(data: Path, *, virtual_clock: bool = False) -> Iterator[dict[str, str]]:
+    """Environment variables for a running database and Stripe, started as needed.
+
+    Raises InstallationError. With `virtual_clock` a new database can be moved through time.
+    """
+    with _database(data, virtual_clock=virtual_clock) as database:
+        _check_logins(database)
+        with _stripe(data) as stripe:
+            storage = os.environ.get("STORAGE_URL") or str((data / "files").resolve())
+            yield {**database, **stripe, "STORAGE_URL": storage}
+
+
+@contextmanager
+def _database(data: Path, *, virtual_clock: bool) -> Iterator[dict[str, str]]:
+    if os.environ.get("DATABASE_URL"):
+        yield _named_database(virtual_clock=virtual_clock)
+        return
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        with EmbeddedPostgres(data / "postgres") as server:
+            urls = {
+                "DATABASE_URL": server.application_url,
+                "MIGRATION_DATABASE_URL": server.owner_url,
+            }
+            _migrate(urls, virtual_clock=virtual_clock)
+            yield urls
+    except EmbeddedPostgresError as error:
+        raise InstallationError(str(error)) from error
+    except OSError as error:
+        raise InstallationError(f"{data} cannot be used: {error.strerror}; choose --data") from error
+
+
+def _named_database(*, virtual_clock: bool) -> dict[str, str]:
+    """The database of DATABASE_URL; migrated here only if MIGRATION_DATABASE_URL is set."""
+    urls = {"DATABASE_URL": os.environ["DATABASE_URL"]}
+    owner_url = os.environ.get("MIGRATION_DATABASE_URL")
+    if owner_url:
+        urls["MIGRATION_DATABASE_URL"] = owner_url
+        _migrate(urls, virtual_clock=virtual_clock)
+    return urls
+
+
+def _migrate(urls: Mapping[str, str], *, virtual_clock: bool) -> None:
+    try:
+        migrate.migrate(urls["MIGRATION_DATABASE_URL"], urls["DATABASE_URL"])
+        if virtual_clock:
+            make_clock_virtual(urls["MIGRATION_DATABASE_URL"])
+    except sa.exc.OperationalError as error:
+        raise InstallationError(
+            f"the database cannot be reached as its owner: {str(error.orig).splitlines()[0]}"
+        ) from error
+
+
+def make_clock_virtual(owner_url: str) -> None:
+    """Let this database's clock be moved. Refused by the database once anything was booked."""
+    _as_owner(owner_url, "UPDATE clock SET is_virtual = true WHERE NOT is_virtual")
+
+
+def advance_clock(owner_url: str, stripe_api_base: str | None, seconds: int) -> int:
+    """Move a virtual clock forward, the sandbox's with it; answers the new offset in seconds."""
+    if stripe_api_base is None:
+        raise InstallationError("time can be moved only with the Stripe sandbox")
+    try:
+        offset = _as_owner(
+            owner_url,
+            f"UPDATE clock SET offset_seconds = offset_seconds + {int(seconds)}"  # noqa: S608 - an integer
+            " RETURNING offset_seconds",
+        )
+    except sa.exc.IntegrityError as error:
+        raise InstallationError(
+            "this database keeps real time; only a new demo or test database can be moved"
+        ) from error
+    httpx.put(
+        f"{stripe_api_base}{CONTROL}/clock", json={"offset_seconds": offset}, trust_env=False
+    ).raise_for_status()
+    return offset
+
+
+def _as_owner(owner_url: str, statement: str) -> int:
+    engine = sa.create_engine(driver_url(owner_url))
+    try:
+        with engine.begin() as connection:
+            result = connection.exec_driver_sql(statement)
+            return int(result.scalar_one()) if result.returns_rows else 0
+    finally:
+        engine.dispose()
+
+
+def _check_logins(urls: Mapping[str, str]) -> None:
+    """The application's login must not be able to lift its own guards."""
+    engine = sa.create_engine(driver_url(urls["DATABASE_URL"]))
+    try:
+        with engine.connect() as connection:
+            if migrate.pending(connection):
+                raise InstallationError(
+                    "the database lacks migrations: set MIGRATION_DATABASE_URL and run "
+                    "`marketplace migrate`"
+                )
+            if connection.exec_driver_sql(OWNS_SOMETHING).scalar():
+                raise InstallationError(
+                    "DATABASE_URL's login owns tables or is a superuser, so it could lift the "
+                    "ledger's guards: use a login that owns nothing"
+                )
+    except sa.exc.OperationalError as error:
+        raise InstallationError(
+            f"the database cannot be reached: {str(error.orig).splitlines()[0]}"
+        ) from error
+    finally:
+        engine.dispose()
+
+
+OWNS_SOMETHING = """
+    SELECT rolsuper OR EXISTS (
+        SELECT FROM pg_class WHERE relnamespace = 'public'::regnamespace
+        AND pg_has_role(pg_class.relowner, 'MEMBER')
+    ) FROM pg_roles WHERE rolname = current_user
+"""
+
+
+@contextmanager
+def _stripe(data: Path) -> Iterator[dict[str, str]]:
+    if os.environ.get("STRIPE_API_KEY"):
+        names = (
+            "STRIPE_API_KEY",
+            "STRIPE_API_BASE",
+            "STRIPE_WEBHOOK_SECRET",
+            "STRIPE_CONNECT_WEBHOOK_SECRET",
+        )
+        yield {name: os.environ[name] for name in names if name in os.environ}
+        return
+    with sandbox(data / "stripe-sandbox.sqlite") as base:
+        yield {
+            "STRIPE_API_KEY": SANDBOX_KEY,
+            "STRIPE_API_BASE": base,
+            "STRIPE_WEBHOOK_SECRET": f"whsec_{secrets.token_hex(24)}",
+            "STRIPE_CONNECT_WEBHOOK_SECRET": f"whsec_{secrets.token_hex(24)}",
+        }
+
+
+@contextmanager
+def sandbox(state: Path, *, port: int = 0) -> Iterator[str]:
+    """The Stripe sandbox as a process of its own; answers its base address."""
+    state.parent.mkdir(parents=True, exist_ok=True)
+    process = subprocess.Popen(  # noqa: S603 - our own program
+        [
+            *(sys.executable, "-m", "marketplace.stripe_sandbox"),
+            *("--port", str(port), "--state", str(state)),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line.startswith("listening on "):
+            raise InstallationError("the Stripe sandbox did not start; its message stands above")
+        yield line.removeprefix("listening on ").strip()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=SANDBOX_START_SECONDS)
+        if process.stdout:
+            process.stdout.close()
+
+
+def register_webhooks(settings: Settings) -> None:
+    """Tell the sandbox where to send its events; at Stripe itself you do so in its dashboard."""
+    if settings.stripe_api_base is None:
+        return
+    endpoints = f"{settings.stripe_api_base}{CONTROL}/webhook_endpoints"
+    with httpx.Client(trust_env=False, timeout=10) as http:
+        for endpoint in http.get(endpoints).raise_for_status().json():
+            http.delete(f"{endpoints}/{endpoint['id']}").raise_for_status()
+        for name, secret, connect in (
+            ("platform", settings.stripe_webhook_secret, False),
+            ("connect", settings.stripe_connect_webhook_secret, True),
+        ):
+            http.post(
+                endpoints,
+                json={
+                    "url": f"{settings.public_url}/v1/stripe/webhooks/{name}",
+                    "secret": secret.get_secret_value(),
+                    "connect": connect,
+                },
+            ).raise_for_status()
+
+
+def settings_from(variables: Mapping[str, str], **overrides: Any) -> Settings:
+    """Settings from the environment, with the running parts' variables on top."""
+    values = {name.lower(): value for name, value in variables.items()}
+    values.pop("migration_database_url", None)
+    return Settings(**{**values, **overrides})
+
+
+@contextmanager
+def announced(data: Path, variables: Mapping[str, str]) -> Iterator[None]:
+    """`running.env` in the data folder, for us alone, while the program runs."""
+    data.mkdir(parents=True, exist_ok=True)
+    file = data / "running.env"
+    file.unlink(missing_ok=True)
+    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w") as out:
+        out.writelines(f"export {name}={json.dumps(value)}\n" for name, value in variables.items())
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+
+
+@contextmanager
+def parts_for_command(data: Path) -> Iterator[dict[str, str]]:
+    """The parts of the program that runs on this data folder, or our own for a moment."""
+    running = None if os.environ.get("DATABASE_URL") else _running_parts(data)
+    if running is not None:
+        yield running
+        return
+    if not os.environ.get("DATABASE_URL") and not (data / "postgres").exists():
+        raise InstallationError(f"there is no data in {data}; choose --data or set DATABASE_URL")
+    with parts_in(data) as parts:
+        yield parts
+
+
+def _running_parts(data: Path) -> dict[str, str] | None:
+    """What a program that still runs announced; a kill leaves the file behind."""
+    try:
+        lines = (data / "running.env").read_text().splitlines()
+    except OSError:
+        return None
+    pairs = (line.removeprefix("export ").partition("=") for line in lines)
+    variables = {name: json.loads(value) for name, _, value in pairs}
+    engine = sa.create_engine(driver_url(variables["DATABASE_URL"]))
+    try:
+        engine.connect().close()
+    except sa.exc.OperationalError:
+        return None
+    finally:
+        engine.dispose()
+    return variables

@@ -1,0 +1,47 @@
+"""Bringing a database to the schema this code needs; always with the owner's login."""
+
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+import migrations
+from marketplace.shared.database import driver_url
+
+
+def migrate(owner_url: str, application_url: str, *, revision: str = "head") -> None:
+    """Upgrade to the revision, then grant the application's login its privileges."""
+    engine = sa.create_engine(driver_url(owner_url))
+    try:
+        with engine.connect() as connection:
+            command.upgrade(_config(connection, application_url), revision)
+    finally:
+        engine.dispose()
+
+
+def downgrade(owner_url: str, *, revision: str) -> None:
+    """Undo migrations down to the revision (`base` for all)."""
+    engine = sa.create_engine(driver_url(owner_url))
+    try:
+        with engine.connect() as connection:
+            command.downgrade(_config(connection, None), revision)
+    finally:
+        engine.dispose()
+
+
+def pending(connection: sa.Connection) -> bool:
+    """Whether the database lacks migrations that this code has."""
+    current = MigrationContext.configure(connection).get_current_revision()
+    return current != ScriptDirectory.from_config(_config(None, None)).get_current_head()
+
+
+def _config(connection: sa.Connection | None, application_url: str | None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    config.attributes["connection"] = connection
+    if application_url is not None:
+        config.attributes["application_login"] = driver_url(application_url).username
+    return config

@@ -1,0 +1,1 @@
+"""Paying performers: runs that finance approves, payouts, and each try at Stripe."""

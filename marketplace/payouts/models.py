@@ -1,0 +1,213 @@
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlmodel import Field, Index, SQLModel, text
+
+from marketplace.shared.columns import (
+    choice,
+    is_one_of,
+    json_object,
+    key,
+    link,
+    minor_units,
+    now_stamp,
+    stamp,
+    state_column,
+    updatable,
+)
+from marketplace.shared.states import Moves
+
+
+class RunState(StrEnum):
+    DRAFT = "draft"  # waits for a second person
+    APPROVED = "approved"  # frozen; its payouts are sent
+    DISCARDED = "discarded"  # given up; its lines are free for the next run
+
+
+RUN_MOVES: Moves[RunState] = {
+    None: frozenset({RunState.DRAFT}),
+    RunState.DRAFT: frozenset({RunState.APPROVED, RunState.DISCARDED}),
+}
+
+
+class PayoutState(StrEnum):
+    DRAFT = "draft"
+    APPROVED = "approved"  # may be sent
+    HELD = "held"  # account restricted or destination changed since approval: a person decides
+    SENDING = "sending"  # an attempt is committed; Stripe may or may not have it
+    UNKNOWN = "unknown"  # Stripe gave no answer that proves anything; only the same key may ask
+    PAID = "paid"  # the transfer exists at Stripe
+    REFUSED = "refused"  # Stripe refused this attempt for good; nothing moved
+    RELEASED = "released"  # given up; its lines are free for the next run
+
+
+PAYOUT_MOVES: Moves[PayoutState] = {
+    None: frozenset({PayoutState.DRAFT}),
+    PayoutState.DRAFT: frozenset({PayoutState.APPROVED, PayoutState.RELEASED}),
+    PayoutState.APPROVED: frozenset({PayoutState.SENDING, PayoutState.HELD, PayoutState.RELEASED}),
+    PayoutState.HELD: frozenset({PayoutState.APPROVED, PayoutState.RELEASED}),
+    PayoutState.SENDING: frozenset({PayoutState.PAID, PayoutState.REFUSED, PayoutState.UNKNOWN}),
+    PayoutState.UNKNOWN: frozenset({PayoutState.PAID, PayoutState.REFUSED}),
+    PayoutState.REFUSED: frozenset({PayoutState.APPROVED, PayoutState.RELEASED}),
+}
+
+
+class PayoutRun(SQLModel, table=True):
+    """What is owed in one currency at a moment, for finance to approve as a whole."""
+
+    __tablename__ = "payout_run"
+    __table_args__ = (
+        # One run per scheduled slot, whatever number of schedulers tick.
+        sa.UniqueConstraint("currency", "slot_at"),
+        sa.CheckConstraint("approved_by <> prepared_by", name="second_person"),
+        sa.CheckConstraint(
+            "(state = 'approved') = (approved_by IS NOT NULL)", name="approved_by_somebody"
+        ),
+        updatable("state", "state_reason", "approved_by", "approved_at"),
+    )
+
+    id: UUID = key()
+    currency: str
+    state: RunState = state_column(RunState)
+    state_reason: str | None = None
+    # The scheduled moment it belongs to; null when a person asked for it.
+    slot_at: datetime | None = stamp(default=None)
+    # Earnings booked until then are in it.
+    cut_off_at: datetime = stamp()
+    # Null when the scheduler prepared it.
+    prepared_by: UUID | None = link("person.id", default=None)
+    prepared_at: datetime = now_stamp()
+    approved_by: UUID | None = link("person.id", default=None)
+    approved_at: datetime | None = stamp(default=None)
+
+
+class Payout(SQLModel, table=True):
+    """What one performer is paid in one run."""
+
+    __tablename__ = "payout"
+    __table_args__ = (
+        sa.UniqueConstraint("run_id", "performer_id"),
+        sa.CheckConstraint("amount_minor > 0", name="positive"),
+        Index("ix_payout_performer_id", "performer_id", "id"),
+        Index("ix_payout_due_at", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+        updatable("state", "state_reason", "due_at", "transfer_id", "tries"),
+    )
+
+    id: UUID = key()
+    run_id: UUID = link("payout_run.id")
+    performer_id: UUID = link("performer.person_id")
+    currency: str
+    amount_minor: int = minor_units()
+    # The connected account that finance approves; another one is held, never paid in silence.
+    destination: str
+    state: PayoutState = state_column(PayoutState)
+    state_reason: str | None = None
+    # When the sender looks at it next; null while it waits for a person.
+    due_at: datetime | None = stamp(default=None)
+    # Looks in a row without an answer, for the growing wait between them.
+    tries: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    # Stripe's transfer, once it is known to exist.
+    transfer_id: str | None = Field(default=None, unique=True)
+
+
+class PayoutLine(SQLModel, table=True):
+    """One earning (an entry in the performer's payable) in one payout."""
+
+    __tablename__ = "payout_line"
+    __table_args__ = (
+        # No earning is in two payouts: only a released line frees it.
+        Index(
+            "uq_payout_line_entry",
+            "ledger_entry_id",
+            unique=True,
+            postgresql_where=text("released_at IS NULL"),
+        ),
+        Index("ix_payout_line_payout_id", "payout_id"),
+        sa.CheckConstraint("amount_minor > 0", name="positive"),
+        updatable("released_at"),
+    )
+
+    id: UUID = key()
+    payout_id: UUID = link("payout.id")
+    ledger_entry_id: UUID = link("ledger_entry.id")
+    amount_minor: int = minor_units()
+    released_at: datetime | None = stamp(default=None)
+
+
+class ExclusionReason(StrEnum):
+    NO_ACCOUNT = "no_account"
+    ACCOUNT_NOT_ACTIVE = "account_not_active"
+    BELOW_MINIMUM = "below_minimum"
+
+
+class PayoutExclusion(SQLModel, table=True):
+    """Why a performer who is owed money is not in a run. The money goes on accumulating."""
+
+    __tablename__ = "payout_exclusion"
+    __table_args__ = (
+        sa.UniqueConstraint("run_id", "performer_id"),
+        is_one_of("reason", ExclusionReason),
+        updatable(),
+    )
+
+    id: UUID = key()
+    run_id: UUID = link("payout_run.id")
+    performer_id: UUID = link("performer.person_id", index=True)
+    amount_minor: int = minor_units()
+    reason: ExclusionReason = choice(ExclusionReason)
+    # What the performer can do about it.
+    remedy: str
+    next_run_at: datetime = stamp()
+
+
+class AttemptOutcome(StrEnum):
+    SUCCEEDED = "succeeded"
+    REFUSED = "refused"
+
+
+class PayoutAttempt(SQLModel, table=True):
+    """One try at Stripe under one idempotency key, committed before anything is sent."""
+
+    __tablename__ = "payout_attempt"
+    __table_args__ = (
+        sa.UniqueConstraint("payout_id", "number"),
+        is_one_of("outcome", AttemptOutcome),
+        sa.CheckConstraint("(outcome IS NULL) = (concluded_at IS NULL)", name="concluded"),
+        # After an unknown outcome never a new key: one open attempt at a time.
+        Index(
+            "uq_payout_attempt_open",
+            "payout_id",
+            unique=True,
+            postgresql_where=text("outcome IS NULL"),
+        ),
+        updatable(
+            "outcome",
+            "concluded_at",
+            "transfer_id",
+            "error_code",
+            "error_message",
+            "stripe_request_id",
+            "conclusion_transaction_id",
+        ),
+    )
+
+    id: UUID = key()
+    payout_id: UUID = link("payout.id")
+    number: int
+    idempotency_key: str = Field(unique=True)
+    # Exactly what is sent, now and at every repeat.
+    request: dict[str, Any] = json_object()
+    committed_at: datetime = now_stamp()
+    in_flight_transaction_id: UUID = link("ledger_transaction.id", unique=True)
+    outcome: AttemptOutcome | None = choice(AttemptOutcome, default=None)
+    concluded_at: datetime | None = stamp(default=None)
+    transfer_id: str | None = Field(default=None, unique=True)
+    error_code: str | None = None
+    error_message: str | None = None
+    stripe_request_id: str | None = None
+    conclusion_transaction_id: UUID | None = link(
+        "ledger_transaction.id", default=None, unique=True
+    )

@@ -1,0 +1,82 @@
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pydantic import Field
+
+from marketplace.payouts.models import AttemptOutcome, ExclusionReason, PayoutState, RunState
+from marketplace.shared.money import Currency
+from marketplace.shared.schemas import Answer, Body, Reason
+
+
+class NewPayoutRun(Body):
+    currency: Currency
+
+
+class Decision(Body):
+    reason: Reason
+
+
+class PayoutRunAnswer(Answer):
+    id: UUID
+    currency: str = Field(examples=["USD"])
+    state: RunState
+    state_reason: str | None
+    slot_at: datetime | None = Field(description="The weekly slot; null when a person asked.")
+    cut_off_at: datetime
+    prepared_by: UUID | None = Field(description="Null when the scheduler prepared it.")
+    approved_by: UUID | None
+    approved_at: datetime | None
+    payouts: int
+    amount_minor: int = Field(examples=[13_978])
+    paid_minor: int
+    excluded: int
+    excluded_minor: int
+
+
+class PayoutRunSummary(Answer):
+    id: UUID
+    currency: str
+    state: RunState
+    slot_at: datetime | None
+    cut_off_at: datetime
+    prepared_by: UUID | None
+    approved_by: UUID | None
+
+
+class AttemptAnswer(Answer):
+    number: int
+    idempotency_key: str
+    request: dict[str, Any]
+    committed_at: datetime
+    outcome: AttemptOutcome | None
+    concluded_at: datetime | None
+    transfer_id: str | None
+    error_code: str | None
+    error_message: str | None
+    stripe_request_id: str | None
+
+
+class PayoutAnswer(Answer):
+    id: UUID
+    run_id: UUID
+    performer_id: UUID
+    currency: str
+    amount_minor: int
+    destination: str
+    state: PayoutState
+    state_reason: str | None = Field(description="Why it is not paid yet, and what to do.")
+    due_at: datetime | None = Field(description="When it is looked at next.")
+    transfer_id: str | None
+
+
+class PayoutDetail(PayoutAnswer):
+    attempts: list[AttemptAnswer]
+
+
+class ExclusionAnswer(Answer):
+    performer_id: UUID
+    amount_minor: int
+    reason: ExclusionReason
+    remedy: str
+    next_run_at: datetime

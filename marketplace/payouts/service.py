@@ -1,0 +1,232 @@
+"""Drafting, approving and discarding runs; what finance may do with a single payout."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from marketplace.payouts.models import (
+    PAYOUT_MOVES,
+    RUN_MOVES,
+    Payout,
+    PayoutLine,
+    PayoutRun,
+    PayoutState,
+    RunState,
+)
+from marketplace.shared import audit, clock
+from marketplace.shared.database import Sessions, row, statement, violated
+from marketplace.shared.ids import new_id
+from marketplace.shared.problems import Conflict, Forbidden, NotFound
+from marketplace.shared.states import move
+
+
+class EarningsInAnotherRun(Conflict):
+    """Another run was drafted at the same moment; look at it first."""
+
+    code = "earnings_in_another_run"
+
+
+class PreparerMayNotApprove(Forbidden):
+    """A run is approved by somebody other than the person who prepared it."""
+
+    code = "preparer_may_not_approve"
+
+
+@dataclass(frozen=True)
+class RunTotals:
+    """Sums over a run's payouts, in minor units."""
+
+    payouts: int
+    amount_minor: int
+    paid_minor: int
+    excluded: int
+    excluded_minor: int
+
+
+async def draft(
+    session: AsyncSession,
+    *,
+    currency: str,
+    minimum_minor: int,
+    prepared_by: UUID | None,
+    slot_at: datetime | None = None,
+) -> PayoutRun | None:
+    """A run of everything owed by now; None when the slot's run exists. One statement decides."""
+    now = await clock.now(session)
+    try:
+        async with session.begin_nested():
+            found = await row(
+                session,
+                statement("marketplace.payouts", "draft.sql"),
+                run=new_id(),
+                currency=currency,
+                slot_at=slot_at,
+                cut_off_at=slot_at or now,
+                prepared_by=prepared_by,
+                minimum_minor=minimum_minor,
+            )
+    except sa.exc.IntegrityError as error:
+        if violated(error) == "uq_payout_line_entry":
+            raise EarningsInAnotherRun from error
+        raise
+    return await session.get_one(PayoutRun, found["id"]) if found else None
+
+
+async def draft_scheduled(sessions: Sessions, *, minimum_minor: int) -> int:
+    """The weekly run of each currency in which somebody is owed money, once per slot."""
+    async with sessions() as session:
+        found = await session.execute(
+            sa.text(
+                "SELECT DISTINCT currency, last_run_at(marketplace_now()) AS slot_at FROM account"
+                " WHERE kind = 'performer_payable'"
+            )
+        )
+        slots = list(found)
+    drafted = 0
+    for currency, slot_at in slots:
+        async with sessions() as session:
+            await audit.act_as(session, "sweep:payout_runs")
+            if await _may_draft(session, currency, slot_at):
+                run = await draft(
+                    session,
+                    currency=currency,
+                    minimum_minor=minimum_minor,
+                    prepared_by=None,
+                    slot_at=slot_at,
+                )
+                drafted += run is not None
+            await session.commit()
+    return drafted
+
+
+async def _may_draft(session: AsyncSession, currency: str, slot_at: datetime) -> bool:
+    """Only when something was owed by the slot; an empty run would be noise."""
+    found = await session.scalar(
+        sa.text(
+            "SELECT EXISTS (SELECT FROM account"
+            " JOIN ledger_entry ON ledger_entry.account_id = account.id"
+            " JOIN ledger_transaction AS earning ON earning.id = transaction_id"
+            " WHERE account.kind = 'performer_payable' AND account.currency = :currency"
+            "  AND earning.kind IN ('claim_paid', 'audition_paid') AND booked_at <= :slot_at"
+            "  AND NOT EXISTS (SELECT FROM payout_line"
+            "   WHERE ledger_entry_id = ledger_entry.id AND released_at IS NULL))"
+            " AND NOT EXISTS (SELECT FROM payout_run"
+            "  WHERE payout_run.currency = :currency AND payout_run.slot_at = :slot_at)"
+        ),
+        {"currency": currency, "slot_at": slot_at},
+    )
+    return bool(found)
+
+
+async def find_run(session: AsyncSession, run_id: UUID, *, lock: bool = False) -> PayoutRun:
+    query = select(PayoutRun).where(PayoutRun.id == run_id)
+    if lock:
+        query = query.with_for_update(key_share=True)
+    run = (await session.exec(query)).first()
+    if run is None:
+        raise NotFound
+    return run
+
+
+async def approve(session: AsyncSession, *, run_id: UUID, approver: UUID) -> PayoutRun:
+    """Freeze the run and let its payouts be sent."""
+    run = await find_run(session, run_id, lock=True)
+    if run.prepared_by == approver:
+        raise PreparerMayNotApprove
+    move(run, RunState.APPROVED, RUN_MOVES)
+    run.approved_by = approver
+    run.approved_at = await clock.now(session)
+    await session.flush()
+    await _move_payouts(session, run.id, PayoutState.APPROVED, due_at=run.approved_at)
+    return run
+
+
+async def discard(session: AsyncSession, *, run_id: UUID, reason: str) -> PayoutRun:
+    """Give a draft up; what is owed waits for the next run."""
+    run = await find_run(session, run_id, lock=True)
+    move(run, RunState.DISCARDED, RUN_MOVES, reason=reason)
+    await session.flush()
+    await _move_payouts(session, run.id, PayoutState.RELEASED, reason=reason)
+    await session.execute(
+        sa.update(PayoutLine)
+        .where(col(PayoutLine.payout_id).in_(select(Payout.id).where(Payout.run_id == run.id)))
+        .values(released_at=sa.func.marketplace_now())
+        .execution_options(synchronize_session=False)
+    )
+    return run
+
+
+async def _move_payouts(
+    session: AsyncSession,
+    run_id: UUID,
+    to: PayoutState,
+    *,
+    due_at: datetime | None = None,
+    reason: str | None = None,
+) -> None:
+    """All drafts of a run in one statement; the database's trigger checks and records each."""
+    await session.execute(
+        sa.update(Payout)
+        .where(col(Payout.run_id) == run_id, col(Payout.state) == PayoutState.DRAFT)
+        .values(state=to, state_reason=reason, due_at=due_at)
+        .execution_options(synchronize_session=False)
+    )
+
+
+async def find_payout(session: AsyncSession, payout_id: UUID, *, lock: bool = False) -> Payout:
+    query = select(Payout).where(Payout.id == payout_id)
+    if lock:
+        query = query.with_for_update(key_share=True).execution_options(populate_existing=True)
+    payout = (await session.exec(query)).first()
+    if payout is None:
+        raise NotFound
+    return payout
+
+
+async def release(session: AsyncSession, *, payout_id: UUID, reason: str) -> Payout:
+    """Give one payout up before it is sent; its earnings are free for the next run."""
+    payout = await find_payout(session, payout_id, lock=True)
+    move(payout, PayoutState.RELEASED, PAYOUT_MOVES, reason=reason)
+    payout.due_at = None
+    await session.execute(
+        sa.update(PayoutLine)
+        .where(col(PayoutLine.payout_id) == payout.id)
+        .values(released_at=sa.func.marketplace_now())
+    )
+    await session.flush()
+    return payout
+
+
+async def approve_again(
+    session: AsyncSession, *, payout_id: UUID, reason: str, approver: UUID
+) -> Payout:
+    """Let a held or refused payout be tried again (a new attempt, a new key)."""
+    payout = await find_payout(session, payout_id, lock=True)
+    run = await find_run(session, payout.run_id)
+    if run.prepared_by == approver:
+        raise PreparerMayNotApprove
+    if payout.state is PayoutState.DRAFT:
+        raise Conflict("It is a draft; approve its run.", state=payout.state.value)
+    move(payout, PayoutState.APPROVED, PAYOUT_MOVES, reason=reason)
+    payout.due_at = await clock.now(session)
+    await session.flush()
+    return payout
+
+
+async def totals(session: AsyncSession, run_id: UUID) -> RunTotals:
+    found = await row(
+        session,
+        "SELECT count(*) AS payouts, coalesce(sum(amount_minor), 0)::bigint AS amount_minor,"
+        " coalesce(sum(amount_minor) FILTER (WHERE state = 'paid'), 0)::bigint AS paid_minor,"
+        " (SELECT count(*) FROM payout_exclusion WHERE run_id = :run) AS excluded,"
+        " (SELECT coalesce(sum(amount_minor), 0)::bigint FROM payout_exclusion WHERE run_id = :run)"
+        "  AS excluded_minor"
+        " FROM payout WHERE run_id = :run",
+        run=run_id,
+    )
+    assert found is not None
+    return RunTotals(**found)

@@ -1,0 +1,1 @@
+"""People who perform: applications, profiles, paid auditions, and where they are paid."""

@@ -1,0 +1,244 @@
+"""Paid try-outs: offered by an operator, timed like work, paid when handed in, judged by a reviewer.
+
+The outcome never changes the pay. This module alone posts audition pay.
+"""
+
+from datetime import timedelta
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from marketplace.ledger import service as ledger
+from marketplace.ledger.models import AccountKind, TransactionKind
+from marketplace.performers import service
+from marketplace.performers.models import (
+    AUDITION_MOVES,
+    PERFORMER_MOVES,
+    Audition,
+    AuditionState,
+    Performer,
+    PerformerState,
+)
+from marketplace.rates import service as rates
+from marketplace.recordings.models import USABLE, Recording
+from marketplace.recordings.service import own_recording
+from marketplace.shared import audit, clock
+from marketplace.shared.database import Sessions
+from marketplace.shared.money import pay_minor
+from marketplace.shared.problems import Conflict, Forbidden, NotFound
+from marketplace.shared.states import move
+
+OFFER_LASTS = timedelta(days=14)
+ROLE_PROFILE = "audition"
+LIVE = (AuditionState.OFFERED, AuditionState.STARTED, AuditionState.SUBMITTED)
+
+
+class AuditionRateMissing(Conflict):
+    """No audition rate is set in this currency; set one first."""
+
+    code = "audition_rate_missing"
+
+
+class RecordingNotUsable(Conflict):
+    """This recording has not passed its checks; wait for them, or upload it again."""
+
+    code = "recording_not_usable"
+
+
+class OwnAudition(Forbidden):
+    """Nobody judges their own audition."""
+
+    code = "own_audition"
+
+
+async def set_rate(
+    session: AsyncSession, *, currency: str, rate_minor_per_hour: int, reason: str, set_by: UUID
+) -> None:
+    lineage = await _lineage(session, currency)
+    await rates.announce(
+        session,
+        lineage=lineage,
+        rate_minor_per_hour=rate_minor_per_hour,
+        reason=reason,
+        announced_by=set_by,
+    )
+
+
+async def _lineage(session: AsyncSession, currency: str) -> rates.RateLineage:
+    return await rates.lineage_for(
+        session,
+        client_id=None,
+        currency=currency,
+        elicitation=rates.AUDITION,
+        languages=(),
+        role_profile=ROLE_PROFILE,
+    )
+
+
+async def offer(
+    session: AsyncSession, *, performer_id: UUID, brief: str, currency: str, seconds_cap: int
+) -> Audition:
+    """The offer locks the audition rate in force, as a claim does."""
+    performer = await service.find(session, performer_id, lock=True)
+    now = await clock.now(session)
+    rate = await rates.rate_at(session, (await _lineage(session, currency)).id, now)
+    if rate is None:
+        raise AuditionRateMissing
+    move(performer, PerformerState.AUDITIONING, PERFORMER_MOVES)
+    audition = Audition(
+        performer_id=performer_id,
+        state=AuditionState.OFFERED,
+        brief=brief,
+        rate_id=rate.id,
+        lineage_id=rate.lineage_id,
+        currency=currency,
+        rate_minor_per_hour=rate.rate_minor_per_hour,
+        seconds_cap=seconds_cap,
+        due_at=now + OFFER_LASTS,
+    )
+    session.add(audition)
+    await session.flush()
+    return audition
+
+
+async def live_audition(session: AsyncSession, performer_id: UUID) -> Audition:
+    """The performer's own running audition, locked."""
+    found = await session.exec(
+        select(Audition)
+        .where(Audition.performer_id == performer_id, col(Audition.state).in_(LIVE))
+        .with_for_update()
+    )
+    audition = found.first()
+    if audition is None:
+        raise NotFound("You have no audition to do.")
+    return audition
+
+
+async def start(session: AsyncSession, *, performer_id: UUID) -> Audition:
+    audition = await live_audition(session, performer_id)
+    move(audition, AuditionState.STARTED, AUDITION_MOVES)
+    now = (await clock.now(session)).replace(microsecond=0)
+    audition.started_at = audition.seen_at = now
+    await session.flush()
+    return audition
+
+
+async def heartbeat(session: AsyncSession, *, performer_id: UUID) -> Audition:
+    """Say that you are still at it: time is paid up to the last sign of life."""
+    audition = await live_audition(session, performer_id)
+    if audition.state is AuditionState.STARTED:
+        audition.seen_at = (await clock.now(session)).replace(microsecond=0)
+        await session.flush()
+    return audition
+
+
+async def hand_in(session: AsyncSession, *, performer_id: UUID, recording_id: UUID) -> Audition:
+    audition = await live_audition(session, performer_id)
+    recording: Recording = await own_recording(session, recording_id, performer_id)
+    if recording.state not in USABLE:
+        raise RecordingNotUsable(f"The recording is {recording.state.value}.")
+    move(audition, AuditionState.SUBMITTED, AUDITION_MOVES)
+    audition.ended_at = (await clock.now(session)).replace(microsecond=0)
+    audition.recording_id = recording.id
+    audition.due_at = None
+    await _pay(session, audition)
+    await session.flush()
+    return audition
+
+
+async def decide(
+    session: AsyncSession, *, audition_id: UUID, passed: bool, reason: str, reviewer: UUID
+) -> Audition:
+    """Vet or decline the performer. The time was paid when it was handed in."""
+    audition = await _locked(session, audition_id)
+    if audition.performer_id == reviewer:
+        raise OwnAudition
+    outcome = AuditionState.PASSED if passed else AuditionState.FAILED
+    if audition.state is not AuditionState.SUBMITTED:
+        # Only the sweep ends an audition that was not handed in.
+        raise Conflict("This audition was not handed in yet, or is decided.")
+    audition.decided_by = reviewer
+    await _conclude(session, audition, outcome, reason)
+    return audition
+
+
+async def _locked(session: AsyncSession, audition_id: UUID) -> Audition:
+    """Lock order: performer, then audition."""
+    audition = await session.get(Audition, audition_id)
+    if audition is None:
+        raise NotFound
+    await service.find(session, audition.performer_id, lock=True)
+    await session.refresh(audition, with_for_update=True)
+    return audition
+
+
+async def _conclude(
+    session: AsyncSession, audition: Audition, outcome: AuditionState, reason: str
+) -> None:
+    move(audition, outcome, AUDITION_MOVES, reason=reason)
+    audition.due_at = None
+    performer = await session.get_one(Performer, audition.performer_id)
+    to = PerformerState.VETTED if outcome is AuditionState.PASSED else PerformerState.DECLINED
+    move(performer, to, PERFORMER_MOVES, reason=reason)
+    await session.flush()
+
+
+async def _pay(session: AsyncSession, audition: Audition) -> None:
+    seconds = 0
+    if audition.started_at and audition.ended_at:
+        seconds = int((audition.ended_at - audition.started_at).total_seconds())
+    audition.paid_seconds = min(seconds, audition.seconds_cap)
+    audition.pay_minor = pay_minor(audition.paid_seconds, audition.rate_minor_per_hour)
+    if not audition.pay_minor:
+        return
+    posting = ledger.Posting(
+        kind=TransactionKind.AUDITION_PAID,
+        source_type="audition",
+        source_id=audition.id,
+        currency=audition.currency,
+        moves=(
+            (
+                (AccountKind.PLATFORM_EXPENSE, None),
+                (AccountKind.PERFORMER_PAYABLE, audition.performer_id),
+                audition.pay_minor,
+            ),
+        ),
+        occurred_at=audition.ended_at,
+    )
+    await ledger.post(session, posting)
+    audition.ledger_transaction_id = posting.id
+
+
+async def give_up_overdue(sessions: Sessions) -> int:
+    """Fail the auditions that were not handed in; started time is paid to its last sign of life."""
+    async with sessions() as session:
+        overdue = (
+            await session.exec(
+                select(Audition.id).where(col(Audition.due_at) <= sa.func.marketplace_now()).limit(50)
+            )
+        ).all()
+    for audition_id in overdue:
+        async with sessions() as session:
+            await audit.act_as(session, "sweep:auditions")
+            audition = await _locked(session, audition_id)
+            if audition.due_at and audition.due_at <= await clock.now(session):
+                audition.ended_at = audition.seen_at
+                await _pay(session, audition)
+                await _conclude(
+                    session, audition, AuditionState.FAILED, "It was not handed in by its deadline."
+                )
+            await session.commit()
+    return len(overdue)
+
+
+async def waiting(session: AsyncSession, reviewer: UUID) -> list[Audition]:
+    """Handed-in auditions, oldest first, without the reviewer's own."""
+    found = await session.exec(
+        select(Audition)
+        .where(Audition.state == AuditionState.SUBMITTED, Audition.performer_id != reviewer)
+        .order_by(col(Audition.ended_at), col(Audition.id))
+        .limit(100)
+    )
+    return list(found)

@@ -1,0 +1,139 @@
+"""Where a performer is paid: a connected account at Stripe, onboarded on Stripe's own pages.
+
+Coming back from there does not mean done: the capability is followed by event and by poll.
+"""
+
+from datetime import timedelta
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from marketplace.accounts.models import Person
+from marketplace.performers import service
+from marketplace.performers.models import PayoutAccount, TransfersCapability
+from marketplace.shared import audit, clock
+from marketplace.shared.database import Sessions
+from marketplace.shared.ids import new_id
+from marketplace.shared.problems import NotFound
+from marketplace.stripe_api.gateway import StripeGateway
+from marketplace.stripe_api.gateway_answers import ConnectedAccount
+
+POLL_WHILE_PENDING = timedelta(minutes=2)
+POLL_WHEN_ACTIVE = timedelta(hours=12)
+
+
+async def onboard(
+    session: AsyncSession, gateway: StripeGateway, *, performer_id: UUID, return_url: str
+) -> tuple[PayoutAccount, str]:
+    """The account (made at the first call) and a fresh link to Stripe's page.
+
+    Commits before each call to Stripe; a repeat goes on where the last try stopped.
+    """
+    account = await _take_note(session, performer_id)
+    person = await session.get_one(Person, performer_id)
+    performer = await service.find(session, performer_id)
+    await session.commit()
+    if account.stripe_account_id is None:
+        created = await gateway.create_connected_account(
+            email=person.email,
+            country=performer.work_country,
+            metadata={"performer_id": str(performer_id)},
+            idempotency_key=f"account-{performer_id}",
+        )
+        account = await _keep(session, performer_id, created)
+    stripe_account_id = account.stripe_account_id or ""
+    link = await gateway.create_onboarding_link(
+        account_id=stripe_account_id,
+        return_url=return_url,
+        refresh_url=return_url,
+        idempotency_key=f"link-{new_id()}",
+    )
+    return account, link.url
+
+
+async def _take_note(session: AsyncSession, performer_id: UUID) -> PayoutAccount:
+    await session.execute(
+        sa.dialects.postgresql.insert(PayoutAccount)
+        .values(performer_id=performer_id, transfers=TransfersCapability.UNREQUESTED)
+        .on_conflict_do_nothing()
+    )
+    return await read(session, performer_id)
+
+
+async def _keep(
+    session: AsyncSession, performer_id: UUID, seen: ConnectedAccount
+) -> PayoutAccount:
+    await audit.act_as(session, str(performer_id))
+    account = await _locked(session, PayoutAccount.performer_id == performer_id)
+    assert account is not None
+    if account.stripe_account_id is None:
+        account.stripe_account_id = seen.id
+        await audit.record(
+            session, subject=("payout_account", performer_id), action="account_created"
+        )
+    await _note(session, account, seen)
+    await session.commit()
+    return account
+
+
+async def read(session: AsyncSession, performer_id: UUID) -> PayoutAccount:
+    account = await session.get(PayoutAccount, performer_id)
+    if account is None:
+        raise NotFound("You have no payout account yet; make one to be paid.")
+    return account
+
+
+async def note_seen(session: AsyncSession, *, seen: ConnectedAccount) -> None:
+    """Bring our copy to what Stripe says now. Repeating this changes nothing."""
+    account = await _locked(session, PayoutAccount.stripe_account_id == seen.id)
+    if account is not None:
+        await _note(session, account, seen)
+
+
+async def _locked(session: AsyncSession, condition: bool) -> PayoutAccount | None:  # noqa: FBT001 - a SQL condition
+    found = await session.exec(
+        select(PayoutAccount)
+        .where(condition)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    return found.first()
+
+
+async def _note(session: AsyncSession, account: PayoutAccount, seen: ConnectedAccount) -> None:
+    transfers = TransfersCapability(seen.transfers)
+    if transfers is not account.transfers:
+        await audit.record(
+            session,
+            subject=("payout_account", account.performer_id),
+            action="transfers_capability",
+            detail={"from": account.transfers.value, "to": transfers.value},
+        )
+    account.transfers = transfers
+    account.requirement = seen.disabled_reason or ", ".join(seen.currently_due) or None
+    account.seen_at = await clock.now(session)
+    active = transfers is TransfersCapability.ACTIVE
+    account.due_at = account.seen_at + (POLL_WHEN_ACTIVE if active else POLL_WHILE_PENDING)
+    await session.flush()
+
+
+async def poll(sessions: Sessions, gateway: StripeGateway) -> int:
+    """Look at the accounts whose event may have been lost."""
+    async with sessions() as session:
+        due = (
+            await session.exec(
+                select(PayoutAccount.stripe_account_id)
+                .where(col(PayoutAccount.stripe_account_id).is_not(None))
+                .where(col(PayoutAccount.due_at) <= sa.func.marketplace_now())
+                .limit(50)
+            )
+        ).all()
+    for stripe_account_id in due:
+        seen = await gateway.retrieve_account(stripe_account_id or "")
+        async with sessions() as session:
+            await audit.act_as(session, "sweep:poll")
+            await note_seen(session, seen=seen)
+            await session.commit()
+    return len(due)

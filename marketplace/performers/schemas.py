@@ -1,0 +1,126 @@
+import zoneinfo
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, Field, Strict, StringConstraints
+
+from marketplace.performers.models import (
+    AgeBand,
+    AuditionState,
+    PerformerState,
+    TransfersCapability,
+)
+from marketplace.shared.money import Currency, RateMinorPerHour
+from marketplace.shared.schemas import Answer, Body, Id, LanguageTag, Prose, Reason, Slug
+
+
+def _known_time_zone(name: str) -> str:
+    if name not in zoneinfo.available_timezones():
+        raise ValueError("must be an IANA time zone, such as Europe/Lisbon")
+    return name
+
+
+def _without_repeats(values: list[str]) -> list[str]:
+    return sorted(set(values))
+
+
+LanguageTags = Annotated[
+    list[LanguageTag], Field(min_length=1, max_length=20), AfterValidator(_without_repeats)
+]
+Slugs = Annotated[list[Slug], Field(max_length=30), AfterValidator(_without_repeats)]
+TimeZone = Annotated[
+    str,
+    StringConstraints(max_length=64),
+    AfterValidator(_known_time_zone),
+    Field(examples=["Europe/Lisbon"]),
+]
+Country = Annotated[
+    str, StringConstraints(pattern=r"^[A-Z]{2}$"), Field(description="ISO 3166-1", examples=["PT"])
+]
+
+
+class Profile(Body):
+    languages: LanguageTags
+    accents: Slugs = Field(default_factory=list, examples=[["lisbon"]])
+    skills: Slugs = Field(default_factory=list, examples=[["improv", "singing"]])
+    age_band: Annotated[AgeBand | None, Strict(strict=False)] = None
+    time_zone: TimeZone
+    work_country: Country
+
+
+class PerformerAnswer(Answer):
+    person_id: UUID
+    state: PerformerState
+    state_reason: str | None
+    languages: list[str]
+    accents: list[str]
+    skills: list[str]
+    age_band: AgeBand | None
+    time_zone: str
+    work_country: str
+    claims_limit: int
+    live_claims: int
+    version: int
+    applied_at: datetime
+
+
+class NewAudition(Body):
+    brief: Prose = Field(examples=["Two minutes as someone who finds a letter they lost."])
+    currency: Currency
+    seconds_cap: Annotated[int, Field(ge=60, le=7_200, description="Paid at most this long")] = (
+        1_800
+    )
+
+
+class AuditionAnswer(Answer):
+    id: UUID
+    performer_id: UUID
+    state: AuditionState
+    state_reason: str | None
+    brief: str
+    currency: str
+    rate_minor_per_hour: int
+    seconds_cap: int
+    due_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    recording_id: UUID | None
+    paid_seconds: int | None
+    pay_minor: int | None
+
+
+class HandedInAudition(Body):
+    recording_id: Id
+
+
+class AuditionDecision(Body):
+    outcome: Literal["passed", "failed"]
+    reason: Reason
+
+
+class NewAuditionRate(Body):
+    currency: Currency
+    rate_minor_per_hour: RateMinorPerHour
+    reason: Reason
+
+
+class StateReason(Body):
+    reason: Reason
+
+
+class NewPayoutAccount(Body):
+    return_url: Annotated[
+        str,
+        StringConstraints(max_length=2_000, pattern=r"^https?://[\x21-\x7e]+$"),
+        Field(examples=["https://app.example/paid"]),
+    ]
+
+
+class PayoutAccountAnswer(Answer):
+    transfers: TransfersCapability = Field(description="You can be paid while it is `active`.")
+    requirement: str | None = Field(description="What Stripe still wants from you.")
+    seen_at: datetime | None
+    onboarding_url: str | None = Field(
+        default=None, description="Stripe's hosted page; it works once, for a few minutes."
+    )

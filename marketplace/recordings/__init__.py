@@ -1,0 +1,1 @@
+"""Uploaded takes: kept, decoded and judged by their gates. Knows an owner, no claim."""

@@ -1,0 +1,94 @@
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import StreamingResponse
+
+from marketplace.accounts.principals import AnyPerson
+from marketplace.recordings import service
+from marketplace.recordings.models import Recording
+from marketplace.recordings.schemas import RecordingAnswer
+from marketplace.recordings.storage import Storage, TooLarge, UploadError
+from marketplace.shared.problems import BadRequest, NotFound, documented
+from marketplace.shared.requests import Session, TransactionalRoute
+
+router = APIRouter(prefix="/v1", route_class=TransactionalRoute, tags=["recordings"])
+
+UPLOAD_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+class UploadMismatch(BadRequest):
+    """The bytes are not the declared ones (size or SHA-256); nothing was kept, send them again."""
+
+    code = "upload_mismatch"
+
+
+def storage_of(request: Request) -> Storage:
+    storage = request.app.state.storage
+    assert isinstance(storage, Storage)
+    return storage
+
+
+FileStorage = Annotated[Storage, Depends(storage_of)]
+
+
+def answer(recording: Recording) -> RecordingAnswer:
+    return RecordingAnswer(
+        **recording.model_dump(), upload_path=f"/v1/recordings/{recording.id}/content"
+    )
+
+
+async def stream_of(storage: Storage, recording: Recording) -> StreamingResponse:
+    """The take as it was recorded, as an attachment that no browser will try to interpret."""
+    stored = await storage.read_stream(recording.storage_key)
+    container = (recording.report or {}).get("measurement", {}).get("container", "bin").lower()
+    return StreamingResponse(
+        stored.chunks,
+        media_type=f"audio/{container}",
+        headers={
+            "Content-Length": str(stored.total_bytes),
+            "Content-Disposition": f'attachment; filename="{recording.id}.{container}"',
+            "X-Content-Type-Options": "nosniff",
+        },
+    )
+
+
+@router.put(
+    "/recordings/{recording_id}/content",
+    responses=documented(
+        NotFound, UploadMismatch, service.UploadTooLarge, service.UploadAlreadyDone
+    ),
+    openapi_extra=UPLOAD_BODY,
+)
+async def upload_recording(
+    recording_id: UUID, request: Request, session: Session, owner: AnyPerson, storage: FileStorage
+) -> RecordingAnswer:
+    """Upload the declared bytes. Whole and exact, or nothing is kept."""
+    recording = await service.own_recording(session, recording_id, owner.person)
+    try:
+        received = await service.receive(
+            session,
+            storage,
+            recording,
+            request.stream(),
+            actor=owner.person,
+            limit_bytes=request.app.state.settings.upload_limit_bytes,
+        )
+    except TooLarge as error:
+        raise service.UploadTooLarge from error
+    except UploadError as error:
+        raise UploadMismatch(str(error) or type(error).__doc__ or "") from error
+    return answer(received)
+
+
+@router.get("/recordings/{recording_id}", responses=documented(NotFound))
+async def read_recording(
+    recording_id: UUID, session: Session, owner: AnyPerson
+) -> RecordingAnswer:
+    """Your own recording: its state, and what was measured with which gates."""
+    return answer(await service.own_recording(session, recording_id, owner.person))

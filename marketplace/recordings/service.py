@@ -1,0 +1,194 @@
+"""From declared upload to judged recording. The bytes are streamed outside any transaction."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from marketplace.recordings import gates
+from marketplace.recordings.checks import Limits, Measurement, Unreadable, measure
+from marketplace.recordings.gates import Tier, Verdict
+from marketplace.recordings.models import RECORDING_MOVES, Recording, RecordingState
+from marketplace.recordings.storage import Storage
+from marketplace.shared import audit, clock
+from marketplace.shared.database import Sessions
+from marketplace.shared.problems import Conflict, NotFound, Problem
+from marketplace.shared.states import move
+
+UPLOAD_LASTS = timedelta(hours=24)
+# Longer than a check may take; after it another process may try.
+CHECK_LEASE = timedelta(minutes=10)
+MOST_TRIES = 3
+
+OUTCOME = {
+    Verdict.PASS: RecordingState.PASSED,
+    Verdict.LOOK: RecordingState.LOOK,
+    Verdict.RETAKE: RecordingState.RETAKE,
+}
+
+
+class UploadTooLarge(Problem):
+    """This file is larger than uploads may be."""
+
+    status, code = 413, "upload_too_large"
+
+
+class UploadAlreadyDone(Conflict):
+    """This recording's bytes are here already; declare a new recording for other bytes."""
+
+    code = "upload_already_done"
+
+
+async def declare(
+    session: AsyncSession,
+    *,
+    owner_id: UUID,
+    client_id: UUID | None,
+    size_bytes: int,
+    sha256: str,
+    tier: Tier,
+    longest_seconds: int,
+    limit_bytes: int,
+) -> Recording:
+    """A recording whose bytes are still to come: exactly these bytes, within a day."""
+    if size_bytes > limit_bytes:
+        raise UploadTooLarge(f"At most {limit_bytes} bytes are taken.")
+    recording = Recording(
+        owner_id=owner_id,
+        client_id=client_id,
+        state=RecordingState.UPLOADING,
+        due_at=await clock.now(session) + UPLOAD_LASTS,
+        size_bytes=size_bytes,
+        sha256=sha256,
+        tier=tier,
+        longest_seconds=longest_seconds,
+    )
+    session.add(recording)
+    await session.flush()
+    return recording
+
+
+async def own_recording(session: AsyncSession, recording_id: UUID, owner_id: UUID) -> Recording:
+    found = await session.exec(
+        select(Recording).where(Recording.id == recording_id, Recording.owner_id == owner_id)
+    )
+    recording = found.first()
+    if recording is None:
+        raise NotFound
+    return recording
+
+
+async def receive(
+    session: AsyncSession,
+    storage: Storage,
+    recording: Recording,
+    chunks: AsyncIterator[bytes],
+    *,
+    actor: UUID,
+    limit_bytes: int,
+) -> Recording:
+    """Store the declared bytes; then the check is due. Commits before the bytes are read.
+
+    Raises the storage's UploadError; nothing is kept then, and the upload may be tried again.
+    """
+    if recording.state is not RecordingState.UPLOADING:
+        raise UploadAlreadyDone
+    await session.commit()
+    await storage.put_stream(
+        recording.storage_key,
+        chunks,
+        declared_bytes=recording.size_bytes,
+        declared_sha256=recording.sha256,
+        limit_bytes=limit_bytes,
+    )
+    await audit.act_as(session, str(actor))
+    locked = await _locked(session, recording.id)
+    if locked.state is RecordingState.UPLOADING:
+        move(locked, RecordingState.CHECKING, RECORDING_MOVES)
+        locked.due_at = await clock.now(session)
+        await session.flush()
+    return locked
+
+
+async def _locked(session: AsyncSession, recording_id: UUID) -> Recording:
+    found = await session.exec(
+        select(Recording)
+        .where(Recording.id == recording_id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    return found.one()
+
+
+async def check_due(sessions: Sessions, storage: Storage) -> int:
+    """Check stored recordings and give up uploads that never came; answers how many."""
+    done = 0
+    while (recording := await _take_due(sessions)) is not None:
+        if recording.state is RecordingState.UPLOADING:
+            found: Measurement | Unreadable = Unreadable(
+                "never_uploaded", "The file was not uploaded within a day."
+            )
+        else:
+            found = await _measure(storage, recording)
+        await _conclude(sessions, storage, recording, found)
+        done += 1
+    return done
+
+
+async def _take_due(sessions: Sessions) -> Recording | None:
+    """Lease one due recording: the check runs outside any transaction."""
+    async with sessions() as session:
+        found = await session.exec(
+            select(Recording)
+            .where(col(Recording.due_at) <= sa.func.marketplace_now())
+            .order_by(col(Recording.due_at))
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        recording = found.first()
+        if recording is not None:
+            recording.due_at = await clock.now(session) + CHECK_LEASE
+        await session.commit()
+        return recording
+
+
+async def _measure(storage: Storage, recording: Recording) -> Measurement | Unreadable:
+    limits = Limits(longest_seconds=recording.longest_seconds)
+    try:
+        async with storage.open_for_check(recording.storage_key) as path:
+            found = await measure(path, limits=limits)
+            for _ in range(MOST_TRIES - 1):
+                if isinstance(found, Measurement) or not found.retryable:
+                    break
+                found = await measure(path, limits=limits)
+            return found
+    except FileNotFoundError:
+        return Unreadable("file_missing", "The stored file is gone; upload it again.")
+
+
+async def _conclude(
+    sessions: Sessions, storage: Storage, recording: Recording, found: Measurement | Unreadable
+) -> None:
+    if isinstance(found, Unreadable):
+        # The bytes go first: after a crash the check runs again and finds them missing.
+        await storage.delete(recording.storage_key)
+    async with sessions() as session:
+        await audit.act_as(session, "sweep:recordings")
+        locked = await _locked(session, recording.id)
+        if locked.state is recording.state:
+            _judge(locked, found)
+        await session.commit()
+
+
+def _judge(recording: Recording, found: Measurement | Unreadable) -> None:
+    recording.due_at = None
+    if isinstance(found, Unreadable):
+        move(recording, RecordingState.UNREADABLE, RECORDING_MOVES, reason=found.message)
+        recording.report = {"reason_code": found.reason_code, "message": found.message}
+        return
+    report = gates.report(found, recording.tier, longest_seconds=recording.longest_seconds)
+    recording.report = report
+    move(recording, OUTCOME[Verdict(report["verdict"])], RECORDING_MOVES)

@@ -1,0 +1,1 @@
+"""Reading the books: earnings, payout report, trial balance, explanations, and the proof."""

@@ -1,0 +1,1 @@
+"""Handed-in work and the verdicts on it."""

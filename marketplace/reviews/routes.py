@@ -1,0 +1,149 @@
+from uuid import UUID
+
+from fastapi import APIRouter, Request
+from fastapi.responses import StreamingResponse
+from sqlmodel import col, select
+
+from marketplace.accounts.principals import Performer, Reviewer
+from marketplace.claims import service as claims
+from marketplace.claims.models import Claim
+from marketplace.claims.routes import Grace
+from marketplace.jobs.models import Job, Role, Task
+from marketplace.recordings.models import USABLE, Recording
+from marketplace.recordings.routes import FileStorage, stream_of
+from marketplace.recordings.routes import answer as recording_answer
+from marketplace.reviews import service, submissions
+from marketplace.reviews.models import Review, Submission
+from marketplace.reviews.schemas import (
+    NewSubmission,
+    NewVerdict,
+    ReviewAnswer,
+    SubmissionAnswer,
+    VerdictAnswer,
+)
+from marketplace.shared.problems import InvalidField, MoveNotAllowed, NotFound, documented
+from marketplace.shared.requests import KEY_REQUIRED, Session, TransactionalRoute
+from marketplace.shared.schemas import Page
+
+router = APIRouter(prefix="/v1", route_class=TransactionalRoute, tags=["reviews"])
+
+
+@router.post(
+    "/claims/{claim_id}/submissions",
+    status_code=201,
+    responses=documented(NotFound, MoveNotAllowed, submissions.RecordingNotReady, InvalidField),
+)
+async def submit_claim(
+    claim_id: UUID, body: NewSubmission, session: Session, performer: Performer, grace: Grace
+) -> SubmissionAnswer:
+    """Hand your work in: your time stops, and the takes are checked and reviewed."""
+    submission = await submissions.hand_in(
+        session,
+        claim_id=claim_id,
+        performer_id=performer.person,
+        handed_in=body,
+        grace_seconds=grace,
+    )
+    return SubmissionAnswer.model_validate(submission)
+
+
+@router.get("/claims/{claim_id}/submissions", responses=documented(NotFound))
+async def list_submissions(
+    claim_id: UUID, session: Session, performer: Performer
+) -> Page[SubmissionAnswer]:
+    """What you handed in for a claim, oldest first, and what became of it."""
+    claim = await claims.own_claim(session, claim_id, performer.person)
+    found = await session.exec(
+        select(Submission).where(Submission.claim_id == claim.id).order_by(col(Submission.number))
+    )
+    items = [SubmissionAnswer.model_validate(submission) for submission in found]
+    return Page(items=items, next_cursor=None)
+
+
+@router.post("/reviews/next", responses=documented(service.NothingToReview))
+async def take_next_review(
+    request: Request, session: Session, reviewer: Reviewer
+) -> ReviewAnswer:
+    """Be assigned the take that waits longest, under a lease. Takes are assigned, not chosen."""
+    review = await service.assign_next(
+        session,
+        reviewer_id=reviewer.person,
+        lease_seconds=request.app.state.settings.review_lease_seconds,
+    )
+    return await _answer(session, review)
+
+
+@router.get("/reviews/{review_id}", responses=documented(NotFound))
+async def read_review(review_id: UUID, session: Session, reviewer: Reviewer) -> ReviewAnswer:
+    """A take that was assigned to you."""
+    return await _answer(session, await service.own_review(session, review_id, reviewer.person))
+
+
+@router.get(
+    "/reviews/{review_id}/recordings/{recording_id}/content",
+    response_class=StreamingResponse,
+    responses=documented(NotFound),
+)
+async def listen_to_recording(
+    review_id: UUID,
+    recording_id: UUID,
+    session: Session,
+    reviewer: Reviewer,
+    storage: FileStorage,
+) -> StreamingResponse:
+    """Listen to a take that was assigned to you."""
+    review = await service.own_review(session, review_id, reviewer.person)
+    takes = await submissions.recordings_of(session, review.submission_id)
+    for take in takes:
+        if take.id == recording_id and take.state in USABLE:
+            return await stream_of(storage, take)
+    raise NotFound
+
+
+@router.post(
+    "/reviews/{review_id}/verdict",
+    dependencies=[KEY_REQUIRED],
+    responses=documented(NotFound, service.LeaseOver, service.NoRetakesLeft),
+)
+async def give_verdict(
+    review_id: UUID, body: NewVerdict, session: Session, reviewer: Reviewer
+) -> VerdictAnswer:
+    """Accept, send back for a paid retake, or refuse. The time is paid in every case.
+
+    A refusal takes effect when a second reviewer refuses, too.
+    """
+    review = await service.own_review(session, review_id, reviewer.person)
+    submission = await service.decide(session, review, body)
+    assert review.decided_at is not None
+    return VerdictAnswer(
+        review_id=review.id,
+        submission_id=submission.id,
+        verdict=body.verdict,
+        submission_state=submission.state,
+        decided_at=review.decided_at,
+    )
+
+
+async def _answer(session: Session, review: Review) -> ReviewAnswer:
+    submission = await session.get_one(Submission, review.submission_id)
+    claim = await session.get_one(Claim, submission.claim_id)
+    role = await session.get_one(Role, claim.role_id)
+    job = await session.get_one(Job, claim.job_id)
+    task = await session.get_one(Task, claim.task_id)
+    takes: list[Recording] = await submissions.recordings_of(session, submission.id)
+    return ReviewAnswer(
+        id=review.id,
+        submission_id=submission.id,
+        state=submission.state,
+        lease_until=review.lease_until,
+        review_due_at=submission.review_due_at,
+        job_title=job.title,
+        job_brief=job.brief,
+        scenario=task.scenario,
+        role_name=role.name,
+        role_brief=role.brief,
+        target=role.target,
+        self_labels=submission.self_labels,
+        recordings=[recording_answer(take) for take in takes],
+        needs_second_opinion=await service.needs_second_opinion(session, submission.id),
+    )

@@ -1,0 +1,122 @@
+from datetime import datetime
+from typing import Annotated, Any, Self
+from uuid import UUID
+
+from pydantic import Field, Strict, model_validator
+
+from marketplace.claims.models import WithholdingGround
+from marketplace.jobs.specification import Dimension, Intensity
+from marketplace.recordings.schemas import RecordingAnswer
+from marketplace.reviews.models import Flag, ReasonCode, SubmissionState, Verdict
+from marketplace.shared.schemas import Answer, Body, Id, Prose, Reason, Slug
+
+Score = Annotated[int, Field(ge=0, le=4, description="0 not at all, 4 fully", examples=[3])]
+
+LOWEST_MEAN_TO_ACCEPT = 2.5
+
+
+class SelfLabels(Body):
+    """What the performer says the take conveys."""
+
+    emotion: Annotated[Slug, Field(examples=["sadness"])]
+    intensity: Annotated[Intensity, Strict(strict=False)]
+    dimensions: dict[Annotated[Dimension, Strict(strict=False)], Annotated[int, Field(ge=1, le=9)]] = (
+        Field(default_factory=dict, examples=[{"valence": 2, "arousal": 3}])
+    )
+
+
+class NewSubmission(Body):
+    recording_ids: Annotated[list[Id], Field(min_length=1, max_length=20)]
+    self_labels: SelfLabels
+
+
+class SubmissionAnswer(Answer):
+    id: UUID
+    claim_id: UUID
+    number: int
+    state: SubmissionState
+    state_reason: str | None
+    self_labels: dict[str, Any]
+    submitted_at: datetime
+    review_due_at: datetime | None = Field(
+        description="Undecided until then, the take is accepted by itself."
+    )
+
+
+class Scores(Body):
+    brief_followed: Score
+    emotion_conveyed: Score
+    naturalness: Score
+    listening: Score
+    listenability: Score
+
+    def mean(self) -> float:
+        values = list(self.model_dump().values())
+        return sum(values) / len(values)
+
+    def lowest(self) -> int:
+        return min(self.model_dump().values())
+
+
+class ProposedWithholding(Body):
+    ground: Annotated[WithholdingGround, Strict(strict=False)]
+    reason: Reason
+
+
+class NewVerdict(Body):
+    verdict: Annotated[Verdict, Strict(strict=False)]
+    scores: Scores
+    flags: list[Annotated[Flag, Strict(strict=False)]] = Field(default_factory=list)
+    reason_code: Annotated[ReasonCode | None, Strict(strict=False)] = None
+    comment: Prose | None = Field(default=None, examples=["From 0:12 on it is read, not played."])
+    withhold: ProposedWithholding | None = Field(
+        default=None, description="Only with a refusal; a second person decides it."
+    )
+
+    @model_validator(mode="after")
+    def keeps_the_rubric(self) -> Self:
+        if self.verdict is Verdict.ACCEPT and not self._may_be_accepted():
+            raise ValueError(
+                "accept needs no flag, no score of 0, and a mean of at least "
+                f"{LOWEST_MEAN_TO_ACCEPT}; choose retake or refuse"
+            )
+        if self.verdict is not Verdict.ACCEPT and not (self.reason_code and self.comment):
+            raise ValueError(f"{self.verdict.value} needs a reason_code and a comment")
+        if self.withhold is not None and self.verdict is not Verdict.REFUSE:
+            raise ValueError("withhold goes with a refusal only")
+        return self
+
+    def _may_be_accepted(self) -> bool:
+        scores = self.scores
+        return not self.flags and scores.lowest() > 0 and scores.mean() >= LOWEST_MEAN_TO_ACCEPT
+
+
+class ReviewAnswer(Answer):
+    """A take to judge. Who performed it is not told."""
+
+    id: UUID
+    submission_id: UUID
+    state: SubmissionState
+    lease_until: datetime
+    review_due_at: datetime | None
+    job_title: str
+    job_brief: str
+    scenario: dict[str, Any]
+    role_name: str
+    role_brief: str
+    target: dict[str, Any]
+    self_labels: dict[str, Any]
+    recordings: list[RecordingAnswer]
+    needs_second_opinion: bool = Field(
+        description="Another reviewer wants to refuse it; your verdict decides."
+    )
+
+
+class VerdictAnswer(Answer):
+    review_id: UUID
+    submission_id: UUID
+    verdict: Verdict
+    submission_state: SubmissionState = Field(
+        description="Still in_review after a first refusal: a second reviewer decides."
+    )
+    decided_at: datetime

@@ -1,0 +1,210 @@
+"""Background work: APScheduler ticks, the database decides.
+
+A sweep takes due rows under `FOR UPDATE SKIP LOCKED`, or one row unique per slot; so any number of
+processes may tick at once, and a missed tick only delays. Everything is in UTC.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from marketplace.claims import service as claims
+from marketplace.claims import settlement, time
+from marketplace.funding import deposits
+from marketplace.jobs import service as jobs
+from marketplace.payouts import sending
+from marketplace.payouts import service as payouts
+from marketplace.performers import auditions, payout_accounts
+from marketplace.recordings import service as recordings
+from marketplace.recordings.storage import Storage
+from marketplace.reviews import service as reviews
+from marketplace.reviews import submissions
+from marketplace.shared.database import Sessions
+from marketplace.shared.settings import Settings
+from marketplace.stripe_api import inbox
+from marketplace.stripe_api.gateway import StripeGateway
+from marketplace.stripe_api.models import StripeEvent
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What sweeps (and the application) work with."""
+
+    settings: Settings
+    sessions: Sessions
+    gateway: StripeGateway
+    storage: Storage
+
+
+Sweep = Callable[[Parts], Awaitable[int]]
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """A sweep, how often it ticks, and what it is for."""
+
+    every_seconds: int
+    run: Sweep
+    purpose: str
+
+
+async def _deposit_changed(gateway: StripeGateway, event: StripeEvent) -> inbox.Effect:
+    payment = await gateway.retrieve_deposit(event.object_id)
+    return partial(deposits.credit, payment=payment)
+
+
+async def _topup_changed(gateway: StripeGateway, event: StripeEvent) -> inbox.Effect:
+    payment = await gateway.retrieve_topup(event.object_id)
+    return partial(deposits.settle_topup, payment=payment)
+
+
+async def _account_changed(gateway: StripeGateway, event: StripeEvent) -> inbox.Effect:
+    seen = await gateway.retrieve_account(event.account or event.object_id)
+
+    async def note(session: AsyncSession) -> None:
+        await payout_accounts.note_seen(session, seen=seen)
+
+    return note
+
+
+# What each event type means here; any other type is kept and has no effect.
+EVENT_HANDLERS: dict[str, inbox.Handler] = {
+    "checkout.session.completed": _deposit_changed,
+    "checkout.session.async_payment_succeeded": _deposit_changed,
+    "checkout.session.async_payment_failed": _deposit_changed,
+    "checkout.session.expired": _deposit_changed,
+    "topup.succeeded": _topup_changed,
+    "topup.failed": _topup_changed,
+    "topup.canceled": _topup_changed,
+    "account.updated": _account_changed,
+}
+
+
+def _grace(parts: Parts) -> int:
+    return parts.settings.heartbeat_grace_seconds
+
+
+async def _poll(parts: Parts) -> int:
+    """Everything that a lost webhook would have told."""
+    return (
+        await inbox.poll_events(parts.sessions, parts.gateway)
+        + await deposits.poll(parts.sessions, parts.gateway)
+        + await payout_accounts.poll(parts.sessions, parts.gateway)
+    )
+
+
+SWEEPS: dict[str, Scheduled] = {
+    "time": Scheduled(
+        5,
+        lambda parts: time.end_overdue(parts.sessions, grace_seconds=_grace(parts)),
+        "end time entries that fell silent or reached a cap or deadline",
+    ),
+    "expiry": Scheduled(
+        5,
+        lambda parts: claims.expire_due(parts.sessions, grace_seconds=_grace(parts)),
+        "expire claims past their deadline; their time is paid, their role opens again",
+    ),
+    "recordings": Scheduled(
+        1,
+        lambda parts: recordings.check_due(parts.sessions, parts.storage),
+        "check uploaded recordings; give up uploads that never came",
+    ),
+    "leftovers": Scheduled(
+        3600,
+        lambda parts: parts.storage.remove_unfinished(older_than_seconds=2 * 24 * 3600),
+        "remove what uploads left that were cut off by a kill",
+    ),
+    "reviews": Scheduled(
+        1,
+        lambda parts: submissions.start_reviews(parts.sessions),
+        "start the review clock of submissions whose recordings are checked",
+    ),
+    "accept": Scheduled(
+        5,
+        lambda parts: reviews.decide_overdue(parts.sessions),
+        "accept takes that nobody decided in time",
+    ),
+    "pay": Scheduled(
+        5,
+        lambda parts: settlement.pay_overdue(parts.sessions),
+        "pay the time of ended claims that nobody decided in time",
+    ),
+    "withheld": Scheduled(
+        300,
+        lambda parts: settlement.return_withheld(parts.sessions),
+        "return withheld money when the time for an appeal is over",
+    ),
+    "auditions": Scheduled(
+        60,
+        lambda parts: auditions.give_up_overdue(parts.sessions),
+        "fail auditions that were not handed in; started time is paid",
+    ),
+    "jobs": Scheduled(
+        2,
+        lambda parts: jobs.close_settled(parts.sessions),
+        "close closing jobs when nothing is held or set aside any more",
+    ),
+    "inbox": Scheduled(
+        1,
+        lambda parts: inbox.apply_due(parts.sessions, parts.gateway, EVENT_HANDLERS),
+        "apply stored Stripe events",
+    ),
+    "poll": Scheduled(30, _poll, "look at Stripe for what a lost webhook would have told"),
+    "funds": Scheduled(
+        10,
+        lambda parts: deposits.make_available(parts.sessions),
+        "book deposits that Stripe has let out of pending",
+    ),
+    "payout_runs": Scheduled(
+        30,
+        lambda parts: payouts.draft_scheduled(
+            parts.sessions, minimum_minor=parts.settings.minimum_payout_minor
+        ),
+        "draft the weekly payout runs (Mondays, 06:00 UTC)",
+    ),
+    "payouts": Scheduled(
+        2,
+        lambda parts: sending.send_due(parts.sessions, parts.gateway),
+        "send approved payouts and go on with interrupted ones",
+    ),
+}
+
+
+@asynccontextmanager
+async def ticking(parts: Parts, *, enabled: bool) -> AsyncIterator[None]:
+    """Tick all sweeps until the block ends."""
+    if not enabled:
+        yield
+        return
+    scheduler = AsyncIOScheduler(timezone="UTC")
+    for name, scheduled in SWEEPS.items():
+        scheduler.add_job(
+            _tick,
+            "interval",
+            args=(parts, name),
+            seconds=scheduled.every_seconds,
+            id=name,
+            coalesce=True,
+            max_instances=1,
+            misfire_grace_time=None,
+        )
+    scheduler.start()
+    try:
+        yield
+    finally:
+        scheduler.shutdown(wait=False)
+
+
+async def _tick(parts: Parts, name: str) -> None:
+    """One run; a failure is logged and the next tick tries again."""
+    try:
+        await SWEEPS[name].run(parts)
+    except Exception:
+        log.exception("sweep %s failed; the next tick tries again", name)

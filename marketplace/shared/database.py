@@ -1,0 +1,69 @@
+"""Connections. One request, or one row of a sweep, is one transaction, committed at its edge."""
+
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+Sessions = async_sessionmaker[AsyncSession]
+
+# A caller never waits longer than this for rows that others hold; it is told to try again.
+SERVER_OPTIONS = (
+    "-c lock_timeout=5s -c statement_timeout=30s -c idle_in_transaction_session_timeout=30s"
+)
+
+
+def driver_url(url: str) -> sa.URL:
+    """Any `postgres://` or `postgresql://` URL, for the one driver we use."""
+    return sa.make_url(url.replace("postgres://", "postgresql://", 1)).set(
+        drivername="postgresql+psycopg"
+    )
+
+
+def connect(database_url: str, pool_size: int) -> AsyncEngine:
+    return create_async_engine(
+        driver_url(database_url),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_pre_ping=True,
+        connect_args={"options": SERVER_OPTIONS, "application_name": "marketplace"},
+    )
+
+
+def session_factory(engine: AsyncEngine) -> Sessions:
+    return async_sessionmaker(engine, class_=AsyncSession, expire_on_commit=False)
+
+
+@cache
+def statement(package: str, name: str) -> sa.TextClause:
+    """The SQL file `name` of a package: the hot paths are single statements kept as files."""
+    return sa.text(resources.files(package).joinpath(name).read_text(encoding="utf-8"))
+
+
+async def rows(
+    session: AsyncSession, sql: str | sa.TextClause, **values: Any
+) -> list[Mapping[str, Any]]:
+    query = sa.text(sql) if isinstance(sql, str) else sql
+    result = await session.execute(query, values)
+    return [dict(row) for row in result.mappings()]
+
+
+async def row(
+    session: AsyncSession, sql: str | sa.TextClause, **values: Any
+) -> Mapping[str, Any] | None:
+    query = sa.text(sql) if isinstance(sql, str) else sql
+    found = (await session.execute(query, values)).mappings().first()
+    return None if found is None else dict(found)
+
+
+def violated(error: sa.exc.DBAPIError) -> str | None:
+    """The name of the constraint that the database says was violated, if any."""
+    return getattr(getattr(error.orig, "diag", None), "constraint_name", None)
+
+
+def sqlstate(error: sa.exc.DBAPIError) -> str | None:
+    return getattr(error.orig, "sqlstate", None)

@@ -1,0 +1,1 @@
+"""The only door to Stripe: the gateway that calls it, and the inbox of what it tells us."""

@@ -1,0 +1,231 @@
+"""What our product keeps of Stripe's answers: ids, states, money in minor units, UTC times.
+
+Currencies are upper-case ISO codes here and lower-case at Stripe. `request_id` names the call in
+Stripe's own logs; objects that came inside another one have none.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectedAccount:
+    """`transfers` is 'active', 'inactive', 'pending' or 'unrequested'; only 'active' is paid."""
+
+    id: str
+    transfers: str
+    details_submitted: bool
+    payouts_enabled: bool
+    country: str | None
+    default_currency: str | None
+    disabled_reason: str | None
+    currently_due: tuple[str, ...]
+    metadata: dict[str, str]
+    request_id: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnboardingLink:
+    url: str
+    expires_at: datetime
+    request_id: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepositCheckout:
+    id: str
+    url: str
+    expires_at: datetime
+    request_id: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BalanceTransaction:
+    """`amount_minor = fee_minor + net_minor`; negative amounts left the balance."""
+
+    id: str
+    type: str
+    reporting_category: str
+    amount_minor: int
+    fee_minor: int
+    net_minor: int
+    currency: str
+    source_id: str | None
+    status: str
+    description: str | None
+    created_at: datetime
+    available_on: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deposit:
+    """A Checkout Session, and what came of its payment so far.
+
+    `status` is 'open', 'complete' or 'expired'. Only `payment_intent_status == 'succeeded'` is
+    money, and its fee is known only once `balance_transaction` is there.
+    """
+
+    session_id: str
+    status: str | None
+    payment_status: str
+    amount_minor: int
+    currency: str
+    client_reference_id: str | None
+    metadata: dict[str, str]
+    payment_intent_id: str | None
+    payment_intent_status: str | None
+    charge_id: str | None
+    balance_transaction: BalanceTransaction | None
+    request_id: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Topup:
+    """`status` is 'pending', 'succeeded', 'failed', 'canceled' or 'reversed'."""
+
+    id: str
+    status: str
+    amount_minor: int
+    currency: str
+    balance_transaction_id: str | None
+    failure_message: str | None
+    metadata: dict[str, str]
+    created_at: datetime
+    request_id: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfer:
+    """A transfer has no status: that it exists means that the money moved."""
+
+    id: str
+    amount_minor: int
+    amount_reversed_minor: int
+    currency: str
+    destination: str
+    transfer_group: str | None
+    metadata: dict[str, str]
+    balance_transaction_id: str | None
+    created_at: datetime
+    request_id: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BalanceAmount:
+    available_minor: int = 0
+    pending_minor: int = 0
+
+
+def read_account(body: dict[str, Any], request_id: str | None) -> ConnectedAccount:
+    requirements = body.get("requirements") or {}
+    return ConnectedAccount(
+        id=body["id"],
+        transfers=(body.get("capabilities") or {}).get("transfers", "unrequested"),
+        details_submitted=bool(body.get("details_submitted")),
+        payouts_enabled=bool(body.get("payouts_enabled")),
+        country=body.get("country"),
+        default_currency=(body.get("default_currency") or "").upper() or None,
+        disabled_reason=requirements.get("disabled_reason"),
+        currently_due=tuple(requirements.get("currently_due") or ()),
+        metadata=body.get("metadata") or {},
+        request_id=request_id,
+    )
+
+
+def read_onboarding_link(body: dict[str, Any], request_id: str | None) -> OnboardingLink:
+    return OnboardingLink(
+        url=body["url"], expires_at=_moment(body["expires_at"]), request_id=request_id
+    )
+
+
+def read_deposit_checkout(body: dict[str, Any], request_id: str | None) -> DepositCheckout:
+    return DepositCheckout(
+        id=body["id"],
+        url=body["url"],
+        expires_at=_moment(body["expires_at"]),
+        request_id=request_id,
+    )
+
+
+def read_deposit(body: dict[str, Any], request_id: str | None) -> Deposit:
+    """Expects `payment_intent.latest_charge.balance_transaction` expanded."""
+    intent = body["payment_intent"] or {}
+    charge = intent.get("latest_charge") or {}
+    booked = charge.get("balance_transaction")
+    return Deposit(
+        session_id=body["id"],
+        status=body["status"],
+        payment_status=body["payment_status"],
+        amount_minor=body["amount_total"],
+        currency=body["currency"].upper(),
+        client_reference_id=body["client_reference_id"],
+        metadata=body.get("metadata") or {},
+        payment_intent_id=intent.get("id"),
+        payment_intent_status=intent.get("status"),
+        charge_id=charge.get("id"),
+        balance_transaction=None if booked is None else read_balance_transaction(booked),
+        request_id=request_id,
+    )
+
+
+def read_topup(body: dict[str, Any], request_id: str | None) -> Topup:
+    return Topup(
+        id=body["id"],
+        status=body["status"],
+        amount_minor=body["amount"],
+        currency=body["currency"].upper(),
+        balance_transaction_id=body.get("balance_transaction"),
+        failure_message=body.get("failure_message"),
+        metadata=body["metadata"],
+        created_at=_moment(body["created"]),
+        request_id=request_id,
+    )
+
+
+def read_balance_transaction(body: dict[str, Any]) -> BalanceTransaction:
+    return BalanceTransaction(
+        id=body["id"],
+        type=body["type"],
+        reporting_category=body["reporting_category"],
+        amount_minor=body["amount"],
+        fee_minor=body["fee"],
+        net_minor=body["net"],
+        currency=body["currency"].upper(),
+        source_id=body.get("source"),
+        status=body["status"],
+        description=body.get("description"),
+        created_at=_moment(body["created"]),
+        available_on=_moment(body["available_on"]),
+    )
+
+
+def read_transfer(body: dict[str, Any], request_id: str | None = None) -> Transfer:
+    return Transfer(
+        id=body["id"],
+        amount_minor=body["amount"],
+        amount_reversed_minor=body["amount_reversed"],
+        currency=body["currency"].upper(),
+        destination=body["destination"],
+        transfer_group=body.get("transfer_group"),
+        metadata=body["metadata"],
+        balance_transaction_id=body.get("balance_transaction"),
+        created_at=_moment(body["created"]),
+        request_id=request_id,
+    )
+
+
+def read_balance(body: dict[str, Any]) -> dict[str, BalanceAmount]:
+    """By upper-case currency; a currency that Stripe does not name holds nothing."""
+    available = {line["currency"].upper(): line["amount"] for line in body["available"]}
+    pending = {line["currency"].upper(): line["amount"] for line in body["pending"]}
+    return {
+        currency: BalanceAmount(
+            available_minor=available.get(currency, 0), pending_minor=pending.get(currency, 0)
+        )
+        for currency in sorted(available.keys() | pending.keys())
+    }
+
+
+def _moment(unix_seconds: int) -> datetime:
+    return datetime.fromtimestamp(unix_seconds, tz=UTC)

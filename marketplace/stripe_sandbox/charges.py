@@ -1,0 +1,193 @@
+"""Charges and payment intents: what a completed Checkout leaves behind, and what a transfer
+looks like from the connected account's side.
+"""
+
+from typing import Any
+
+from marketplace.stripe_sandbox import state
+from marketplace.stripe_sandbox.balances import Movement, book, card_fee_minor
+from marketplace.stripe_sandbox.calls import RETRIEVE, Call, Operation, in_path
+from marketplace.stripe_sandbox.events import emit
+from marketplace.stripe_sandbox.views import answer
+
+CARD_DECLINED = {
+    "code": "card_declined",
+    "decline_code": "generic_decline",
+    "message": "Your card was declined.",
+    "type": "card_error",
+}
+
+
+def retrieve_payment_intent(call: Call) -> dict[str, Any]:
+    return answer(call, in_path(call, "payment_intent"))
+
+
+def retrieve_charge(call: Call) -> dict[str, Any]:
+    return answer(call, in_path(call, "charge"))
+
+
+OPERATIONS = (
+    Operation(
+        method="GET", path="/v1/payment_intents/{id}", takes=RETRIEVE, run=retrieve_payment_intent
+    ),
+    Operation(
+        method="GET", path="/v1/charges/{id}", takes=RETRIEVE, run=retrieve_charge, connect=True
+    ),
+)
+
+
+def new_payment_intent(
+    call: Call, *, amount_minor: int, currency: str, data: dict[str, Any]
+) -> dict[str, Any]:
+    """Created when the customer first tries to pay, as Checkout does."""
+    id_ = state.new_id("pi")
+    intent = {
+        "id": id_,
+        "object": "payment_intent",
+        "amount": amount_minor,
+        "amount_capturable": 0,
+        "amount_received": 0,
+        "canceled_at": None,
+        "cancellation_reason": None,
+        "capture_method": "automatic_async",
+        "client_secret": state.new_id(f"{id_}_secret"),
+        "confirmation_method": "automatic",
+        "created": call.now,
+        "currency": currency,
+        "customer": None,
+        "description": data.get("description"),
+        "last_payment_error": None,
+        "latest_charge": None,
+        "livemode": False,
+        "metadata": data.get("metadata", {}),
+        "next_action": None,
+        "payment_method": None,
+        "payment_method_types": ["card"],
+        "status": "requires_payment_method",
+        "transfer_group": data.get("transfer_group"),
+    }
+    state.insert(call.db, intent, account=state.PLATFORM)
+    emit(call, "payment_intent.created", intent)
+    return intent
+
+
+def pay_by_card(call: Call, intent: dict[str, Any]) -> dict[str, Any]:
+    """The charge that succeeds: money pending, less the card fee."""
+    charge = _new_charge(call, intent)
+    line = book(
+        call,
+        Movement(
+            type_="charge",
+            reporting_category="charge",
+            source=charge["id"],
+            amount_minor=intent["amount"],
+            currency=intent["currency"],
+            fee_minor=card_fee_minor(intent["amount"]),
+            available_after_seconds=state.setting(call.db, "available_after_seconds"),
+            description=intent["description"],
+        ),
+    )
+    charge["balance_transaction"] = line["id"]
+    state.insert(call.db, charge, account=state.PLATFORM)
+    intent |= {
+        "amount_received": intent["amount"],
+        "last_payment_error": None,
+        "latest_charge": charge["id"],
+        "payment_method": charge["payment_method"],
+        "status": "succeeded",
+    }
+    state.update(call.db, intent)
+    emit(call, "charge.succeeded", charge)
+    emit(call, "payment_intent.succeeded", intent)
+    return intent
+
+
+def decline_card(call: Call, intent: dict[str, Any]) -> dict[str, Any]:
+    charge = _new_charge(call, intent) | {
+        "amount_captured": 0,
+        "captured": False,
+        "failure_code": "card_declined",
+        "failure_message": CARD_DECLINED["message"],
+        "paid": False,
+        "status": "failed",
+    }
+    state.insert(call.db, charge, account=state.PLATFORM)
+    intent |= {
+        "last_payment_error": {**CARD_DECLINED, "charge": charge["id"]},
+        "latest_charge": charge["id"],
+    }
+    state.update(call.db, intent)
+    emit(call, "charge.failed", charge)
+    emit(call, "payment_intent.payment_failed", intent)
+    return intent
+
+
+def transferred_payment(call: Call, transfer: dict[str, Any]) -> dict[str, Any]:
+    """The connected account's side of a transfer: a `py_` object and its `payment` line."""
+    id_ = state.new_id("py")
+    line = book(
+        call,
+        Movement(
+            type_="payment",
+            reporting_category="charge",
+            source=id_,
+            amount_minor=transfer["amount"],
+            currency=transfer["currency"],
+            account=transfer["destination"],
+        ),
+    )
+    payment = _charge(
+        call, id_=id_, amount_minor=transfer["amount"], currency=transfer["currency"]
+    ) | {"balance_transaction": line["id"], "source_transfer": transfer["id"]}
+    state.insert(call.db, payment, account=transfer["destination"])
+    return payment
+
+
+def _new_charge(call: Call, intent: dict[str, Any]) -> dict[str, Any]:
+    return _charge(
+        call,
+        id_=state.new_id("ch"),
+        amount_minor=intent["amount"],
+        currency=intent["currency"],
+    ) | {
+        "description": intent["description"],
+        "metadata": intent["metadata"],
+        "payment_intent": intent["id"],
+        "payment_method": state.new_id("pm"),
+        "transfer_group": intent["transfer_group"],
+    }
+
+
+def _charge(call: Call, *, id_: str, amount_minor: int, currency: str) -> dict[str, Any]:
+    return {
+        "id": id_,
+        "object": "charge",
+        "amount": amount_minor,
+        "amount_captured": amount_minor,
+        "amount_refunded": 0,
+        "balance_transaction": None,
+        "billing_details": {
+            "address": None,
+            "email": None,
+            "name": None,
+            "phone": None,
+            "tax_id": None,
+        },
+        "captured": True,
+        "created": call.now,
+        "currency": currency,
+        "customer": None,
+        "description": None,
+        "disputed": False,
+        "failure_code": None,
+        "failure_message": None,
+        "livemode": False,
+        "metadata": {},
+        "paid": True,
+        "payment_intent": None,
+        "payment_method": None,
+        "refunded": False,
+        "source_transfer": None,
+        "status": "succeeded",
+        "transfer_group": None,
+    }

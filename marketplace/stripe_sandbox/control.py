@@ -1,0 +1,190 @@
+"""How the product and its tests steer the sandbox: clock, settings, webhooks, faults, a look in.
+
+Stripe has nothing like it. Requests and answers are JSON; unknown fields are refused.
+"""
+
+import re
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, HTTPException, Request
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from marketplace.stripe_sandbox import faults, state
+from marketplace.stripe_sandbox.accounts import set_transfers_capability
+from marketplace.stripe_sandbox.api import Sandbox
+from marketplace.stripe_sandbox.balances import balance_of
+from marketplace.stripe_sandbox.calls import Call
+from marketplace.stripe_sandbox.endpoints import list_endpoints, register_endpoint, remove_endpoint
+from marketplace.stripe_sandbox.errors import StripeError
+from marketplace.stripe_sandbox.faults import FaultKind, PlannedFault
+
+router = APIRouter(prefix="/_sandbox")
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Clock(Strict):
+    offset_seconds: int
+
+
+class Settings(Strict):
+    available_after_seconds: int | None = Field(default=None, ge=0)
+    latency_ms: int | None = Field(default=None, ge=0, le=60_000)
+
+
+class NewEndpoint(Strict):
+    url: str = Field(pattern="^https?://")
+    secret: str = Field(min_length=1)
+    connect: bool = False
+
+
+class Capability(Strict):
+    transfers: Literal["active", "inactive"]
+
+
+def _regular_expression(text: str) -> str:
+    re.compile(text)
+    return text
+
+
+class NewFault(Strict):
+    method: Literal["GET", "POST", "DELETE", "*"] = "*"
+    path: Annotated[str, AfterValidator(_regular_expression)]
+    nth: int = Field(default=1, ge=1)
+    kind: FaultKind = Field(strict=False)
+    seconds: float = Field(default=1.0, ge=0, strict=False)
+
+
+@router.get("/health")
+async def health() -> dict[str, str]:
+    return {"status": "ok"}
+
+
+@router.get("/clock")
+async def get_clock(request: Request) -> dict[str, int]:
+    db = _sandbox(request).db
+    return {
+        "offset_seconds": state.setting(db, "offset_seconds"),
+        "now": state.virtual_now(db),
+    }
+
+
+@router.put("/clock")
+async def set_clock(request: Request, clock: Clock) -> dict[str, int]:
+    db = _sandbox(request).db
+    with state.transaction(db):
+        state.set_setting(db, "offset_seconds", clock.offset_seconds)
+    return await get_clock(request)
+
+
+@router.get("/settings")
+async def get_settings(request: Request) -> dict[str, int]:
+    db = _sandbox(request).db
+    return {name: state.setting(db, name) for name in Settings.model_fields}
+
+
+@router.put("/settings")
+async def set_settings(request: Request, settings: Settings) -> dict[str, int]:
+    """Changes what is named and leaves the rest; applies to what happens from now on."""
+    db = _sandbox(request).db
+    with state.transaction(db):
+        for name, value in settings.model_dump(exclude_none=True).items():
+            state.set_setting(db, name, value)
+    return await get_settings(request)
+
+
+@router.get("/webhook_endpoints")
+async def get_endpoints(request: Request) -> list[dict[str, Any]]:
+    return list_endpoints(_sandbox(request).db)
+
+
+@router.post("/webhook_endpoints", status_code=201)
+async def add_endpoint(request: Request, new: NewEndpoint) -> dict[str, str]:
+    db = _sandbox(request).db
+    with state.transaction(db):
+        id_ = register_endpoint(db, url=new.url, secret=new.secret, connect=new.connect)
+    return {"id": id_}
+
+
+@router.delete("/webhook_endpoints/{endpoint_id}", status_code=204)
+async def delete_endpoint(request: Request, endpoint_id: str) -> None:
+    """What was still owed to it is dropped with it."""
+    db = _sandbox(request).db
+    with state.transaction(db):
+        known = remove_endpoint(db, endpoint_id)
+    if not known:
+        raise HTTPException(status_code=404, detail="no such webhook endpoint")
+
+
+@router.get("/faults")
+async def get_faults(request: Request) -> list[dict[str, Any]]:
+    return faults.list_faults(_sandbox(request).db)
+
+
+@router.post("/faults", status_code=201)
+async def add_fault(request: Request, new: NewFault) -> dict[str, int]:
+    db = _sandbox(request).db
+    with state.transaction(db):
+        return {"id": faults.add_fault(db, PlannedFault(**new.model_dump()))}
+
+
+@router.delete("/faults", status_code=204)
+async def delete_faults(request: Request) -> None:
+    db = _sandbox(request).db
+    with state.transaction(db):
+        faults.clear_faults(db)
+
+
+@router.put("/accounts/{account_id}/capabilities")
+async def set_capability(request: Request, account_id: str, wanted: Capability) -> dict[str, str]:
+    """Restricts a connected account, or lifts the restriction, as Stripe might at any time."""
+    sandbox = _sandbox(request)
+    call = Call(db=sandbox.db, now=state.virtual_now(sandbox.db), base_url="")
+    try:
+        with state.transaction(sandbox.db):
+            set_transfers_capability(call, account_id, active=wanted.transfers == "active")
+    except StripeError as error:
+        raise HTTPException(status_code=error.status, detail=str(error)) from error
+    sandbox.events_written.set()
+    return {"transfers": wanted.transfers}
+
+
+@router.get("/state")
+async def get_state(request: Request) -> dict[str, Any]:
+    """A summary for a human; nothing in the product may depend on it."""
+    db = _sandbox(request).db
+    call = Call(db=db, now=state.virtual_now(db), base_url="")
+    counts = db.execute("SELECT kind, count(*) FROM object GROUP BY kind ORDER BY kind").fetchall()
+    owners = db.execute("SELECT DISTINCT account FROM balance_line ORDER BY account").fetchall()
+    (owed,) = db.execute("SELECT count(*) FROM delivery WHERE delivered_at IS NULL").fetchone()
+    return {
+        "now": call.now,
+        "objects": dict(tuple(row) for row in counts),
+        "balances": {owner[0] or "platform": _sums(call, owner[0]) for owner in owners},
+        "transfers": _transfer_totals(call),
+        "webhooks_owed": owed,
+    }
+
+
+def _sandbox(request: Request) -> Sandbox:
+    sandbox: Sandbox = request.app.state.sandbox
+    return sandbox
+
+
+def _sums(call: Call, account: str) -> dict[str, dict[str, int]]:
+    return {
+        currency: {"available_minor": available, "pending_minor": pending}
+        for currency, (available, pending) in balance_of(call, account).items()
+    }
+
+
+def _transfer_totals(call: Call) -> list[dict[str, Any]]:
+    rows = call.db.execute(
+        "SELECT json_extract(body, '$.destination') AS destination, "
+        "json_extract(body, '$.currency') AS currency, count(*) AS count, "
+        "sum(json_extract(body, '$.amount')) AS amount_minor "
+        "FROM object WHERE kind = 'transfer' GROUP BY 1, 2 ORDER BY 1, 2"
+    )
+    return [dict(row) for row in rows]

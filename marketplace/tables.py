@@ -1,0 +1,61 @@
+"""Every table of the product, gathered for migrations and reports."""
+
+from typing import Any
+
+from sqlmodel import SQLModel
+
+from marketplace.accounts import models as accounts
+from marketplace.claims import models as claims
+from marketplace.consents import models as consents
+from marketplace.deliveries import models as deliveries
+from marketplace.funding import models as funding
+from marketplace.jobs import models as jobs
+from marketplace.ledger import models as ledger
+from marketplace.payouts import models as payouts
+from marketplace.performers import models as performers
+from marketplace.rates import models as rates
+from marketplace.recordings import models as recordings
+from marketplace.reviews import models as reviews
+from marketplace.shared import audit, clock, idempotency, states
+from marketplace.shared.states import Moves
+from marketplace.stripe_api import models as stripe_api
+from marketplace.webhooks import models as webhooks
+
+metadata = SQLModel.metadata
+
+MODULES = (
+    accounts,
+    claims,
+    consents,
+    deliveries,
+    funding,
+    jobs,
+    ledger,
+    payouts,
+    performers,
+    rates,
+    recordings,
+    reviews,
+    audit,
+    clock,
+    idempotency,
+    states,
+    stripe_api,
+    webhooks,
+)
+
+# Table -> its states and moves; the database holds the same in `allowed_move`.
+MOVES: dict[str, Moves[Any]] = {
+    "audition": performers.AUDITION_MOVES,
+    "claim": claims.CLAIM_MOVES,
+    "deposit": funding.DEPOSIT_MOVES,
+    "job": jobs.JOB_MOVES,
+    "payout": payouts.PAYOUT_MOVES,
+    "payout_run": payouts.RUN_MOVES,
+    "performer": performers.PERFORMER_MOVES,
+    "recording": recordings.RECORDING_MOVES,
+    "role": jobs.ROLE_MOVES,
+    "submission": reviews.SUBMISSION_MOVES,
+    "topup": funding.TOPUP_MOVES,
+    "withholding": claims.WITHHOLDING_MOVES,
+}

@@ -1,0 +1,42 @@
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from marketplace.shared.database import rows
+
+
+async def feed(
+    session: AsyncSession, *, client_id: UUID, after: int, limit: int
+) -> list[Mapping[str, Any]]:
+    """Up to `limit` events after a position, in an order that never changes."""
+    await _number(session, client_id)
+    return await rows(
+        session,
+        "SELECT position, subject_type, subject_id, from_state, to_state, reason, booked_at"
+        " FROM feed_event JOIN audit_event ON audit_event.id = audit_event_id"
+        " WHERE client_id = :client AND position > :after ORDER BY position LIMIT :limit",
+        client=client_id,
+        after=after,
+        limit=limit,
+    )
+
+
+async def _number(session: AsyncSession, client_id: UUID) -> None:
+    """Give every committed event of the client its place; one reader at a time does so."""
+    await session.execute(
+        sa.text("SELECT pg_advisory_xact_lock(hashtextextended('feed ' || :client, 0))"),
+        {"client": str(client_id)},
+    )
+    await session.execute(
+        sa.text(
+            "WITH taken AS (DELETE FROM outbox WHERE client_id = :client RETURNING audit_event_id)"
+            " INSERT INTO feed_event (client_id, position, audit_event_id)"
+            " SELECT :client, row_number() OVER (ORDER BY audit_event_id) + coalesce("
+            "  (SELECT max(position) FROM feed_event WHERE client_id = :client), 0),"
+            "  audit_event_id FROM taken"
+        ),
+        {"client": client_id},
+    )

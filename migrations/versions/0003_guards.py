@@ -1,0 +1,38 @@
+"""What the database itself refuses, even to the application's own login."""
+
+from alembic import op
+
+from migrations.sql import run_file
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+# Dropping a function drops the triggers that call it.
+FUNCTIONS = (
+    "check_payout_amount",
+    "check_payout_lines",
+    "check_ledger_balance",
+    "apply_ledger_entries",
+    "stamp_ledger_transaction",
+    "guard_pay_decision",
+    "guard_time_entry",
+    "guard_rate",
+    "count_live_claims",
+    "stamp_audit",
+    "record_move",
+    "guard_clock",
+    "refuse_change_when_final",
+    "refuse_change",
+)
+
+
+def upgrade() -> None:
+    run_file("0003_guards.sql")
+
+
+def downgrade() -> None:
+    for function in FUNCTIONS:
+        op.execute(f"DROP FUNCTION {function}() CASCADE")
+    op.execute("DELETE FROM allowed_move")

@@ -1,0 +1,445 @@
+-- What the database itself refuses, even to the application's own login.
+
+-- 1. Append-only tables: a mistake is corrected by a new row that points at the old one.
+CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '% is append-only: % refused', TG_TABLE_NAME, TG_OP
+        USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = 'append_only';
+END
+$$;
+
+DO $do$
+DECLARE
+    name text;
+BEGIN
+    FOREACH name IN ARRAY ARRAY[
+        'account', 'ledger_transaction', 'ledger_entry', 'booked_balance_transaction',
+        'rate_lineage', 'rate', 'minimum_rate', 'consent_grant', 'consent_withdrawal',
+        'audit_event', 'feed_event', 'reservation', 'reserve_move', 'pay_decision',
+        'payout_exclusion', 'claim_recording', 'submission_recording', 'download_link'
+    ] LOOP
+        EXECUTE format(
+            'CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON %I'
+            ' FOR EACH ROW EXECUTE FUNCTION refuse_change()', name);
+        EXECUTE format(
+            'CREATE TRIGGER never_emptied BEFORE TRUNCATE ON %I'
+            ' FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()', name);
+    END LOOP;
+END
+$do$;
+
+-- 2. Rows that become final: once the named column is set, the row never changes again.
+CREATE FUNCTION refuse_change_when_final() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF to_jsonb(OLD) ->> TG_ARGV[0] IS NOT NULL THEN
+        RAISE EXCEPTION '% is final once % is set', TG_TABLE_NAME, TG_ARGV[0]
+            USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = 'final';
+    END IF;
+    RETURN NEW;
+END
+$$;
+
+CREATE TRIGGER final BEFORE UPDATE ON time_entry
+    FOR EACH ROW EXECUTE FUNCTION refuse_change_when_final('ended_at');
+CREATE TRIGGER final BEFORE UPDATE ON review
+    FOR EACH ROW EXECUTE FUNCTION refuse_change_when_final('decided_at');
+CREATE TRIGGER final BEFORE UPDATE ON payout_line
+    FOR EACH ROW EXECUTE FUNCTION refuse_change_when_final('released_at');
+CREATE TRIGGER final BEFORE UPDATE ON payout_attempt
+    FOR EACH ROW EXECUTE FUNCTION refuse_change_when_final('concluded_at');
+CREATE TRIGGER final BEFORE UPDATE ON stripe_event
+    FOR EACH ROW EXECUTE FUNCTION refuse_change_when_final('handled_at');
+
+-- 3. The clock only goes forward, and becomes virtual only while nothing was ever booked.
+CREATE FUNCTION guard_clock() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.offset_seconds < OLD.offset_seconds OR OLD.is_virtual AND NOT NEW.is_virtual THEN
+        RAISE EXCEPTION 'the clock only goes forward' USING ERRCODE = 'check_violation';
+    END IF;
+    IF NEW.is_virtual AND NOT OLD.is_virtual
+        AND EXISTS (SELECT FROM public.ledger_transaction) THEN
+        RAISE EXCEPTION 'a database with bookings keeps real time' USING ERRCODE = 'check_violation';
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER guard BEFORE UPDATE ON clock FOR EACH ROW EXECUTE FUNCTION guard_clock();
+
+-- 4. States move only as their table allows; every move is audited, and told to its client.
+--    Arguments: the id's column, and 'feed' where clients may read the move.
+CREATE FUNCTION record_move() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
+DECLARE
+    before jsonb := CASE WHEN TG_OP = 'UPDATE' THEN to_jsonb(OLD) END;
+    after jsonb := to_jsonb(NEW);
+    event bigint;
+BEGIN
+    IF NOT EXISTS (
+        SELECT FROM allowed_move
+        WHERE subject = TG_TABLE_NAME
+          AND from_state IS NOT DISTINCT FROM (before ->> 'state')
+          AND to_state = after ->> 'state'
+    ) THEN
+        RAISE EXCEPTION '% may not move from % to %',
+            TG_TABLE_NAME, coalesce(before ->> 'state', 'nothing'), after ->> 'state'
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'move_not_allowed';
+    END IF;
+    INSERT INTO audit_event (subject_type, subject_id, action, from_state, to_state, reason)
+    VALUES (TG_TABLE_NAME, (after ->> TG_ARGV[0])::uuid, 'moved',
+            before ->> 'state', after ->> 'state', after ->> 'state_reason')
+    RETURNING id INTO event;
+    IF TG_ARGV[1] = 'feed' AND after ->> 'client_id' IS NOT NULL THEN
+        INSERT INTO outbox (audit_event_id, client_id) VALUES (event, (after ->> 'client_id')::uuid);
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+DO $do$
+DECLARE
+    name text;
+    arguments text;
+BEGIN
+    FOR name, arguments IN VALUES
+        ('audition', '''id'''), ('claim', '''id'', ''feed'''), ('deposit', '''id'''),
+        ('job', '''id'', ''feed'''), ('payout', '''id'''), ('payout_run', '''id'''),
+        ('performer', '''person_id'''), ('recording', '''id'', ''feed'''),
+        ('role', '''id'', ''feed'''), ('submission', '''id'', ''feed'''), ('topup', '''id'''),
+        ('withholding', '''id''')
+    LOOP
+        EXECUTE format('CREATE TRIGGER born AFTER INSERT ON %I FOR EACH ROW'
+            ' EXECUTE FUNCTION record_move(%s)', name, arguments);
+        EXECUTE format('CREATE TRIGGER moved AFTER UPDATE OF state ON %I FOR EACH ROW'
+            ' WHEN (OLD.state IS DISTINCT FROM NEW.state)'
+            ' EXECUTE FUNCTION record_move(%s)', name, arguments);
+    END LOOP;
+END
+$do$;
+
+-- 5. Audit rows are stamped by the database: what is booked later is stamped later.
+CREATE FUNCTION stamp_audit() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.booked_at := booking_time();
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER stamp BEFORE INSERT ON audit_event FOR EACH ROW EXECUTE FUNCTION stamp_audit();
+
+-- 6. A performer's counter is the number of claims they are working on.
+CREATE FUNCTION count_live_claims() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
+DECLARE
+    working constant text[] := ARRAY['active', 'in_session', 'retake'];
+    was integer := CASE WHEN TG_OP = 'UPDATE' AND OLD.state = ANY (working) THEN 1 ELSE 0 END;
+    is_now integer := CASE WHEN NEW.state = ANY (working) THEN 1 ELSE 0 END;
+BEGIN
+    IF was <> is_now THEN
+        UPDATE performer SET live_claims = live_claims + is_now - was
+        WHERE person_id = NEW.performer_id;
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER counted AFTER INSERT OR UPDATE OF state ON claim
+    FOR EACH ROW EXECUTE FUNCTION count_live_claims();
+
+-- 7. Rates: numbered and stamped here, never backdated, never cut without notice.
+CREATE FUNCTION guard_rate() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
+DECLARE
+    promised bigint;
+    second timestamptz := date_trunc('second', marketplace_now());
+BEGIN
+    PERFORM FROM rate_lineage WHERE id = NEW.lineage_id FOR NO KEY UPDATE;
+    NEW.announced_at := second;
+    NEW.number := 1 + coalesce((SELECT max(number) FROM rate WHERE lineage_id = NEW.lineage_id), 0);
+    IF NEW.number = 1 THEN
+        NEW.effective_from := second;
+        RETURN NEW;
+    END IF;
+    NEW.effective_from := date_trunc('second', coalesce(
+        NEW.effective_from, second + interval '1 minute'));
+    IF NEW.effective_from < second + interval '1 minute' THEN
+        RAISE EXCEPTION 'a rate takes effect a minute after its announcement at the earliest'
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'rate_backdated';
+    END IF;
+    -- What whoever works at that moment was promised until now.
+    SELECT rate_minor_per_hour INTO promised
+    FROM rate
+    WHERE lineage_id = NEW.lineage_id AND effective_from <= NEW.effective_from
+    ORDER BY effective_from DESC, number DESC
+    LIMIT 1;
+    IF NEW.rate_minor_per_hour < promised AND NEW.effective_from < second + interval '14 days' THEN
+        RAISE EXCEPTION 'a lower rate needs 14 days'' notice'
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'rate_cut_needs_notice';
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER guard BEFORE INSERT ON rate FOR EACH ROW EXECUTE FUNCTION guard_rate();
+
+-- 8. Time: whole seconds, within the claim, never in the future, never after the pay is decided.
+CREATE FUNCTION guard_time_entry() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
+DECLARE
+    second timestamptz := date_trunc('second', marketplace_now());
+    claimed timestamptz;
+BEGIN
+    SELECT claimed_at INTO claimed FROM claim WHERE id = NEW.claim_id;
+    IF NEW.started_at < claimed OR NEW.started_at > second OR NEW.ended_at > second
+        OR NEW.heartbeat_at > second
+        OR date_trunc('second', NEW.started_at) <> NEW.started_at
+        OR date_trunc('second', NEW.ended_at) <> NEW.ended_at THEN
+        RAISE EXCEPTION 'a time entry lies within its claim and the past, in whole seconds'
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'time_entry_stamps';
+    END IF;
+    IF EXISTS (SELECT FROM pay_decision WHERE claim_id = NEW.claim_id) THEN
+        RAISE EXCEPTION 'the pay of this claim is decided'
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'time_entry_decided';
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE ON time_entry
+    FOR EACH ROW EXECUTE FUNCTION guard_time_entry();
+
+-- 9. Pay: the seconds of a decision are those of the ended claim's entries, all of them.
+CREATE FUNCTION guard_pay_decision() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
+DECLARE
+    worked bigint;
+    running bigint;
+    claim_state text;
+BEGIN
+    SELECT state INTO claim_state FROM claim WHERE id = NEW.claim_id;
+    SELECT coalesce(extract(epoch FROM sum(ended_at - started_at))::bigint, 0),
+           count(*) FILTER (WHERE ended_at IS NULL)
+    INTO worked, running
+    FROM time_entry WHERE claim_id = NEW.claim_id;
+    IF running > 0 OR worked <> NEW.seconds
+        OR claim_state NOT IN ('settled', 'released', 'expired') THEN
+        RAISE EXCEPTION 'claim % (%) has % ended seconds and % running entries, not % seconds',
+            NEW.claim_id, claim_state, worked, running, NEW.seconds
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'pay_decision_seconds';
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER guard BEFORE INSERT ON pay_decision
+    FOR EACH ROW EXECUTE FUNCTION guard_pay_decision();
+
+-- 10. The ledger. A header remembers the database transaction that wrote it …
+CREATE FUNCTION stamp_ledger_transaction() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.booked_at := booking_time();
+    NEW.accounting_date := (NEW.booked_at AT TIME ZONE 'UTC')::date;
+    NEW.written_by_xid := pg_current_xact_id()::text;
+    NEW.written_at := now();
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER stamp BEFORE INSERT ON ledger_transaction
+    FOR EACH ROW EXECUTE FUNCTION stamp_ledger_transaction();
+
+-- … so that no entry joins a committed one, and keeps the guarded balances.
+CREATE FUNCTION apply_ledger_entries() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
+BEGIN
+    IF EXISTS (
+        SELECT FROM added
+        JOIN ledger_transaction AS header ON header.id = added.transaction_id
+        WHERE header.written_by_xid <> pg_current_xact_id()::text OR header.written_at <> now()
+    ) THEN
+        RAISE EXCEPTION 'an entry cannot join a committed ledger transaction'
+            USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = 'ledger_committed';
+    END IF;
+    INSERT INTO account_balance (account_id, balance_minor)
+    SELECT DISTINCT added.account_id, 0
+    FROM added JOIN account ON account.id = added.account_id
+    WHERE account.kind IN ('client_wallet', 'job_reserve')
+    ORDER BY added.account_id
+    ON CONFLICT DO NOTHING;
+    -- One order of locks for everybody: wallets first, then reserves, each by id.
+    PERFORM FROM account_balance
+    JOIN account ON account.id = account_balance.account_id
+    WHERE account_balance.account_id IN (SELECT account_id FROM added)
+    ORDER BY account.kind <> 'client_wallet', account.id
+    FOR NO KEY UPDATE OF account_balance;
+    UPDATE account_balance
+    SET balance_minor = balance_minor - change.amount_minor
+    FROM (SELECT account_id, sum(amount_minor) AS amount_minor FROM added GROUP BY account_id)
+        AS change
+    WHERE account_balance.account_id = change.account_id;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER applied AFTER INSERT ON ledger_entry
+    REFERENCING NEW TABLE AS added
+    FOR EACH STATEMENT EXECUTE FUNCTION apply_ledger_entries();
+
+-- A transaction balances. Checked from both tables: a header alone could be checked too early
+-- (SET CONSTRAINTS ALL IMMEDIATE), entries alone would let an empty header pass.
+CREATE FUNCTION check_ledger_balance() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
+DECLARE
+    checked uuid := (to_jsonb(NEW) ->> TG_ARGV[0])::uuid;
+    total numeric;
+    entries bigint;
+BEGIN
+    SELECT sum(amount_minor), count(*) INTO total, entries
+    FROM ledger_entry WHERE transaction_id = checked;
+    IF entries < 2 OR total <> 0 THEN
+        RAISE EXCEPTION 'ledger transaction % has % entries that sum to %', checked, entries, total
+            USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = 'ledger_balanced';
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE CONSTRAINT TRIGGER balanced AFTER INSERT ON ledger_transaction
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION check_ledger_balance('id');
+CREATE CONSTRAINT TRIGGER balanced AFTER INSERT ON ledger_entry
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+    EXECUTE FUNCTION check_ledger_balance('transaction_id');
+
+-- 11. Payout lines: in a draft only, each for the whole of one earning of that very performer.
+CREATE FUNCTION check_payout_lines() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
+BEGIN
+    IF EXISTS (
+        SELECT FROM added
+        JOIN payout ON payout.id = added.payout_id
+        JOIN ledger_entry AS entry ON entry.id = added.ledger_entry_id
+        JOIN account ON account.id = entry.account_id
+        JOIN ledger_transaction AS earning ON earning.id = entry.transaction_id
+        WHERE payout.state <> 'draft'
+           OR entry.amount_minor <> -added.amount_minor
+           OR account.kind <> 'performer_payable'
+           OR account.owner_id <> payout.performer_id
+           OR account.currency <> payout.currency
+           OR earning.kind NOT IN ('claim_paid', 'audition_paid')
+    ) THEN
+        RAISE EXCEPTION 'a payout line stands for one whole earning of its performer, in a draft'
+            USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = 'payout_line_earning';
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER checked AFTER INSERT ON payout_line
+    REFERENCING NEW TABLE AS added
+    FOR EACH STATEMENT EXECUTE FUNCTION check_payout_lines();
+
+-- A payout is the sum of its lines. Released lines leave a payout that is released itself.
+CREATE FUNCTION check_payout_amount() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
+DECLARE
+    checked uuid := (to_jsonb(NEW) ->> TG_ARGV[0])::uuid;
+    paid payout%ROWTYPE;
+    total numeric;
+    released bigint;
+BEGIN
+    SELECT * INTO paid FROM payout WHERE id = checked;
+    SELECT sum(amount_minor), count(released_at) INTO total, released
+    FROM payout_line WHERE payout_id = checked;
+    IF total IS DISTINCT FROM paid.amount_minor OR (released > 0 AND paid.state <> 'released') THEN
+        RAISE EXCEPTION 'payout % of % has lines of %, % of them released',
+            checked, paid.amount_minor, total, released
+            USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = 'payout_amount';
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE CONSTRAINT TRIGGER amount AFTER INSERT ON payout
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION check_payout_amount('id');
+CREATE CONSTRAINT TRIGGER amount AFTER INSERT OR UPDATE ON payout_line
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION check_payout_amount('payout_id');
+
+-- 12. The moves themselves, as the models' tables name them (a test compares the two).
+INSERT INTO allowed_move (subject, from_state, to_state) VALUES
+    ('audition', NULL, 'offered'),
+    ('audition', 'offered', 'failed'),
+    ('audition', 'offered', 'started'),
+    ('audition', 'started', 'failed'),
+    ('audition', 'started', 'submitted'),
+    ('audition', 'submitted', 'failed'),
+    ('audition', 'submitted', 'passed'),
+    ('claim', NULL, 'active'),
+    ('claim', 'active', 'expired'),
+    ('claim', 'active', 'in_session'),
+    ('claim', 'active', 'released'),
+    ('claim', 'in_session', 'expired'),
+    ('claim', 'in_session', 'released'),
+    ('claim', 'in_session', 'submitted'),
+    ('claim', 'submitted', 'retake'),
+    ('claim', 'submitted', 'settled'),
+    ('claim', 'retake', 'expired'),
+    ('claim', 'retake', 'released'),
+    ('claim', 'retake', 'submitted'),
+    ('deposit', NULL, 'requested'),
+    ('deposit', 'requested', 'awaiting_payment'),
+    ('deposit', 'requested', 'expired'),
+    ('deposit', 'awaiting_payment', 'credited'),
+    ('deposit', 'awaiting_payment', 'expired'),
+    ('deposit', 'credited', 'available'),
+    ('job', NULL, 'draft'),
+    ('job', 'draft', 'cancelled'),
+    ('job', 'draft', 'open'),
+    ('job', 'open', 'closing'),
+    ('job', 'open', 'paused'),
+    ('job', 'paused', 'closing'),
+    ('job', 'paused', 'open'),
+    ('job', 'closing', 'closed'),
+    ('payout', NULL, 'draft'),
+    ('payout', 'draft', 'approved'),
+    ('payout', 'draft', 'released'),
+    ('payout', 'approved', 'held'),
+    ('payout', 'approved', 'released'),
+    ('payout', 'approved', 'sending'),
+    ('payout', 'held', 'approved'),
+    ('payout', 'held', 'released'),
+    ('payout', 'sending', 'paid'),
+    ('payout', 'sending', 'refused'),
+    ('payout', 'sending', 'unknown'),
+    ('payout', 'unknown', 'paid'),
+    ('payout', 'unknown', 'refused'),
+    ('payout', 'refused', 'approved'),
+    ('payout', 'refused', 'released'),
+    ('payout_run', NULL, 'draft'),
+    ('payout_run', 'draft', 'approved'),
+    ('payout_run', 'draft', 'discarded'),
+    ('performer', NULL, 'applied'),
+    ('performer', 'applied', 'auditioning'),
+    ('performer', 'applied', 'declined'),
+    ('performer', 'auditioning', 'declined'),
+    ('performer', 'auditioning', 'vetted'),
+    ('performer', 'vetted', 'suspended'),
+    ('performer', 'suspended', 'vetted'),
+    ('recording', NULL, 'uploading'),
+    ('recording', 'uploading', 'checking'),
+    ('recording', 'uploading', 'unreadable'),
+    ('recording', 'checking', 'look'),
+    ('recording', 'checking', 'passed'),
+    ('recording', 'checking', 'retake'),
+    ('recording', 'checking', 'unreadable'),
+    ('role', NULL, 'unfunded'),
+    ('role', 'unfunded', 'open'),
+    ('role', 'unfunded', 'withdrawn'),
+    ('role', 'open', 'held'),
+    ('role', 'open', 'unfunded'),
+    ('role', 'open', 'withdrawn'),
+    ('role', 'held', 'done'),
+    ('role', 'held', 'open'),
+    ('role', 'held', 'unfunded'),
+    ('role', 'held', 'withdrawn'),
+    ('submission', NULL, 'checking'),
+    ('submission', 'checking', 'in_review'),
+    ('submission', 'checking', 'retake'),
+    ('submission', 'in_review', 'accepted'),
+    ('submission', 'in_review', 'refused'),
+    ('submission', 'in_review', 'retake'),
+    ('topup', NULL, 'requested'),
+    ('topup', 'requested', 'pending'),
+    ('topup', 'pending', 'failed'),
+    ('topup', 'pending', 'succeeded'),
+    ('withholding', NULL, 'proposed'),
+    ('withholding', 'proposed', 'confirmed'),
+    ('withholding', 'proposed', 'rejected');
