@@ -348,9 +348,7 @@ async def _set_state(
         sa.update(Role)
         .where(col(Role.id).in_(role_ids))
         .values(state=state, state_reason=reason)
-        .execution_options(synchronize_session=False)
     )
-    session.expire_all()
 
 
 async def pause(session: AsyncSession, job: Job, *, reason: str | None) -> Job:
