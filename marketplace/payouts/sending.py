@@ -342,9 +342,9 @@ async def _paid(
                 ledger_transaction_id=posting.id,
             )
         )
+    await _close_attempt(session, attempt, AttemptOutcome.SUCCEEDED, posting.id)
     attempt.transfer_id = transfer.id
     attempt.stripe_request_id = transfer.request_id
-    await _close_attempt(session, attempt, AttemptOutcome.SUCCEEDED, posting.id)
     move(payout, PayoutState.PAID, PAYOUT_MOVES)
     payout.transfer_id = transfer.id
     payout.due_at = None
@@ -368,10 +368,10 @@ async def _refused(
         ),
     )
     await ledger.post(session, posting)
+    await _close_attempt(session, attempt, AttemptOutcome.REFUSED, posting.id)
     attempt.error_code = failure.code
     attempt.error_message = failure.message
     attempt.stripe_request_id = failure.request_id
-    await _close_attempt(session, attempt, AttemptOutcome.REFUSED, posting.id)
     move(
         payout,
         PayoutState.REFUSED,
@@ -385,8 +385,9 @@ async def _refused(
 async def _close_attempt(
     session: AsyncSession, attempt: PayoutAttempt, outcome: AttemptOutcome, posting_id: UUID
 ) -> None:
-    attempt.outcome = outcome
-    attempt.concluded_at = await clock.now(session)
+    # First of all: reading the clock flushes what is set so far, and a concluded attempt is final.
+    now = await clock.now(session)
+    attempt.outcome, attempt.concluded_at = outcome, now
     attempt.conclusion_transaction_id = posting_id
 
 

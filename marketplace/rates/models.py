@@ -86,6 +86,13 @@ class Rate(SQLModel, table=True):
     reason: str
     # A person's or an API key's id.
     announced_by: UUID
+    # To the microsecond and under the booking lock, for reports "as of"; set by a trigger.
+    booked_at: datetime = Field(
+        default=None,
+        nullable=False,
+        sa_type=sa.DateTime(timezone=True),
+        sa_column_kwargs={"server_default": sa.text("booking_time()")},
+    )
 
 
 class MinimumRate(SQLModel, table=True):

@@ -1,5 +1,165 @@
-from fastapi import APIRouter
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any
+from uuid import UUID
 
-from marketplace.shared.requests import TransactionalRoute
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import Field
+
+from marketplace.accounts.principals import Finance, Performer
+from marketplace.reports import earnings, finance
+from marketplace.reports.tables import Format, respond
+from marketplace.shared import clock
+from marketplace.shared.pagination import PageQuery
+from marketplace.shared.problems import InvalidField, NotFound, documented
+from marketplace.shared.requests import Session, TransactionalRoute
+from marketplace.shared.schemas import Answer, Page, Time
 
 router = APIRouter(prefix="/v1", route_class=TransactionalRoute, tags=["reports"])
+
+
+class EarningStatus(StrEnum):
+    WAITING = "waiting"  # in no run yet
+    SCHEDULED = "scheduled"  # in a run that is to be approved or sent
+    SENDING = "sending"
+    HELD = "held"
+    REFUSED = "refused"
+    PAID = "paid"
+
+
+class Exclusion(Answer):
+    reason: str = Field(examples=["account_not_active"])
+    remedy: str = Field(description="What to do about it.")
+    amount_minor: int
+    next_run_at: datetime
+
+
+class Undecided(Answer):
+    """Worked, but not decided yet; at your locked rates."""
+
+    currency: str
+    claims: int
+    seconds: int
+    pay_minor: int
+
+
+class EarningsTotal(Answer):
+    """Minor units. earned = waiting + scheduled + sending + held + paid."""
+
+    currency: str
+    earned_minor: int
+    waiting_minor: int
+    scheduled_minor: int
+    sending_minor: int
+    held_minor: int
+    paid_minor: int
+    next_run_at: datetime
+    exclusion: Exclusion | None = Field(
+        description="Why you were left out of the last run, if you were."
+    )
+
+
+class EarningsAnswer(Page[EarningsTotal]):
+    undecided: list[Undecided]
+
+
+class EarningLine(Answer):
+    """One paid claim or audition: seconds × rate = pay."""
+
+    id: UUID
+    source_type: str = Field(examples=["claim"])
+    source_id: UUID
+    seconds: int
+    rate_minor_per_hour: int
+    rate_id: UUID
+    pay_minor: int
+    currency: str
+    earned_at: datetime
+    pay_by: datetime | None
+    status: EarningStatus
+    status_reason: str | None
+    payout_id: UUID | None
+    transfer_id: str | None
+
+
+@router.get("/earnings")
+async def read_earnings(session: Session, performer: Performer) -> EarningsAnswer:
+    """What you earned, what is scheduled, what is paid, and why the rest is not yet."""
+    found = await earnings.totals(session, performer.person)
+    undecided = await earnings.undecided(session, performer.person)
+    return EarningsAnswer(
+        items=[EarningsTotal.model_validate(row) for row in found],
+        next_cursor=None,
+        undecided=[Undecided.model_validate(row) for row in undecided],
+    )
+
+
+@router.get("/earnings/lines")
+async def list_earnings(
+    session: Session, performer: Performer, page: Annotated[PageQuery, Query()]
+) -> Page[EarningLine]:
+    """Every claim and audition you were paid for, newest first, down to the second."""
+    found, next_cursor = await earnings.lines(session, performer_id=performer.person, page=page)
+    items = [
+        EarningLine.model_validate({**line, "status_reason": line["state_reason"]})
+        for line in found
+    ]
+    return Page(items=items, next_cursor=next_cursor)
+
+
+async def settled_moment(
+    session: Session,
+    finance_person: Finance,
+    as_of: Annotated[
+        Time | None,
+        Query(description="Everything booked by then; null is now. The same moment gives the same "
+        "bytes."),
+    ] = None,
+) -> datetime:
+    """The report's moment, when nothing stamped earlier is still on its way."""
+    now = await clock.settle_writes(session)
+    if as_of is not None and as_of > now:
+        raise InvalidField("query.as_of", "lies in the future")
+    return as_of or now
+
+
+AsOf = Annotated[datetime, Depends(settled_moment)]
+AsFormat = Annotated[Format, Query(alias="format")]
+
+REPORT: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The report as JSON or CSV.",
+        "content": {
+            "application/json": {"schema": {"type": "object"}},
+            "text/csv": {"schema": {"type": "string"}},
+        },
+    }
+}
+
+
+@router.get(
+    "/reports/payout-runs/{run_id}",
+    response_class=Response,
+    responses={**REPORT, **documented(NotFound, finance.ReportDoesNotAddUp)},
+)
+async def read_payout_report(
+    run_id: UUID, session: Session, as_of: AsOf, format_: AsFormat = Format.JSON
+) -> Response:
+    """A run line by line: seconds × rate, gross, adjustments, net, status with reason, transfer."""
+    return respond(await finance.payout_report(session, run_id, as_of), format_)
+
+
+@router.get("/reports/rates", response_class=Response, responses=REPORT)
+async def read_rate_report(
+    session: Session, as_of: AsOf, format_: AsFormat = Format.JSON
+) -> Response:
+    """Every rate that was ever announced, with its reason."""
+    return respond(await finance.rate_report(session, as_of), format_)
+
+
+@router.get("/reports/trial-balance", response_class=Response, responses=REPORT)
+async def read_trial_balance(
+    session: Session, as_of: AsOf, format_: AsFormat = Format.JSON
+) -> Response:
+    """Every kind of account with its debits, credits and balance."""
+    return respond(await finance.trial_balance(session, as_of), format_)

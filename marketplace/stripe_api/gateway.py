@@ -249,6 +249,12 @@ class StripeGateway:
         found = self._listed(self._stripe.v1.transfers.list_async, read_transfer, params, None)
         return [transfer async for transfer in found]
 
+    async def list_transfers(self) -> AsyncIterator[Transfer]:
+        """Every transfer there is, newest first, over as many pages as there are."""
+        listing = self._stripe.v1.transfers.list_async
+        async for transfer in self._listed(listing, read_transfer, {}, None):
+            yield transfer
+
     async def list_balance_transactions(
         self,
         *,

@@ -523,6 +523,7 @@ CREATE TABLE rate (
     effective_from timestamptz DEFAULT marketplace_now() NOT NULL,
     reason text NOT NULL,
     announced_by uuid NOT NULL,
+    booked_at timestamptz DEFAULT booking_time() NOT NULL,
     CONSTRAINT pk_rate PRIMARY KEY (id),
     CONSTRAINT fk_rate_lineage_id_currency FOREIGN KEY(lineage_id, currency) REFERENCES rate_lineage (id, currency),
     CONSTRAINT uq_rate_id_lineage_id_currency_rate_minor_per_hour UNIQUE (id, lineage_id, currency, rate_minor_per_hour),

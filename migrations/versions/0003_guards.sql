@@ -152,6 +152,7 @@ DECLARE
 BEGIN
     PERFORM FROM rate_lineage WHERE id = NEW.lineage_id FOR NO KEY UPDATE;
     NEW.announced_at := second;
+    NEW.booked_at := booking_time();
     NEW.number := 1 + coalesce((SELECT max(number) FROM rate WHERE lineage_id = NEW.lineage_id), 0);
     IF NEW.number = 1 THEN
         NEW.effective_from := second;

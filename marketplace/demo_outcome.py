@@ -1,0 +1,147 @@
+"""What a story came to: checked, told as a table, and as one JSON object."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.table import Table
+
+FEE_BASIS_POINTS = 1_500
+
+
+def money(amount_minor: int, currency: str = "USD") -> str:
+    sign = "-" if amount_minor < 0 else ""
+    whole, cents = divmod(abs(amount_minor), 100)
+    return f"{sign}{whole:,}.{cents:02} {currency}"
+
+
+def pay_minor(seconds: int, rate_minor_per_hour: int) -> int:
+    """Half up, once: worked out here again, so that the demo does not take the product's word."""
+    return (2 * seconds * rate_minor_per_hour + 3_600) // 7_200
+
+
+@dataclass(frozen=True)
+class Line:
+    """What one claim or audition paid, as its performer reads it."""
+
+    source_id: str
+    performer: str
+    why: str
+    seconds: int
+    rate_minor_per_hour: int
+    pay_minor: int
+
+    @property
+    def is_exact(self) -> bool:
+        return self.pay_minor == pay_minor(self.seconds, self.rate_minor_per_hour)
+
+    def as_json(self, source: str) -> dict[str, Any]:
+        return {
+            source: self.source_id,
+            "performer": self.performer,
+            "why": self.why,
+            "seconds": self.seconds,
+            "rate_minor_per_hour": self.rate_minor_per_hour,
+            "pay_minor": self.pay_minor,
+        }
+
+
+@dataclass
+class Outcome:
+    """Everything that must add up. `transfers` are the sandbox's own, `spent_minor` the wallet's."""
+
+    lines: list[Line] = field(default_factory=list)
+    auditions: list[Line] = field(default_factory=list)
+    transfers: list[dict[str, Any]] = field(default_factory=list)
+    spent_minor: int = 0
+    earned_minor: int = 0
+    reported_minor: int = 0
+    ledger: dict[str, int] = field(default_factory=dict)
+    invariants: dict[str, str] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def gross_minor(self) -> int:
+        return sum(line.pay_minor for line in self.lines)
+
+    @property
+    def fees_minor(self) -> int:
+        """Half up on each claim's pay."""
+        return sum(
+            (2 * line.pay_minor * FEE_BASIS_POINTS + 10_000) // 20_000 for line in self.lines
+        )
+
+    @property
+    def auditions_minor(self) -> int:
+        return sum(line.pay_minor for line in self.auditions)
+
+    def problems(self) -> list[str]:
+        """What does not add up, one line each."""
+        owed = self.gross_minor + self.auditions_minor
+        sent = sum(transfer["amount_minor"] for transfer in self.transfers)
+        inexact = [line for line in (*self.lines, *self.auditions) if not line.is_exact]
+        return [
+            *(f"{line.source_id} pays {line.pay_minor}: not seconds × rate" for line in inexact),
+            *_unequal("the sandbox sent, earned", sent, owed),
+            *_unequal("the performers read, earned", self.earned_minor, owed),
+            *_unequal("the payout report pays, earned", self.reported_minor, owed),
+            *_unequal(
+                "the client spent, pay and fees", self.spent_minor, self.gross_minor + self.fees_minor
+            ),
+            *(f"the ledger sums to {each} {name}" for name, each in self.ledger.items() if each),
+            *(f"{name}: {each}" for name, each in self.invariants.items() if each != "ok"),
+        ]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "counts": self.counts,
+            "approved_seconds": sum(line.seconds for line in self.lines),
+            "gross_minor": self.gross_minor,
+            "fees_minor": self.fees_minor,
+            "auditions_minor": self.auditions_minor,
+            "transfers": self.transfers,
+            "ledger": self.ledger,
+            "invariants": self.invariants,
+            "lines": [line.as_json("claim") for line in self.lines],
+            "auditions": [line.as_json("audition") for line in self.auditions],
+            "problems": self.problems(),
+        }
+
+
+def _unequal(what: str, first: int, second: int) -> Iterable[str]:
+    if first != second:
+        yield f"{what}: {money(first)} against {money(second)}"
+
+
+MOST_ROWS = 40
+
+
+def table(outcome: Outcome) -> Table:
+    """Who was paid what, and why: seconds × rate = pay."""
+    drawn = Table(title="Who was paid what, and why", title_justify="left")
+    drawn.add_column("performer")
+    drawn.add_column("what became of it")
+    for heading in ("seconds", "× rate per hour", "= pay"):
+        drawn.add_column(heading, justify="right")
+    everything = sorted((*outcome.auditions, *outcome.lines), key=lambda line: line.performer)
+    for line in everything[:MOST_ROWS]:
+        rate = money(line.rate_minor_per_hour)
+        drawn.add_row(
+            line.performer, line.why, f"{line.seconds:,}", rate, money(line.pay_minor)
+        )
+    if len(everything) > MOST_ROWS:
+        drawn.add_row("…", f"and {len(everything) - MOST_ROWS} more", "", "", "")
+    drawn.add_section()
+    seconds = sum(line.seconds for line in everything)
+    total = money(outcome.gross_minor + outcome.auditions_minor)
+    drawn.add_row("all", "", f"{seconds:,}", "", total)
+    return drawn
+
+
+def transfer_as_told(transfer: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "id": transfer["id"],
+        "amount_minor": transfer["amount"],
+        "currency": transfer["currency"].upper(),
+        "destination": transfer["destination"],
+    }

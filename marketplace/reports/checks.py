@@ -1,0 +1,313 @@
+"""The statements behind `verify`. Each row that one answers (its `violation`) is a violation."""
+
+I2 = """
+    -- An earning differs from what was decided.
+    SELECT format('claim %s was decided at %s, its payable got %s',
+                  decision.claim_id, decision.pay_minor, -entry.amount_minor) AS violation
+    FROM pay_decision AS decision
+    JOIN ledger_entry AS entry ON entry.transaction_id = decision.ledger_transaction_id
+    JOIN account ON account.id = entry.account_id AND account.kind = 'performer_payable'
+    WHERE -entry.amount_minor <> decision.pay_minor
+       OR account.owner_id <> decision.performer_id
+    UNION ALL
+    SELECT format('decision %s of claim %s pays %s, but nothing is booked', id, claim_id, pay_minor)
+    FROM pay_decision WHERE pay_minor > 0 AND ledger_transaction_id IS NULL
+    UNION ALL
+    SELECT format('earning %s is in %s payouts at once', ledger_entry_id, count(*))
+    FROM payout_line WHERE released_at IS NULL
+    GROUP BY ledger_entry_id HAVING count(*) > 1
+    UNION ALL
+    SELECT format('payout %s of %s has lines of %s', payout.id, amount_minor, lines)
+    FROM payout
+    LEFT JOIN LATERAL (
+        SELECT sum(line.amount_minor) AS lines FROM payout_line AS line
+        WHERE line.payout_id = payout.id
+    ) AS held ON true
+    WHERE lines IS DISTINCT FROM amount_minor
+    UNION ALL
+    -- What a performer is still owed is what they earned and was not sent.
+    SELECT format('performer %s is owed %s %s by the ledger, %s by their earnings',
+                  account.owner_id, -sum(entry.amount_minor), account.currency, max(due.minor))
+    FROM account
+    JOIN ledger_entry AS entry ON entry.account_id = account.id
+    JOIN LATERAL (
+        SELECT coalesce(sum(-earning.amount_minor), 0) AS minor
+        FROM ledger_entry AS earning
+        JOIN ledger_transaction AS source ON source.id = earning.transaction_id
+        WHERE earning.account_id = account.id
+          AND source.kind IN ('claim_paid', 'audition_paid')
+          AND NOT EXISTS (
+              SELECT FROM payout_line
+              JOIN payout ON payout.id = payout_line.payout_id
+              WHERE payout_line.ledger_entry_id = earning.id AND released_at IS NULL
+                AND payout.state IN ('sending', 'unknown', 'paid')
+          )
+    ) AS due ON true
+    WHERE account.kind = 'performer_payable'
+    GROUP BY account.id
+    HAVING -sum(entry.amount_minor) <> max(due.minor)
+"""
+
+I3 = """
+    SELECT format('ledger transaction %s sums to %s', transaction_id, sum(amount_minor))
+        AS violation
+    FROM ledger_entry GROUP BY transaction_id HAVING sum(amount_minor) <> 0
+    UNION ALL
+    SELECT format('ledger transaction %s has no entries', id)
+    FROM ledger_transaction
+    WHERE NOT EXISTS (SELECT FROM ledger_entry WHERE transaction_id = ledger_transaction.id)
+    UNION ALL
+    SELECT format('%s sums to %s', currency, sum(amount_minor))
+    FROM ledger_entry GROUP BY currency HAVING sum(amount_minor) <> 0
+    UNION ALL
+    SELECT format('%s of %s holds %s, its entries %s',
+                  kind, owner_id, balance_minor, coalesce(minor, 0))
+    FROM account
+    LEFT JOIN account_balance ON account_id = account.id
+    LEFT JOIN LATERAL (
+        SELECT -sum(amount_minor) AS minor FROM ledger_entry
+        WHERE ledger_entry.account_id = account.id
+    ) AS entries ON true
+    WHERE kind IN ('client_wallet', 'job_reserve')
+      AND balance_minor IS DISTINCT FROM coalesce(minor, 0)
+"""
+
+STRIPE_ACCOUNTS = """
+    SELECT account.currency, coalesce(sum(amount_minor), 0)::bigint AS minor
+    FROM account LEFT JOIN ledger_entry ON account_id = account.id
+    WHERE kind IN ('stripe_pending', 'stripe_available')
+    GROUP BY account.currency
+"""
+
+I5 = """
+    SELECT format('ledger transaction %s (%s) has no source %s %s', id, kind, source_type, source_id)
+        AS violation
+    FROM ledger_transaction
+    WHERE NOT CASE source_type
+        WHEN 'deposit' THEN EXISTS (SELECT FROM deposit WHERE id = source_id)
+        WHEN 'topup' THEN EXISTS (SELECT FROM topup WHERE id = source_id)
+        WHEN 'reserve_move' THEN EXISTS (SELECT FROM reserve_move
+            WHERE id = source_id AND ledger_transaction_id = ledger_transaction.id)
+        WHEN 'pay_decision' THEN EXISTS (SELECT FROM pay_decision
+            WHERE id = source_id AND ledger_transaction_id = ledger_transaction.id)
+        WHEN 'audition' THEN EXISTS (SELECT FROM audition
+            WHERE id = source_id AND ledger_transaction_id = ledger_transaction.id)
+        WHEN 'payout_attempt' THEN EXISTS (SELECT FROM payout_attempt
+            WHERE id = source_id AND ledger_transaction.id
+                IN (in_flight_transaction_id, conclusion_transaction_id))
+        ELSE false
+    END
+    UNION ALL
+    SELECT format('claim %s was decided on %s seconds, its entries have %s',
+                  decision.claim_id, decision.seconds, coalesce(worked.seconds, 0))
+    FROM pay_decision AS decision
+    LEFT JOIN LATERAL (
+        SELECT extract(epoch FROM sum(ended_at - started_at))::bigint AS seconds
+        FROM time_entry WHERE time_entry.claim_id = decision.claim_id
+    ) AS worked ON true
+    WHERE decision.seconds <> coalesce(worked.seconds, 0)
+    UNION ALL
+    SELECT format('claim %s worked %s seconds in %s seconds of wall time', claim.id, worked, wall)
+    FROM claim
+    JOIN LATERAL (
+        SELECT extract(epoch FROM sum(ended_at - started_at)) AS worked,
+               extract(epoch FROM max(ended_at) - claim.claimed_at) AS wall
+        FROM time_entry WHERE time_entry.claim_id = claim.id
+    ) AS time ON true
+    WHERE worked > wall
+    UNION ALL
+    SELECT format('claim %s locked rate %s, but %s was in force', claim.id, rate_id, in_force.id)
+    FROM claim
+    LEFT JOIN LATERAL (
+        SELECT rate.id FROM rate
+        WHERE rate.lineage_id = claim.lineage_id AND effective_from <= claim.claimed_at
+        ORDER BY effective_from DESC, number DESC LIMIT 1
+    ) AS in_force ON true
+    WHERE in_force.id IS DISTINCT FROM claim.rate_id
+    UNION ALL
+    SELECT format('claim %s was made in another lineage than its job', claim.id)
+    FROM claim JOIN job ON job.id = claim.job_id WHERE job.lineage_id <> claim.lineage_id
+    UNION ALL
+    SELECT format('payout %s is paid, but no attempt of it succeeded', payout.id)
+    FROM payout
+    WHERE state = 'paid' AND NOT EXISTS (
+        SELECT FROM payout_attempt
+        WHERE payout_id = payout.id AND outcome = 'succeeded'
+          AND payout_attempt.transfer_id = payout.transfer_id
+          AND conclusion_transaction_id IS NOT NULL
+    )
+    UNION ALL
+    SELECT format('claim %s ended with time on it, but no decision is made or due', claim.id)
+    FROM claim
+    WHERE state IN ('settled', 'released', 'expired') AND pay_due_at IS NULL
+      AND NOT EXISTS (SELECT FROM pay_decision WHERE claim_id = claim.id)
+      AND EXISTS (SELECT FROM time_entry
+          WHERE claim_id = claim.id AND ended_at > started_at)
+    UNION ALL
+    SELECT format('job %s is closed, but %s are still set aside for it', job.id, sum(balance_minor))
+    FROM job
+    JOIN reservation ON reservation.subject_id = job.id
+    JOIN account_balance
+        ON account_id = account_id('job_reserve', reservation.id, reservation.currency)
+    WHERE job.state = 'closed'
+    GROUP BY job.id HAVING sum(balance_minor) > 0
+"""
+
+I6 = """
+    SELECT format('role %s is %s with %s live claims', role.id, role.state, live) AS violation
+    FROM role
+    JOIN LATERAL (
+        SELECT count(*) AS live FROM claim
+        WHERE claim.role_id = role.id
+          AND claim.state IN ('active', 'in_session', 'submitted', 'retake')
+    ) AS claims ON true
+    WHERE live <> CASE role.state WHEN 'held' THEN 1 ELSE 0 END
+    UNION ALL
+    SELECT format('performer %s has a counter of %s and %s live claims',
+                  person_id, live_claims, live)
+    FROM performer
+    JOIN LATERAL (
+        SELECT count(*) AS live FROM claim
+        WHERE claim.performer_id = person_id
+          AND claim.state IN ('active', 'in_session', 'retake')
+    ) AS claims ON true
+    WHERE live_claims <> live
+    UNION ALL
+    SELECT format('role %s is open with %s reserved, its worst case costs %s',
+                  role.id, coalesce(balance_minor, 0), needed)
+    FROM role
+    JOIN job ON job.id = role.job_id
+    JOIN LATERAL (
+        SELECT cost_minor(
+            prep_seconds_cap_ + perform_seconds_cap_ * (1 + retakes_max_),
+            rate_minor_per_hour, job.fee_basis_points) AS needed
+        FROM (SELECT role.prep_seconds_cap AS prep_seconds_cap_,
+                     role.perform_seconds_cap AS perform_seconds_cap_,
+                     role.retakes_max AS retakes_max_) AS caps,
+             LATERAL (
+                 SELECT rate_minor_per_hour FROM rate
+                 WHERE rate.lineage_id = job.lineage_id AND effective_from <= marketplace_now()
+                 ORDER BY effective_from DESC, number DESC LIMIT 1
+             ) AS rate
+    ) AS worst ON true
+    LEFT JOIN account_balance
+        ON account_id = account_id('job_reserve', role.reservation_id, job.currency)
+    WHERE role.state = 'open' AND coalesce(balance_minor, 0) < needed
+"""
+
+I9 = """
+    SELECT format('deposit %s is %s, but its charge is booked %s times', deposit.id, state, booked)
+        AS violation
+    FROM deposit
+    JOIN LATERAL (
+        SELECT count(*) AS booked FROM ledger_transaction
+        JOIN booked_balance_transaction ON ledger_transaction_id = ledger_transaction.id
+        WHERE source_id = deposit.id AND kind = 'deposit_credited'
+    ) AS effects ON true
+    WHERE booked <> CASE WHEN state IN ('credited', 'available') THEN 1 ELSE 0 END
+    UNION ALL
+    SELECT format('top-up %s is %s, but it is booked %s times', topup.id, state, booked)
+    FROM topup
+    JOIN LATERAL (
+        SELECT count(*) AS booked FROM ledger_transaction
+        JOIN booked_balance_transaction ON ledger_transaction_id = ledger_transaction.id
+        WHERE source_id = topup.id AND kind = 'topup_succeeded'
+    ) AS effects ON true
+    WHERE booked <> CASE WHEN state = 'succeeded' THEN 1 ELSE 0 END
+    UNION ALL
+    SELECT format('event %s waits since %s: %s', id, received_at, coalesce(last_error, 'not tried'))
+    FROM stripe_event
+    WHERE handled_at IS NULL AND received_at < marketplace_now() - interval '24 hours'
+"""
+
+I11 = """
+    WITH move AS (
+        SELECT id, subject_type, subject_id, from_state, to_state,
+               lag(to_state) OVER subject AS before,
+               lead(id) OVER subject IS NULL AS is_last
+        FROM audit_event WHERE action = 'moved'
+        WINDOW subject AS (PARTITION BY subject_type, subject_id ORDER BY id)
+    ), state AS (
+        SELECT 'audition' AS subject_type, id, state FROM audition
+        UNION ALL SELECT 'claim', id, state FROM claim
+        UNION ALL SELECT 'deposit', id, state FROM deposit
+        UNION ALL SELECT 'job', id, state FROM job
+        UNION ALL SELECT 'payout', id, state FROM payout
+        UNION ALL SELECT 'payout_run', id, state FROM payout_run
+        UNION ALL SELECT 'performer', person_id, state FROM performer
+        UNION ALL SELECT 'recording', id, state FROM recording
+        UNION ALL SELECT 'role', id, state FROM role
+        UNION ALL SELECT 'submission', id, state FROM submission
+        UNION ALL SELECT 'topup', id, state FROM topup
+        UNION ALL SELECT 'withholding', id, state FROM withholding
+    )
+    SELECT format('%s %s moved from %s to %s', subject_type, subject_id,
+                  coalesce(from_state, 'nothing'), to_state) AS violation
+    FROM move
+    WHERE before IS DISTINCT FROM from_state
+       OR NOT EXISTS (
+           SELECT FROM allowed_move
+           WHERE subject = subject_type AND allowed_move.from_state IS NOT DISTINCT FROM move.from_state
+             AND allowed_move.to_state = move.to_state
+       )
+    UNION ALL
+    SELECT format('%s %s is %s, but its last recorded move was to %s',
+                  state.subject_type, state.id, state.state, coalesce(move.to_state, 'nothing'))
+    FROM state
+    LEFT JOIN move ON move.subject_type = state.subject_type AND move.subject_id = state.id
+        AND is_last
+    WHERE move.to_state IS DISTINCT FROM state.state
+"""
+
+I14 = """
+    SELECT format('%s %s of %s %s is open since %s', kind, minor, source_type, source_id, since)
+        AS violation
+    FROM (
+        SELECT account.kind, booked.source_type, booked.source_id,
+               sum(ledger_entry.amount_minor) AS minor,
+               min(booked.booked_at) AS since,
+               -- Pending funds are due when Stripe says; the rest at once.
+               max(coalesce(deposit.available_on, booked.booked_at)) AS due_at
+        FROM ledger_entry
+        JOIN account ON account.id = account_id
+        JOIN ledger_transaction AS booked ON booked.id = transaction_id
+        LEFT JOIN deposit ON deposit.id = booked.source_id
+        WHERE account.kind IN ('transfers_in_flight', 'stripe_pending')
+        GROUP BY account.kind, booked.source_type, booked.source_id
+    ) AS open_source
+    WHERE minor <> 0 AND due_at < marketplace_now() - interval '24 hours'
+"""
+
+OWED = """
+    SELECT account.currency, coalesce(-sum(amount_minor), 0)::bigint AS minor
+    FROM account JOIN ledger_entry ON account_id = account.id
+    WHERE kind IN ('client_wallet', 'job_reserve', 'performer_payable', 'transfers_in_flight')
+    GROUP BY account.currency
+"""
+
+PAY_BY = """
+    SELECT format('claim %s should have been paid by %s: %s', claim.id, pay_by,
+                  coalesce(payout.state, 'in no payout')) AS violation
+    FROM claim
+    JOIN pay_decision AS decision ON decision.claim_id = claim.id AND decision.pay_minor > 0
+    JOIN ledger_entry AS entry ON entry.transaction_id = decision.ledger_transaction_id
+    JOIN account ON account.id = entry.account_id AND account.kind = 'performer_payable'
+    LEFT JOIN payout_line AS line ON line.ledger_entry_id = entry.id AND line.released_at IS NULL
+    LEFT JOIN payout ON payout.id = line.payout_id
+    WHERE claim.pay_by < marketplace_now()
+      AND payout.state IS DISTINCT FROM 'paid'
+      -- Stated reasons: the payout's own, or the one given when a run left the performer out.
+      AND payout.state_reason IS NULL
+      AND NOT EXISTS (
+          SELECT FROM payout_exclusion
+          JOIN payout_run ON payout_run.id = payout_exclusion.run_id
+          WHERE payout_exclusion.performer_id = claim.performer_id
+            AND payout_run.cut_off_at >= decision.decided_at
+      )
+    UNION ALL
+    SELECT format('claim %s should have been paid by %s, but is not even decided', claim.id, pay_by)
+    FROM claim
+    WHERE claim.pay_by < marketplace_now()
+      AND NOT EXISTS (SELECT FROM pay_decision WHERE claim_id = claim.id)
+      AND EXISTS (SELECT FROM time_entry WHERE claim_id = claim.id AND ended_at > started_at)
+"""

@@ -1,0 +1,325 @@
+"""Follow any cent along the database's own references: down to the seconds, up to Stripe.
+
+The tree is what the rows say. A reference that must lead somewhere and does not, and arithmetic that
+does not come out, make it incomplete.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from marketplace.shared.database import rows
+from marketplace.shared.money import display, fee_minor, pay_minor
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Link:
+    """Rows of `table` whose `column` holds this row's `own` value."""
+
+    table: str
+    column: str
+    own: str
+    required: bool = False
+    # Only follow the link where this holds of the row.
+    when: Callable[[Row], bool] = lambda _row: True
+
+
+@dataclass
+class Node:
+    table: str
+    row: Row
+    problems: list[str] = field(default_factory=list)
+    children: list["Node"] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        return not self.problems and all(child.complete for child in self.children)
+
+
+SOURCES = (
+    "deposit",
+    "topup",
+    "reserve_move",
+    "pay_decision",
+    "audition",
+    "payout_attempt",
+)
+
+
+def _source(table: str) -> Link:
+    return Link(
+        table, "id", "source_id", required=True, when=lambda row: row["source_type"] == table
+    )
+
+
+# Towards the seconds and the rate.
+DOWN: dict[str, tuple[Link, ...]] = {
+    "payout_run": (Link("payout", "run_id", "id"),),
+    "payout": (Link("payout_line", "payout_id", "id", required=True),),
+    "payout_attempt": (Link("payout", "id", "payout_id", required=True),),
+    "payout_line": (Link("ledger_entry", "id", "ledger_entry_id", required=True),),
+    "ledger_entry": (Link("ledger_transaction", "id", "transaction_id", required=True),),
+    "ledger_transaction": tuple(_source(table) for table in SOURCES),
+    "pay_decision": (Link("claim", "id", "claim_id", required=True),),
+    "claim": (
+        Link("rate", "id", "rate_id", required=True),
+        Link("role", "id", "role_id", required=True),
+        Link("consent_grant", "id", "consent_grant_id", required=True),
+        Link("time_entry", "claim_id", "id"),
+    ),
+    "role": (Link("task", "id", "task_id", required=True),),
+    "task": (Link("job", "id", "job_id", required=True),),
+    "audition": (Link("rate", "id", "rate_id", required=True),),
+    "rate": (Link("rate_lineage", "id", "lineage_id", required=True),),
+}
+
+# Towards Stripe.
+UP: dict[str, tuple[Link, ...]] = {
+    "time_entry": (Link("claim", "id", "claim_id", required=True),),
+    "claim": (Link("pay_decision", "claim_id", "id"),),
+    "pay_decision": (
+        Link(
+            "ledger_transaction",
+            "id",
+            "ledger_transaction_id",
+            required=True,
+            when=lambda row: row["pay_minor"] > 0,
+        ),
+    ),
+    "audition": (
+        Link(
+            "ledger_transaction",
+            "id",
+            "ledger_transaction_id",
+            required=True,
+            when=lambda row: bool(row["pay_minor"]),
+        ),
+    ),
+    "reserve_move": (Link("ledger_transaction", "id", "ledger_transaction_id", required=True),),
+    "ledger_transaction": (
+        Link("ledger_entry", "transaction_id", "id", required=True),
+        Link("booked_balance_transaction", "ledger_transaction_id", "id"),
+    ),
+    "ledger_entry": (Link("payout_line", "ledger_entry_id", "id"),),
+    "payout_line": (Link("payout", "id", "payout_id", required=True),),
+    "payout": (
+        Link("payout_run", "id", "run_id", required=True),
+        Link(
+            "payout_attempt",
+            "payout_id",
+            "id",
+            required=True,
+            when=lambda row: row["state"] in {"sending", "unknown", "paid"},
+        ),
+    ),
+    "payout_attempt": (
+        Link("ledger_transaction", "id", "in_flight_transaction_id", required=True),
+        Link(
+            "ledger_transaction",
+            "id",
+            "conclusion_transaction_id",
+            required=True,
+            when=lambda row: row["outcome"] is not None,
+        ),
+    ),
+}
+
+TABLES = (
+    "payout",
+    "claim",
+    "ledger_entry",
+    "ledger_transaction",
+    "payout_run",
+    "payout_line",
+    "payout_attempt",
+    "pay_decision",
+    "time_entry",
+    "audition",
+    "deposit",
+    "topup",
+    "reserve_move",
+)
+
+
+async def explain(session: AsyncSession, id_: str) -> Node | None:
+    """The tree of a payout, claim, ledger line, time entry … or of Stripe's own id (`tr_…`)."""
+    found = await _find(session, id_)
+    if found is None:
+        return None
+    node = Node(*found)
+    seen = {(node.table, node.row["id"])}
+    await _follow(session, node, DOWN, set(seen))
+    await _follow(session, node, UP, set(seen))
+    _check(node)
+    return node
+
+
+async def _find(session: AsyncSession, id_: str) -> tuple[str, Row] | None:
+    for table, column in (
+        ("payout_attempt", "transfer_id"),
+        ("booked_balance_transaction", "id"),
+        ("deposit", "checkout_session_id"),
+        ("topup", "stripe_topup_id"),
+    ):
+        for row in await _select(session, table, column, id_):
+            return table, row
+    try:
+        uuid = UUID(id_)
+    except ValueError:
+        return None
+    for table in TABLES:
+        for row in await _select(session, table, "id", uuid):
+            return table, row
+    return None
+
+
+async def _select(session: AsyncSession, table: str, column: str, value: Any) -> list[Row]:
+    """Table and column are this module's own words."""
+    return await rows(
+        session,
+        f"SELECT * FROM {table} WHERE {column} = :value ORDER BY id",  # noqa: S608 - see docstring
+        value=value,
+    )
+
+
+async def _follow(
+    session: AsyncSession,
+    node: Node,
+    links: Mapping[str, tuple[Link, ...]],
+    seen: set[tuple[str, Any]],
+) -> None:
+    for link in links.get(node.table, ()):
+        if not link.when(node.row):
+            continue
+        found = await _select(session, link.table, link.column, node.row[link.own])
+        if link.required and not found:
+            node.problems.append(f"leads to no {link.table} ({link.own} {node.row[link.own]})")
+        for row in found:
+            if (link.table, row["id"]) in seen:
+                continue
+            seen.add((link.table, row["id"]))
+            child = Node(link.table, row)
+            node.children.append(child)
+            await _follow(session, child, links, seen)
+            _check(child)
+
+
+def _check(node: Node) -> None:
+    check = ARITHMETIC.get(node.table)
+    if check is not None:
+        node.problems += check(node)
+
+
+def _below(node: Node, table: str) -> list[Row]:
+    return [child.row for child in node.children if child.table == table]
+
+
+def _check_payout(node: Node) -> list[str]:
+    lines = _below(node, "payout_line")
+    total = sum(line["amount_minor"] for line in lines)
+    if lines and total != node.row["amount_minor"]:
+        return [f"its lines sum to {total}"]
+    return []
+
+
+def _check_pay_decision(node: Node) -> list[str]:
+    row = node.row
+    pay = pay_minor(row["seconds"], row["rate_minor_per_hour"]) if row["outcome"] == "pay" else 0
+    problems = []
+    if (pay, fee_minor(pay, row["fee_basis_points"])) != (row["pay_minor"], row["fee_minor"]):
+        problems.append(f"{row['seconds']} s at its rate make {pay}")
+    for claim in (child for child in node.children if child.table == "claim"):
+        worked = _worked(claim)
+        if worked != row["seconds"]:
+            problems.append(f"the claim's time entries sum to {worked} s")
+    return problems
+
+
+def _worked(claim: Node) -> int:
+    return sum(
+        int((entry["ended_at"] - entry["started_at"]).total_seconds())
+        for entry in _below(claim, "time_entry")
+        if entry["ended_at"]
+    )
+
+
+def _check_claim(node: Node) -> list[str]:
+    return [
+        f"its rate row says {rate['rate_minor_per_hour']}, the claim "
+        f"{node.row['rate_minor_per_hour']}"
+        for rate in _below(node, "rate")
+        if rate["rate_minor_per_hour"] != node.row["rate_minor_per_hour"]
+    ]
+
+
+def _check_ledger_transaction(node: Node) -> list[str]:
+    total = sum(entry["amount_minor"] for entry in _below(node, "ledger_entry"))
+    complete = len(_below(node, "ledger_entry")) > 1
+    return [f"its entries sum to {total}"] if complete and total else []
+
+
+def _check_line(node: Node) -> list[str]:
+    return [
+        f"its earning is {-entry['amount_minor']}"
+        for entry in _below(node, "ledger_entry")
+        if -entry["amount_minor"] != node.row["amount_minor"]
+    ]
+
+
+ARITHMETIC: dict[str, Callable[[Node], list[str]]] = {
+    "payout": _check_payout,
+    "payout_line": _check_line,
+    "pay_decision": _check_pay_decision,
+    "claim": _check_claim,
+    "ledger_transaction": _check_ledger_transaction,
+}
+
+# What a line of the tree shows of a row, after its table and id.
+SHOWN: dict[str, tuple[str, ...]] = {
+    "payout_run": ("state", "cut_off_at", "prepared_by", "approved_by"),
+    "payout": ("state", "state_reason", "destination", "transfer_id"),
+    "payout_attempt": ("number", "idempotency_key", "outcome", "transfer_id", "error_code"),
+    "payout_line": ("released_at",),
+    "ledger_entry": ("account_id",),
+    "ledger_transaction": ("kind", "source_type", "booked_at"),
+    "pay_decision": ("outcome", "seconds", "rate_minor_per_hour", "fee_minor", "reason"),
+    "claim": ("state", "performer_id", "claimed_at", "rate_minor_per_hour"),
+    "time_entry": ("activity", "started_at", "ended_at", "ended_by"),
+    "rate": ("number", "rate_minor_per_hour", "announced_at", "effective_from", "reason"),
+    "rate_lineage": ("elicitation", "languages", "role_profile"),
+    "role": ("name", "state"),
+    "task": ("number",),
+    "job": ("title", "state"),
+    "consent_grant": ("licence_version", "signed_at"),
+    "audition": ("state", "paid_seconds", "rate_minor_per_hour"),
+    "deposit": ("state", "checkout_session_id", "fee_minor"),
+    "topup": ("state", "stripe_topup_id"),
+    "reserve_move": ("cause",),
+    "booked_balance_transaction": ("net_minor",),
+}
+
+
+def lines(node: Node, depth: int = 0) -> Iterator[str]:
+    """The tree as indented text."""
+    shown = [
+        f"{name}={_text(node.row[name])}"
+        for name in SHOWN.get(node.table, ())
+        if node.row[name] is not None
+    ]
+    amount = node.row.get("amount_minor", node.row.get("pay_minor"))
+    money = [display(amount, node.row["currency"])] if amount and "currency" in node.row else []
+    yield "  " * depth + " ".join([node.table, str(node.row["id"]), *money, *shown])
+    for problem in node.problems:
+        yield "  " * (depth + 1) + f"MISSING: {problem}"
+    for child in node.children:
+        yield from lines(child, depth + 1)
+
+
+def _text(value: Any) -> str:
+    isoformat = getattr(value, "isoformat", None)
+    return isoformat() if isoformat else str(value)
