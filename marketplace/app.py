@@ -2,13 +2,11 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import sqlalchemy as sa
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
@@ -21,6 +19,7 @@ from marketplace.consents.routes import router as consents
 from marketplace.deliveries.routes import router as deliveries
 from marketplace.funding.routes import router as funding
 from marketplace.jobs.routes import router as jobs
+from marketplace.openapi import describe
 from marketplace.payouts.routes import router as payouts
 from marketplace.performers.routes import router as performers
 from marketplace.rates.routes import router as rates
@@ -34,6 +33,7 @@ from marketplace.shared.database import connect, session_factory
 from marketplace.shared.ids import new_id
 from marketplace.shared.settings import Settings
 from marketplace.stripe_api.gateway import StripeGateway
+from marketplace.stripe_api.routes import STRIPE_ERRORS, answer_stripe_error
 from marketplace.stripe_api.routes import router as stripe_api
 from marketplace.webhooks.routes import router as webhooks
 
@@ -45,7 +45,7 @@ Money is in integer minor units (`amount_minor`, `rate_minor_per_hour`), times a
 errors are RFC 9457 problem details with a stable `code`. Send `Idempotency-Key` with every POST
 that must not happen twice.
 """
-# Bodies other than uploads; those have a limit of their own.
+# Uploads have a limit of their own.
 LARGEST_BODY_BYTES = 2 * 1024 * 1024
 ROUTERS = (
     accounts,
@@ -85,13 +85,14 @@ def create_app(settings: Settings, *, sweeps: bool = True) -> FastAPI:
         docs_url="/docs" if settings.docs_enabled else None,
         redoc_url=None,
         generate_unique_id_function=_operation_id,
+        max_body_size=LARGEST_BODY_BYTES,
     )
     app.state.settings = settings
     for router in ROUTERS:
         app.include_router(router)
     _add_health(app)
     _add_error_answers(app)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     app.add_middleware(RequestId)
     if settings.cors_origins:
         app.add_middleware(
@@ -143,45 +144,9 @@ def _add_error_answers(app: FastAPI) -> None:
     app.add_exception_handler(problems.Problem, problems.answer_problem)
     app.add_exception_handler(RequestValidationError, problems.answer_validation_error)
     app.add_exception_handler(HTTPException, problems.answer_http_exception)
+    for error in STRIPE_ERRORS:
+        app.add_exception_handler(error, answer_stripe_error)
     app.add_exception_handler(Exception, problems.answer_unexpected)
-
-
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    """OpenAPI 3.1, with the one error schema and the answers that every operation may give."""
-    if app.openapi_schema is None:
-        schema = get_openapi(
-            title=app.title,
-            version=app.version,
-            description=app.description,
-            routes=app.routes,
-        )
-        schemas = schema.setdefault("components", {}).setdefault("schemas", {})
-        schemas["Problem"] = problems.PROBLEM_SCHEMA
-        for name in ("HTTPValidationError", "ValidationError"):
-            schemas.pop(name, None)
-        for path in schema["paths"].values():
-            for operation in path.values():
-                _add_common_answers(operation)
-        app.openapi_schema = schema
-    return app.openapi_schema
-
-
-def _add_common_answers(operation: dict[str, Any]) -> None:
-    common: list[type[problems.Problem]] = []
-    if "security" in operation:
-        common += [problems.Unauthorized, problems.Forbidden]
-    if "requestBody" in operation or operation.get("parameters"):
-        common += [problems.InvalidRequest, problems.BadRequest]
-    answers = operation["responses"]
-    answers.pop("422", None) if "content" in answers.get("422", {}) and "examples" not in str(
-        answers["422"]
-    ) else None
-    for status, answer in problems.documented(*common).items():
-        known = answers.setdefault(str(status), answer)
-        if known is not answer:
-            known["content"][problems.MEDIA_TYPE]["examples"].update(
-                answer["content"][problems.MEDIA_TYPE]["examples"]
-            )
 
 
 class RequestId:

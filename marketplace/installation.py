@@ -26,7 +26,7 @@ from marketplace.shared.settings import Settings
 
 DEFAULT_DATA = Path("data")
 SANDBOX_KEY = "sk_test_sandbox"
-SANDBOX_START_SECONDS = 20
+SANDBOX_STOP_SECONDS = 20
 CONTROL = "/_sandbox"
 
 
@@ -64,7 +64,9 @@ def _database(data: Path, *, virtual_clock: bool) -> Iterator[dict[str, str]]:
     except EmbeddedPostgresError as error:
         raise InstallationError(str(error)) from error
     except OSError as error:
-        raise InstallationError(f"{data} cannot be used: {error.strerror}; choose --data") from error
+        raise InstallationError(
+            f"{data} cannot be used: {error.strerror}; choose --data"
+        ) from error
 
 
 def _named_database(*, virtual_clock: bool) -> dict[str, str]:
@@ -90,7 +92,13 @@ def _migrate(urls: Mapping[str, str], *, virtual_clock: bool) -> None:
 
 def make_clock_virtual(owner_url: str) -> None:
     """Let this database's clock be moved. Refused by the database once anything was booked."""
-    _as_owner(owner_url, "UPDATE clock SET is_virtual = true WHERE NOT is_virtual")
+    try:
+        _as_owner(owner_url, "UPDATE clock SET is_virtual = true WHERE NOT is_virtual")
+    except sa.exc.IntegrityError as error:
+        raise InstallationError(
+            "this database has bookings in real time; a virtual clock needs a new one: "
+            "choose another --data"
+        ) from error
 
 
 def advance_clock(owner_url: str, stripe_api_base: str | None, seconds: int) -> int:
@@ -185,18 +193,19 @@ def sandbox(state: Path, *, port: int = 0) -> Iterator[str]:
         ],
         stdout=subprocess.PIPE,
         text=True,
+        # The terminal's Ctrl-C is for our program, which then stops the sandbox in order.
+        start_new_session=True,
     )
+    assert process.stdout is not None
     try:
-        assert process.stdout is not None
         line = process.stdout.readline()
         if not line.startswith("listening on "):
             raise InstallationError("the Stripe sandbox did not start; its message stands above")
         yield line.removeprefix("listening on ").strip()
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(timeout=SANDBOX_START_SECONDS)
-        if process.stdout:
-            process.stdout.close()
+        process.wait(timeout=SANDBOX_STOP_SECONDS)
+        process.stdout.close()
 
 
 def register_webhooks(settings: Settings) -> None:

@@ -5,7 +5,16 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlmodel import Field, Index, SQLModel
 
-from marketplace.shared.columns import choice, is_one_of, key, link, now_stamp, stamp, texts, updatable
+from marketplace.shared.columns import (
+    choice,
+    is_one_of,
+    key,
+    link,
+    now_stamp,
+    stamp,
+    texts,
+    updatable,
+)
 
 
 class Role(StrEnum):

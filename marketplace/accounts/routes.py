@@ -58,7 +58,9 @@ async def create_member_invite(session: Session, member: Member) -> InviteAnswer
     return InviteAnswer(code=invited.secret, expires_at=invited.expires_at)
 
 
-@router.post("/join", status_code=201, responses=documented(service.CodeNotValid, service.EmailTaken))
+@router.post(
+    "/join", status_code=201, responses=documented(service.CodeNotValid, service.EmailTaken)
+)
 async def join(body: Join, session: Session) -> TokenAnswer:
     """Join with an invite code, and be signed in on this device."""
     granted = await service.join(
@@ -105,9 +107,7 @@ async def sign_in(body: SignIn, session: Session) -> TokenAnswer:
 @router.post("/password-reset", status_code=204, responses=documented(service.CodeNotValid))
 async def reset_password(body: ResetPassword, session: Session) -> None:
     """Set a new password with a one-time code; every device is signed out."""
-    await service.reset_password(
-        session, code=body.code, password=body.password.get_secret_value()
-    )
+    await service.reset_password(session, code=body.code, password=body.password.get_secret_value())
 
 
 @router.get("/me")

@@ -23,7 +23,9 @@ def new_secret(prefix: str) -> str:
 
 def is_well_formed(secret: str) -> bool:
     body, check = secret[:-6], secret[-6:]
-    return body.startswith("mkt_") and secrets.compare_digest(_checksum(body).encode(), check.encode())
+    return body.startswith("mkt_") and secrets.compare_digest(
+        _checksum(body).encode(), check.encode()
+    )
 
 
 def hash_of(secret: str) -> str:

@@ -154,7 +154,9 @@ class TimeEntry(SQLModel, table=True):
     __tablename__ = "time_entry"
     __table_args__ = (
         sa.ForeignKeyConstraint(
-            ["claim_id", "performer_id"], ["claim.id", "claim.performer_id"], name="fk_time_entry_claim"
+            ["claim_id", "performer_id"],
+            ["claim.id", "claim.performer_id"],
+            name="fk_time_entry_claim",
         ),
         is_one_of("activity", Activity),
         is_one_of("ended_by", EndedBy),
@@ -276,9 +278,7 @@ class WithholdingState(StrEnum):
 
 WITHHOLDING_MOVES: Moves[WithholdingState] = {
     None: frozenset({WithholdingState.PROPOSED}),
-    WithholdingState.PROPOSED: frozenset(
-        {WithholdingState.CONFIRMED, WithholdingState.REJECTED}
-    ),
+    WithholdingState.PROPOSED: frozenset({WithholdingState.CONFIRMED, WithholdingState.REJECTED}),
 }
 
 

@@ -70,7 +70,7 @@ async def make_claim(
 
     By claiming you sign the job's licence as shown on the board.
     """
-    claim, replayed = await service.make(
+    claim = await service.make(
         session,
         performer_id=performer.person,
         role_id=body.role_id,
@@ -78,8 +78,7 @@ async def make_claim(
         request_hash=await request_hash(request),
         request_id=request.state.request_id,
     )
-    headers = {"Idempotent-Replayed": "true"} if replayed else None
-    return Response(claim, 201, headers, media_type="application/json")
+    return Response(claim, 201, media_type="application/json")
 
 
 @router.get("/claims")

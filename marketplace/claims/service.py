@@ -11,9 +11,8 @@ from marketplace.claims import settlement, time
 from marketplace.claims.models import CLAIM_MOVES, WORKING, Claim, ClaimState, EndedBy
 from marketplace.jobs.models import Job, JobState, Role, RoleState
 from marketplace.performers.models import Performer, PerformerState
-from marketplace.shared import audit, clock
+from marketplace.shared import audit, clock, idempotency
 from marketplace.shared.database import Sessions, row, statement, violated
-from marketplace.shared.idempotency import IdempotencyKeyReused
 from marketplace.shared.ids import new_id
 from marketplace.shared.problems import Conflict, Forbidden, NotFound, Problem
 from marketplace.shared.states import move
@@ -59,10 +58,10 @@ async def make(
     key: str,
     request_hash: str,
     request_id: str,
-) -> tuple[str, bool]:
-    """The claim as JSON, and whether it is the stored answer of an earlier request.
+) -> str:
+    """The claim as JSON. One statement decides (see claim.sql). Commits.
 
-    One statement decides (see claim.sql). Commits. Raises why it cannot be had.
+    Raises why it cannot be had, or Replay with the stored answer when the key was answered before.
     """
     values = {
         "performer": performer_id,
@@ -74,10 +73,16 @@ async def make(
     }
     answered = await _try_to_make(session, values) or await _try_to_make(session, values)
     if answered is None:
-        raise await _why_not(session, performer_id, role_id)
+        problem = await _why_not(session, performer_id, role_id)
+        where = {"principal_id": performer_id, "operation": "make_claim", "key": key}
+        await idempotency.keep_refusal(session, where, request_hash, problem)
+        raise problem
     if answered["request_hash"] != request_hash:
-        raise IdempotencyKeyReused
-    return answered["body"], answered["replayed"]
+        raise idempotency.IdempotencyKeyReused
+    if answered["replayed"]:
+        raise idempotency.Replay(answered["status"], answered["body"])
+    body: str = answered["body"]
+    return body
 
 
 async def _try_to_make(session: AsyncSession, values: dict[str, Any]) -> Any:
@@ -250,4 +255,3 @@ def retakes_left(locked: settlement.Locked) -> bool:
 def settle(claim: Claim, *, reason: str | None = None) -> None:
     """The review is over."""
     move(claim, ClaimState.SETTLED, CLAIM_MOVES, reason=reason)
-

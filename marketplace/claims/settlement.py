@@ -300,9 +300,7 @@ async def pay_undecided(
     decision = await _decide(session, claim, PayOutcome.PAY, decided_by=decided_by)
     found = await session.exec(
         select(Withholding)
-        .where(
-            Withholding.claim_id == claim.id, Withholding.state == WithholdingState.PROPOSED
-        )
+        .where(Withholding.claim_id == claim.id, Withholding.state == WithholdingState.PROPOSED)
         .with_for_update()
     )
     for withholding in found:
@@ -321,7 +319,9 @@ async def pay_overdue(sessions: Sessions) -> int:
     async with sessions() as session:
         overdue = (
             await session.exec(
-                select(Claim.id).where(col(Claim.pay_due_at) <= sa.func.marketplace_now()).limit(100)
+                select(Claim.id)
+                .where(col(Claim.pay_due_at) <= sa.func.marketplace_now())
+                .limit(100)
             )
         ).all()
     for claim_id in overdue:

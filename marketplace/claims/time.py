@@ -53,7 +53,7 @@ async def start(
     session: AsyncSession, claim: Claim, activity: Activity, *, grace_seconds: int
 ) -> TimeEntry:
     """Switch to an activity; whatever ran before (in any claim of the performer) ends."""
-    values = {
+    values: dict[str, object] = {
         "claim": claim.id,
         "performer": claim.performer_id,
         "activity": activity.value,
@@ -161,9 +161,7 @@ async def end_overdue(sessions: Sessions, *, grace_seconds: int) -> int:
     """Entries that fell silent, or reached their cap or deadline."""
     async with sessions() as session:
         await audit.act_as(session, "sweep:time")
-        ended = await end(
-            session, EndedBy.SILENCE, grace_seconds=grace_seconds, only_overdue=True
-        )
+        ended = await end(session, EndedBy.SILENCE, grace_seconds=grace_seconds, only_overdue=True)
         await session.commit()
     return ended
 

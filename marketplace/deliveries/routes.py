@@ -88,9 +88,7 @@ async def create_download_link(
         made_by=client.id,
         lasts=timedelta(seconds=settings.download_link_seconds),
     )
-    return LinkAnswer(
-        url=f"{settings.public_url}/v1/downloads/{secret}", expires_at=expires_at
-    )
+    return LinkAnswer(url=f"{settings.public_url}/v1/downloads/{secret}", expires_at=expires_at)
 
 
 @router.get(

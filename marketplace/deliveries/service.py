@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import sqlalchemy as sa
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -34,7 +35,9 @@ class TakeGone(Problem):
 
 def _accepted_takes(client_id: UUID) -> Any:
     return (
-        select(Recording, Submission, Claim, Role, ConsentGrant, ConsentWithdrawal.withdrawn_at)
+        sa.select(
+            Recording, Submission, Claim, Role, ConsentGrant, col(ConsentWithdrawal.withdrawn_at)
+        )
         .join(SubmissionRecording, col(SubmissionRecording.recording_id) == Recording.id)
         .join(Submission, col(Submission.id) == SubmissionRecording.submission_id)
         .join(Claim, col(Claim.id) == Submission.claim_id)
@@ -43,7 +46,8 @@ def _accepted_takes(client_id: UUID) -> Any:
         .join(ConsentGrant, col(ConsentGrant.id) == ClaimRecording.consent_grant_id)
         .outerjoin(ConsentWithdrawal, col(ConsentWithdrawal.consent_grant_id) == ConsentGrant.id)
         .where(
-            Submission.state == SubmissionState.ACCEPTED, Submission.client_id == client_id
+            col(Submission.state) == SubmissionState.ACCEPTED,
+            col(Submission.client_id) == client_id,
         )
     )
 
@@ -52,7 +56,7 @@ async def takes_of_job(
     session: AsyncSession, *, job_id: UUID, client_id: UUID, page: PageQuery
 ) -> tuple[list[Any], str | None]:
     """The job's accepted takes, newest first; a withdrawn one stays listed, as withdrawn."""
-    query = _accepted_takes(client_id).where(Submission.job_id == job_id)
+    query = _accepted_takes(client_id).where(col(Submission.job_id) == job_id)
     return await newest_first(session, query, col(Recording.id), page)
 
 
@@ -60,7 +64,7 @@ async def make_link(
     session: AsyncSession, *, recording_id: UUID, client_id: UUID, made_by: UUID, lasts: timedelta
 ) -> tuple[str, datetime]:
     """A new link's secret and its expiry."""
-    query = _accepted_takes(client_id).where(Recording.id == recording_id)
+    query = _accepted_takes(client_id).where(col(Recording.id) == recording_id)
     take = (await session.execute(query)).first()
     if take is None:
         raise NotFound

@@ -6,6 +6,7 @@ its balance transaction are known.
 """
 
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -49,7 +50,7 @@ async def request_deposit(
     session: AsyncSession, *, client_id: UUID, amount_minor: int, success_url: str, key: str
 ) -> Deposit:
     client = await session.get_one(Client, client_id)
-    values = {
+    values: dict[str, Any] = {
         "client_id": client_id,
         "amount_minor": amount_minor,
         "success_url": success_url,
@@ -104,9 +105,7 @@ async def open_checkout(
 async def credit(session: AsyncSession, *, payment: stripe_answers.Deposit) -> None:
     """Bring a deposit to what Stripe says of it now. Repeating this changes nothing."""
     found = await session.exec(
-        select(Deposit)
-        .where(Deposit.checkout_session_id == payment.session_id)
-        .with_for_update()
+        select(Deposit).where(Deposit.checkout_session_id == payment.session_id).with_for_update()
     )
     deposit = found.first()
     if deposit is None or deposit.state is not DepositState.AWAITING_PAYMENT:
@@ -120,7 +119,9 @@ async def credit(session: AsyncSession, *, payment: stripe_answers.Deposit) -> N
     await session.flush()
 
 
-async def _book_deposit(session: AsyncSession, deposit: Deposit, payment: stripe_answers.Deposit) -> None:
+async def _book_deposit(
+    session: AsyncSession, deposit: Deposit, payment: stripe_answers.Deposit
+) -> None:
     booked = payment.balance_transaction
     if booked is None:
         deposit.state_reason = "Paid; Stripe has not told its fee yet."
@@ -252,7 +253,7 @@ async def own_deposit(session: AsyncSession, deposit_id: UUID, client_id: UUID) 
 async def request_topup(
     session: AsyncSession, *, amount_minor: int, currency: str, requested_by: UUID, key: str
 ) -> Topup:
-    values = {
+    values: dict[str, Any] = {
         "currency": currency,
         "amount_minor": amount_minor,
         "requested_by": requested_by,

@@ -31,9 +31,7 @@ def reserve(reservation_id: UUID) -> ledger.Account:
 
 
 async def left_in(session: AsyncSession, reservation_id: UUID, currency: str) -> int:
-    return await ledger.guarded_balance(
-        session, AccountKind.JOB_RESERVE, reservation_id, currency
-    )
+    return await ledger.guarded_balance(session, AccountKind.JOB_RESERVE, reservation_id, currency)
 
 
 async def move_reserves(session: AsyncSession, moves: Sequence[ReserveMove]) -> None:
@@ -56,7 +54,9 @@ async def move_reserves(session: AsyncSession, moves: Sequence[ReserveMove]) -> 
 
 
 def _posting(move: ReserveMove) -> ledger.Posting:
-    source = reserve(move.from_reservation_id) if move.from_reservation_id else wallet(move.client_id)
+    source = (
+        reserve(move.from_reservation_id) if move.from_reservation_id else wallet(move.client_id)
+    )
     target = reserve(move.to_reservation_id) if move.to_reservation_id else wallet(move.client_id)
     return ledger.Posting(
         kind=TransactionKind.RESERVE_CHANGED,

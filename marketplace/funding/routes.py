@@ -23,7 +23,7 @@ from marketplace.shared.pagination import PageQuery, newest_first
 from marketplace.shared.problems import NotFound, documented
 from marketplace.shared.requests import KEY_REQUIRED, OWN_KEY, Session, TransactionalRoute
 from marketplace.shared.schemas import Page
-from marketplace.stripe_api.routes import Gateway
+from marketplace.stripe_api.routes import Gateway, RefusedByStripe, StripeUnavailable
 
 router = APIRouter(prefix="/v1", route_class=TransactionalRoute, tags=["wallet"])
 
@@ -35,7 +35,9 @@ WalletReader = Annotated[Principal, Depends(client_with(Scope.WALLET_READ))]
     "/wallet/deposits",
     status_code=201,
     dependencies=[OWN_KEY, KEY_REQUIRED],
-    responses=documented(deposits.DepositExpired, IdempotencyKeyReused),
+    responses=documented(
+        deposits.DepositExpired, IdempotencyKeyReused, RefusedByStripe, StripeUnavailable
+    ),
 )
 async def create_deposit(
     body: NewDeposit, request: Request, session: Session, client: Payer, gateway: Gateway
@@ -93,7 +95,9 @@ async def read_wallet(session: Session, client: WalletReader) -> WalletAnswer:
     "/topups",
     status_code=201,
     dependencies=[OWN_KEY, KEY_REQUIRED],
-    responses=documented(deposits.DepositExpired, IdempotencyKeyReused),
+    responses=documented(
+        deposits.DepositExpired, IdempotencyKeyReused, RefusedByStripe, StripeUnavailable
+    ),
 )
 async def create_topup(
     body: NewTopup, request: Request, session: Session, finance: Finance, gateway: Gateway

@@ -178,4 +178,3 @@ class Role(SQLModel, table=True):
     def longest_seconds(self) -> int:
         """The worst case that its reserve must cover."""
         return self.prep_seconds_cap + self.perform_seconds_cap * (1 + self.retakes_max)
-

@@ -104,7 +104,8 @@ def _fields(wanted: NewJob) -> dict[str, Any]:
 
 
 async def _add_tasks(session: AsyncSession, job: Job, wanted: NewJob) -> None:
-    tasks, roles = [], []
+    tasks: list[dict[str, Any]] = []
+    roles: list[dict[str, Any]] = []
     for new in wanted.tasks:
         for _ in range(new.copies):
             task_id = new_id()
@@ -310,18 +311,18 @@ async def _open_roles(session: AsyncSession, job: Job, most: int | None) -> None
     highest = await rates.highest_rate_ahead(session, job.lineage_id)
     assert highest is not None
     await _give_reservations(session, job, [role for role in roles if not role.reservation_id])
+    reservations = await session.exec(
+        select(Reservation).where(col(Reservation.id).in_([role.reservation_id for role in roles]))
+    )
+    by_id = {reservation.id: reservation for reservation in reservations}
     moves = [
         reserves.from_wallet(
-            Reservation(
-                id=role.reservation_id,
-                client_id=job.client_id,
-                currency=job.currency,
-                subject_id=job.id,
-            ),
+            by_id[role.reservation_id],
             cost_minor(role.longest_seconds, highest, job.fee_basis_points or 0),
             ReserveCause.PUBLISHED,
         )
         for role in roles
+        if role.reservation_id
     ]
     await reserves.move_reserves(session, moves)
     await _set_state(session, [role.id for role in roles], RoleState.OPEN)
@@ -345,9 +346,7 @@ async def _set_state(
 ) -> None:
     """Many roles in one statement; the database's trigger checks and records each move."""
     await session.execute(
-        sa.update(Role)
-        .where(col(Role.id).in_(role_ids))
-        .values(state=state, state_reason=reason)
+        sa.update(Role).where(col(Role.id).in_(role_ids)).values(state=state, state_reason=reason)
     )
 
 

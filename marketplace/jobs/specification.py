@@ -92,10 +92,10 @@ class ForbiddenUse(StrEnum):
 
 
 class Labels(Body):
-    scheme: Annotated[LabelScheme, Strict(strict=False)]
-    dimensions: Annotated[
-        list[Annotated[Dimension, Strict(strict=False)]], Field(max_length=3)
-    ] = Field(default_factory=lambda: list(Dimension))
+    scheme: Annotated[LabelScheme, Strict(strict=False)] = LabelScheme.BIG6_NEUTRAL
+    dimensions: Annotated[list[Annotated[Dimension, Strict(strict=False)]], Field(max_length=3)] = (
+        Field(default_factory=lambda: list(Dimension))
+    )
     dimension_scale: Literal["sam5", "sam7", "sam9"] = "sam7"
 
 
@@ -138,7 +138,7 @@ class Licence(Body):
 
 class Specification(Body):
     elicitation: Annotated[Elicitation, Strict(strict=False)]
-    labels: Labels
+    labels: Labels = Field(default_factory=Labels)
     speakers: Speakers
     audio: Audio = Field(default_factory=Audio)
     licence: Licence

@@ -48,7 +48,11 @@ class Account(SQLModel, table=True):
     __table_args__ = (
         sa.UniqueConstraint("id", "currency"),
         sa.UniqueConstraint(
-            "kind", "owner_id", "currency", name="uq_account_identity", postgresql_nulls_not_distinct=True
+            "kind",
+            "owner_id",
+            "currency",
+            name="uq_account_identity",
+            postgresql_nulls_not_distinct=True,
         ),
         is_one_of("kind", AccountKind),
         updatable(),

@@ -270,9 +270,7 @@ async def _look_up(gateway: StripeGateway, intent: Intent) -> Transfer | Failure
     )
 
 
-async def _commit_outcome(
-    sessions: Sessions, intent: Intent, outcome: Transfer | Failure
-) -> None:
+async def _commit_outcome(sessions: Sessions, intent: Intent, outcome: Transfer | Failure) -> None:
     """Step 3."""
     async with sessions() as session:
         await audit.act_as(session, ACTOR)
@@ -397,7 +395,7 @@ async def _unknown(session: AsyncSession, payout: Payout, failure: Failure) -> N
         move(payout, PayoutState.UNKNOWN, PAYOUT_MOVES)
     payout.state_reason = failure.message[:500]
     payout.tries += 1
-    wait = min(timedelta(seconds=2**min(payout.tries, 12)), LONGEST_WAIT)
+    wait = min(timedelta(seconds=2 ** min(payout.tries, 12)), LONGEST_WAIT)
     payout.due_at = await clock.now(session) + wait if failure.ask_again else None
     await session.flush()
 
@@ -408,7 +406,7 @@ async def _postpone(sessions: Sessions, payout_id: UUID, reason: str) -> None:
         payout = await find_payout(session, payout_id, lock=True)
         if payout.state is PayoutState.APPROVED:
             payout.tries += 1
-            wait = min(timedelta(seconds=2**min(payout.tries, 12)), LONGEST_WAIT)
+            wait = min(timedelta(seconds=2 ** min(payout.tries, 12)), LONGEST_WAIT)
             payout.due_at = await clock.now(session) + wait
             payout.state_reason = reason[:500]
         await session.commit()

@@ -22,6 +22,7 @@ from marketplace.performers.models import (
     PerformerState,
 )
 from marketplace.rates import service as rates
+from marketplace.rates.models import RateLineage
 from marketplace.recordings.models import USABLE, Recording
 from marketplace.recordings.service import own_recording
 from marketplace.shared import audit, clock
@@ -66,7 +67,7 @@ async def set_rate(
     )
 
 
-async def _lineage(session: AsyncSession, currency: str) -> rates.RateLineage:
+async def _lineage(session: AsyncSession, currency: str) -> RateLineage:
     return await rates.lineage_for(
         session,
         client_id=None,
@@ -216,7 +217,9 @@ async def give_up_overdue(sessions: Sessions) -> int:
     async with sessions() as session:
         overdue = (
             await session.exec(
-                select(Audition.id).where(col(Audition.due_at) <= sa.func.marketplace_now()).limit(50)
+                select(Audition.id)
+                .where(col(Audition.due_at) <= sa.func.marketplace_now())
+                .limit(50)
             )
         ).all()
     for audition_id in overdue:

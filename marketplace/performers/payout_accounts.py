@@ -62,9 +62,7 @@ async def _take_note(session: AsyncSession, performer_id: UUID) -> PayoutAccount
     return await read(session, performer_id)
 
 
-async def _keep(
-    session: AsyncSession, performer_id: UUID, seen: ConnectedAccount
-) -> PayoutAccount:
+async def _keep(session: AsyncSession, performer_id: UUID, seen: ConnectedAccount) -> PayoutAccount:
     await audit.act_as(session, str(performer_id))
     account = await _locked(session, PayoutAccount.performer_id == performer_id)
     assert account is not None

@@ -30,7 +30,7 @@ from marketplace.shared.pagination import PageQuery, newest_first
 from marketplace.shared.problems import MoveNotAllowed, NotFound, documented
 from marketplace.shared.requests import OWN_KEY, SECRET_ANSWER, Session, TransactionalRoute
 from marketplace.shared.schemas import Page
-from marketplace.stripe_api.routes import Gateway
+from marketplace.stripe_api.routes import Gateway, RefusedByStripe, StripeUnavailable
 
 router = APIRouter(prefix="/v1", route_class=TransactionalRoute, tags=["performers"])
 
@@ -86,9 +86,7 @@ async def list_performers(
     wanted = select(tables.Performer)
     if query.state is not None:
         wanted = wanted.where(tables.Performer.state == query.state)
-    found, next_cursor = await newest_first(
-        session, wanted, col(tables.Performer.person_id), query
-    )
+    found, next_cursor = await newest_first(session, wanted, col(tables.Performer.person_id), query)
     items = [PerformerAnswer.model_validate(row.Performer) for row in found]
     return Page(items=items, next_cursor=next_cursor)
 
@@ -250,7 +248,7 @@ async def decide_audition(
     "/payout-account",
     status_code=201,
     dependencies=[OWN_KEY, SECRET_ANSWER],
-    responses=documented(NotFound),
+    responses=documented(NotFound, RefusedByStripe, StripeUnavailable),
 )
 async def open_payout_account(
     body: NewPayoutAccount, session: Session, performer: Performer, gateway: Gateway

@@ -20,9 +20,7 @@ class AlreadyApplied(Conflict):
 
 
 async def apply(session: AsyncSession, *, person_id: UUID, profile: Profile) -> Performer:
-    performer = Performer(
-        person_id=person_id, state=PerformerState.APPLIED, **profile.model_dump()
-    )
+    performer = Performer(person_id=person_id, state=PerformerState.APPLIED, **profile.model_dump())
     session.add(performer)
     try:
         await session.flush()

@@ -81,7 +81,9 @@ class Rate(SQLModel, table=True):
     announced_at: datetime = now_stamp()
     # Whole seconds. Unless given, the earliest moment that is allowed; set by a trigger.
     effective_from: datetime = stamp(
-        default=None, nullable=False, sa_column_kwargs={"server_default": sa.text("marketplace_now()")}
+        default=None,
+        nullable=False,
+        sa_column_kwargs={"server_default": sa.text("marketplace_now()")},
     )
     reason: str
     # A person's or an API key's id.

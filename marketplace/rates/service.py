@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -63,9 +64,7 @@ async def lineage_for(
     conditions = [
         getattr(RateLineage, name).is_not_distinct_from(value) for name, value in identity.items()
     ]
-    found = await session.exec(
-        select(RateLineage).where(*conditions, RateLineage.separation == 0)
-    )
+    found = await session.exec(select(RateLineage).where(*conditions, RateLineage.separation == 0))
     return found.one()
 
 
@@ -120,13 +119,16 @@ async def announce(
 ) -> Rate:
     """Append a rate row. Whoever holds roles open at this lineage must reserve a rise for them."""
     await require_minimum(session, lineage.currency, rate_minor_per_hour)
+    # For NULL the database takes the earliest moment that is allowed; left out, the column's
+    # default would be now, which is too early for all but the first rate.
+    given: dict[str, Any] = {"effective_from": effective_from or sa.null()}
     rate = Rate(
         lineage_id=lineage.id,
         currency=lineage.currency,
         rate_minor_per_hour=rate_minor_per_hour,
-        effective_from=effective_from,
         reason=reason,
         announced_by=announced_by,
+        **given,
     )
     session.add(rate)
     try:
@@ -170,9 +172,7 @@ async def set_minimum(
     )
     session.add(minimum)
     await session.flush()
-    await audit.record(
-        session, subject=("minimum_rate", minimum.id), action="set", reason=reason
-    )
+    await audit.record(session, subject=("minimum_rate", minimum.id), action="set", reason=reason)
     return minimum
 
 

@@ -14,6 +14,9 @@ from marketplace.shared.requests import Session, TransactionalRoute
 
 router = APIRouter(prefix="/v1", route_class=TransactionalRoute, tags=["recordings"])
 
+# The declared size, checked against the settings' limit, is what counts.
+LARGEST_UPLOAD_BYTES = 2**40
+
 UPLOAD_BODY = {
     "requestBody": {
         "required": True,
@@ -64,6 +67,7 @@ async def stream_of(storage: Storage, recording: Recording) -> StreamingResponse
         NotFound, UploadMismatch, service.UploadTooLarge, service.UploadAlreadyDone
     ),
     openapi_extra=UPLOAD_BODY,
+    max_body_size=LARGEST_UPLOAD_BYTES,
 )
 async def upload_recording(
     recording_id: UUID, request: Request, session: Session, owner: AnyPerson, storage: FileStorage
@@ -87,8 +91,6 @@ async def upload_recording(
 
 
 @router.get("/recordings/{recording_id}", responses=documented(NotFound))
-async def read_recording(
-    recording_id: UUID, session: Session, owner: AnyPerson
-) -> RecordingAnswer:
+async def read_recording(recording_id: UUID, session: Session, owner: AnyPerson) -> RecordingAnswer:
     """Your own recording: its state, and what was measured with which gates."""
     return answer(await service.own_recording(session, recording_id, owner.person))

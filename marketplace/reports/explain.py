@@ -17,6 +17,14 @@ from marketplace.shared.money import display, fee_minor, pay_minor
 Row = Mapping[str, Any]
 
 
+def always(_row: Row) -> bool:
+    return True
+
+
+def never(_row: Row) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Link:
     """Rows of `table` whose `column` holds this row's `own` value."""
@@ -24,9 +32,10 @@ class Link:
     table: str
     column: str
     own: str
-    required: bool = False
-    # Only follow the link where this holds of the row.
-    when: Callable[[Row], bool] = lambda _row: True
+    # Whether this row must lead somewhere by it.
+    required: Callable[[Row], bool] = never
+    # Whether this row has the link at all.
+    when: Callable[[Row], bool] = always
 
 
 @dataclass
@@ -53,42 +62,43 @@ SOURCES = (
 
 def _source(table: str) -> Link:
     return Link(
-        table, "id", "source_id", required=True, when=lambda row: row["source_type"] == table
+        table, "id", "source_id", required=always, when=lambda row: row["source_type"] == table
     )
 
 
 # Towards the seconds and the rate.
 DOWN: dict[str, tuple[Link, ...]] = {
     "payout_run": (Link("payout", "run_id", "id"),),
-    "payout": (Link("payout_line", "payout_id", "id", required=True),),
-    "payout_attempt": (Link("payout", "id", "payout_id", required=True),),
-    "payout_line": (Link("ledger_entry", "id", "ledger_entry_id", required=True),),
-    "ledger_entry": (Link("ledger_transaction", "id", "transaction_id", required=True),),
+    "payout": (Link("payout_line", "payout_id", "id", required=always),),
+    "payout_attempt": (Link("payout", "id", "payout_id", required=always),),
+    "payout_line": (Link("ledger_entry", "id", "ledger_entry_id", required=always),),
+    "ledger_entry": (Link("ledger_transaction", "id", "transaction_id", required=always),),
     "ledger_transaction": tuple(_source(table) for table in SOURCES),
-    "pay_decision": (Link("claim", "id", "claim_id", required=True),),
+    "pay_decision": (Link("claim", "id", "claim_id", required=always),),
     "claim": (
-        Link("rate", "id", "rate_id", required=True),
-        Link("role", "id", "role_id", required=True),
-        Link("consent_grant", "id", "consent_grant_id", required=True),
+        Link("rate", "id", "rate_id", required=always),
+        Link("role", "id", "role_id", required=always),
+        Link("consent_grant", "id", "consent_grant_id", required=always),
         Link("time_entry", "claim_id", "id"),
     ),
-    "role": (Link("task", "id", "task_id", required=True),),
-    "task": (Link("job", "id", "job_id", required=True),),
-    "audition": (Link("rate", "id", "rate_id", required=True),),
-    "rate": (Link("rate_lineage", "id", "lineage_id", required=True),),
+    "role": (Link("task", "id", "task_id", required=always),),
+    "task": (Link("job", "id", "job_id", required=always),),
+    "audition": (Link("rate", "id", "rate_id", required=always),),
+    "rate": (Link("rate_lineage", "id", "lineage_id", required=always),),
 }
 
 # Towards Stripe.
 UP: dict[str, tuple[Link, ...]] = {
-    "time_entry": (Link("claim", "id", "claim_id", required=True),),
-    "claim": (Link("pay_decision", "claim_id", "id"),),
+    "time_entry": (Link("claim", "id", "claim_id", required=always),),
+    "claim": (
+        Link("pay_decision", "claim_id", "id", required=lambda row: row["state"] == "settled"),
+    ),
     "pay_decision": (
         Link(
             "ledger_transaction",
             "id",
             "ledger_transaction_id",
-            required=True,
-            when=lambda row: row["pay_minor"] > 0,
+            required=lambda row: row["pay_minor"] > 0,
         ),
     ),
     "audition": (
@@ -96,35 +106,32 @@ UP: dict[str, tuple[Link, ...]] = {
             "ledger_transaction",
             "id",
             "ledger_transaction_id",
-            required=True,
-            when=lambda row: bool(row["pay_minor"]),
+            required=lambda row: bool(row["pay_minor"]),
         ),
     ),
-    "reserve_move": (Link("ledger_transaction", "id", "ledger_transaction_id", required=True),),
+    "reserve_move": (Link("ledger_transaction", "id", "ledger_transaction_id", required=always),),
     "ledger_transaction": (
-        Link("ledger_entry", "transaction_id", "id", required=True),
+        Link("ledger_entry", "transaction_id", "id", required=always),
         Link("booked_balance_transaction", "ledger_transaction_id", "id"),
     ),
     "ledger_entry": (Link("payout_line", "ledger_entry_id", "id"),),
-    "payout_line": (Link("payout", "id", "payout_id", required=True),),
+    "payout_line": (Link("payout", "id", "payout_id", required=always),),
     "payout": (
-        Link("payout_run", "id", "run_id", required=True),
+        Link("payout_run", "id", "run_id", required=always),
         Link(
             "payout_attempt",
             "payout_id",
             "id",
-            required=True,
-            when=lambda row: row["state"] in {"sending", "unknown", "paid"},
+            required=lambda row: row["state"] in {"sending", "unknown", "paid"},
         ),
     ),
     "payout_attempt": (
-        Link("ledger_transaction", "id", "in_flight_transaction_id", required=True),
+        Link("ledger_transaction", "id", "in_flight_transaction_id", required=always),
         Link(
             "ledger_transaction",
             "id",
             "conclusion_transaction_id",
-            required=True,
-            when=lambda row: row["outcome"] is not None,
+            required=lambda row: row["outcome"] is not None,
         ),
     ),
 }
@@ -178,11 +185,21 @@ async def _find(session: AsyncSession, id_: str) -> tuple[str, Row] | None:
     return None
 
 
+# Rows that say little without a second look.
+READABLE = {
+    "ledger_entry": "(SELECT ledger_entry.*, account.kind AS account FROM ledger_entry"
+    " JOIN account ON account.id = account_id) AS readable",
+    "time_entry": "(SELECT time_entry.*, extract(epoch FROM ended_at - started_at)::bigint"
+    " AS seconds FROM time_entry) AS readable",
+}
+
+
 async def _select(session: AsyncSession, table: str, column: str, value: Any) -> list[Row]:
     """Table and column are this module's own words."""
     return await rows(
         session,
-        f"SELECT * FROM {table} WHERE {column} = :value ORDER BY id",  # noqa: S608 - see docstring
+        f"SELECT * FROM {READABLE.get(table, table)}"  # noqa: S608 - see docstring
+        f" WHERE {column} = :value ORDER BY id",
         value=value,
     )
 
@@ -197,7 +214,7 @@ async def _follow(
         if not link.when(node.row):
             continue
         found = await _select(session, link.table, link.column, node.row[link.own])
-        if link.required and not found:
+        if not found and link.required(node.row):
             node.problems.append(f"leads to no {link.table} ({link.own} {node.row[link.own]})")
         for row in found:
             if (link.table, row["id"]) in seen:
@@ -285,11 +302,11 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "payout": ("state", "state_reason", "destination", "transfer_id"),
     "payout_attempt": ("number", "idempotency_key", "outcome", "transfer_id", "error_code"),
     "payout_line": ("released_at",),
-    "ledger_entry": ("account_id",),
+    "ledger_entry": ("account",),
     "ledger_transaction": ("kind", "source_type", "booked_at"),
     "pay_decision": ("outcome", "seconds", "rate_minor_per_hour", "fee_minor", "reason"),
     "claim": ("state", "performer_id", "claimed_at", "rate_minor_per_hour"),
-    "time_entry": ("activity", "started_at", "ended_at", "ended_by"),
+    "time_entry": ("activity", "seconds", "started_at", "ended_at", "ended_by"),
     "rate": ("number", "rate_minor_per_hour", "announced_at", "effective_from", "reason"),
     "rate_lineage": ("elicitation", "languages", "role_profile"),
     "role": ("name", "state"),

@@ -112,8 +112,10 @@ async def settled_moment(
     finance_person: Finance,
     as_of: Annotated[
         Time | None,
-        Query(description="Everything booked by then; null is now. The same moment gives the same "
-        "bytes."),
+        Query(
+            description="Everything booked by then; null is now. The same moment gives the same "
+            "bytes."
+        ),
     ] = None,
 ) -> datetime:
     """The report's moment, when nothing stamped earlier is still on its way."""

@@ -114,9 +114,7 @@ class Review(SQLModel, table=True):
         sa.UniqueConstraint("submission_id", "reviewer_id"),
         is_one_of("verdict", Verdict),
         is_one_of("reason_code", ReasonCode),
-        sa.CheckConstraint(
-            "(decided_at IS NULL) = (verdict IS NULL)", name="verdict_when_decided"
-        ),
+        sa.CheckConstraint("(decided_at IS NULL) = (verdict IS NULL)", name="verdict_when_decided"),
         sa.CheckConstraint(
             "verdict IS DISTINCT FROM 'refuse' OR (reason_code IS NOT NULL AND comment IS NOT NULL)",
             name="refusal_has_reason",

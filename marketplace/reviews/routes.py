@@ -61,9 +61,7 @@ async def list_submissions(
 
 
 @router.post("/reviews/next", responses=documented(service.NothingToReview))
-async def take_next_review(
-    request: Request, session: Session, reviewer: Reviewer
-) -> ReviewAnswer:
+async def take_next_review(request: Request, session: Session, reviewer: Reviewer) -> ReviewAnswer:
     """Be assigned the take that waits longest, under a lease. Takes are assigned, not chosen."""
     review = await service.assign_next(
         session,

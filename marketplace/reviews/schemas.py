@@ -20,9 +20,9 @@ class SelfLabels(Body):
 
     emotion: Annotated[Slug, Field(examples=["sadness"])]
     intensity: Annotated[Intensity, Strict(strict=False)]
-    dimensions: dict[Annotated[Dimension, Strict(strict=False)], Annotated[int, Field(ge=1, le=9)]] = (
-        Field(default_factory=dict, examples=[{"valence": 2, "arousal": 3}])
-    )
+    dimensions: dict[
+        Annotated[Dimension, Strict(strict=False)], Annotated[int, Field(ge=1, le=9)]
+    ] = Field(default_factory=dict, examples=[{"valence": 2, "arousal": 3}])
 
 
 class NewSubmission(Body):
@@ -51,11 +51,14 @@ class Scores(Body):
     listenability: Score
 
     def mean(self) -> float:
-        values = list(self.model_dump().values())
+        values = self._values()
         return sum(values) / len(values)
 
     def lowest(self) -> int:
-        return min(self.model_dump().values())
+        return min(self._values())
+
+    def _values(self) -> list[int]:
+        return list(self.model_dump().values())
 
 
 class ProposedWithholding(Body):

@@ -41,9 +41,7 @@ class NoRetakesLeft(Conflict):
     code = "no_retakes_left"
 
 
-async def assign_next(
-    session: AsyncSession, *, reviewer_id: UUID, lease_seconds: int
-) -> Review:
+async def assign_next(session: AsyncSession, *, reviewer_id: UUID, lease_seconds: int) -> Review:
     """The take that waits longest, leased to this reviewer; the one in hand if there is one.
 
     Never their own take, nor one made for a client they act for, nor one they judged before.

@@ -78,14 +78,10 @@ async def _takes(
     found = await session.exec(
         select(Recording)
         .join(ClaimRecording, col(ClaimRecording.recording_id) == Recording.id)
-        .outerjoin(
-            SubmissionRecording, col(SubmissionRecording.recording_id) == Recording.id
-        )
+        .outerjoin(SubmissionRecording, col(SubmissionRecording.recording_id) == Recording.id)
         .where(ClaimRecording.claim_id == claim_id, col(Recording.id).in_(recording_ids))
         .where(col(SubmissionRecording.recording_id).is_(None))
-        .where(
-            col(Recording.state).not_in([RecordingState.UPLOADING, RecordingState.UNREADABLE])
-        )
+        .where(col(Recording.state).not_in([RecordingState.UPLOADING, RecordingState.UNREADABLE]))
     )
     takes = list(found)
     if len(takes) != len(recording_ids):
@@ -108,7 +104,7 @@ async def recordings_of(session: AsyncSession, submission_id: UUID) -> list[Reco
 async def start_reviews(sessions: Sessions) -> int:
     """Submissions whose recordings all have their final check move on."""
     unchecked = (
-        sa.select(SubmissionRecording.submission_id)
+        sa.select(col(SubmissionRecording.submission_id))
         .join(Recording, col(Recording.id) == SubmissionRecording.recording_id)
         .where(col(SubmissionRecording.submission_id) == Submission.id)
         .where(col(Recording.state).not_in(FINAL))

@@ -17,7 +17,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.shared.columns import now_stamp, updatable
 from marketplace.shared.database import sqlstate
-from marketplace.shared.problems import BadRequest, Conflict, InvalidRequest
+from marketplace.shared.problems import BadRequest, Conflict, InvalidRequest, Problem
 
 HEADER = "Idempotency-Key"
 LONGEST_KEY = 255
@@ -171,11 +171,30 @@ async def store(request: Request, session: AsyncSession, response: Response) -> 
         return
     if response.status_code < 400 and getattr(request.state, "answer_is_secret", False):
         response = SecretShownOnce().answer()
+    await _write_answer(session, where, response)
+
+
+async def _write_answer(session: AsyncSession, where: dict[str, Any], response: Response) -> None:
     await session.execute(
         sa.update(IdempotencyKey)
         .where(*(getattr(IdempotencyKey, name) == value for name, value in where.items()))
         .values(status=response.status_code, body=bytes(response.body).decode())
     )
+
+
+async def keep_refusal(
+    session: AsyncSession, where: dict[str, Any], fingerprint: str, problem: Problem
+) -> None:
+    """Store a refusal for repeats, unless it is one that is not stored; commits.
+
+    For statements that take their key themselves. Raises Replay if the key was answered meanwhile.
+    """
+    if problem.status not in STORED_REFUSALS:
+        return
+    if not await take(session, where, fingerprint):
+        await replay(session, where, fingerprint)
+    await _write_answer(session, where, problem.answer())
+    await session.commit()
 
 
 async def undo_work(request: Request, status: int) -> bool:

@@ -14,7 +14,7 @@ READ_ONLY = ("clock", "allowed_move", "account_balance", "alembic_version")
 
 
 def grants(metadata: sa.MetaData, login: str) -> Iterator[str]:
-    role = postgresql.dialect().identifier_preparer.quote(login)
+    role = postgresql.dialect().identifier_preparer.quote(login)  # type: ignore[no-untyped-call]
     yield f"GRANT USAGE ON SCHEMA public TO {role}"
     yield f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {role}"
     yield f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}"

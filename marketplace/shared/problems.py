@@ -97,6 +97,12 @@ class BadRequest(Problem):
     status, code = 400, "bad_request"
 
 
+class BodyTooLarge(Problem):
+    """The request's body is larger than this operation takes."""
+
+    status, code = 413, "body_too_large"
+
+
 class TooManyRequests(Problem):
     """Too many tries; wait as long as Retry-After says."""
 

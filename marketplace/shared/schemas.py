@@ -30,7 +30,11 @@ class Page(BaseModel, Generic[Item]):
 
 
 def _without_control_characters(text: str) -> str:
-    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in text if character not in "\n\t"):
+    if any(
+        unicodedata.category(character) in {"Cc", "Cs"}
+        for character in text
+        if character not in "\n\t"
+    ):
         raise ValueError("control characters are not allowed")
     return text
 

@@ -2,14 +2,21 @@ from enum import StrEnum
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Request
+from fastapi.responses import JSONResponse
 
 from marketplace.shared import clock
-from marketplace.shared.problems import BadRequest, documented
+from marketplace.shared.problems import BadRequest, Conflict, TryAgain, documented
 from marketplace.shared.requests import Session, TransactionalRoute
 from marketplace.shared.settings import Settings
 from marketplace.stripe_api import inbox
 from marketplace.stripe_api.gateway import StripeGateway, verify_webhook
-from marketplace.stripe_api.gateway_errors import WebhookRejected
+from marketplace.stripe_api.gateway_errors import (
+    StripeBusy,
+    StripeMisconfigured,
+    StripeOutcomeUnknown,
+    StripeRefused,
+    WebhookRejected,
+)
 
 router = APIRouter(prefix="/v1", route_class=TransactionalRoute, tags=["stripe"])
 
@@ -25,6 +32,28 @@ class WebhookNotStripes(BadRequest):
     code = "webhook_not_stripes"
 
 
+class RefusedByStripe(Conflict):
+    """Stripe refused this; its own words say why."""
+
+    code = "refused_by_stripe"
+
+
+class StripeUnavailable(TryAgain):
+    """Stripe did not answer in time; repeat the request with the same key."""
+
+    code = "stripe_unavailable"
+
+
+async def answer_stripe_error(_request: Request, error: Exception) -> JSONResponse:
+    """For routes that ask Stripe. What was committed before goes on with the next try."""
+    if isinstance(error, StripeRefused):
+        return RefusedByStripe(error.message, stripe_code=error.code).answer()
+    return StripeUnavailable().answer()
+
+
+STRIPE_ERRORS = (StripeRefused, StripeOutcomeUnknown, StripeBusy, StripeMisconfigured)
+
+
 def gateway_of(request: Request) -> StripeGateway:
     gateway = request.app.state.gateway
     assert isinstance(gateway, StripeGateway)
@@ -34,7 +63,9 @@ def gateway_of(request: Request) -> StripeGateway:
 Gateway = Annotated[StripeGateway, Depends(gateway_of)]
 
 
-@router.post("/stripe/webhooks/{endpoint}", status_code=204, responses=documented(WebhookNotStripes))
+@router.post(
+    "/stripe/webhooks/{endpoint}", status_code=204, responses=documented(WebhookNotStripes)
+)
 async def receive_stripe_event(
     endpoint: Endpoint,
     request: Request,

@@ -32,6 +32,4 @@ class FeedEvent(SQLModel, table=True):
 
     client_id: UUID = link("client.id", primary_key=True)
     position: int = Field(sa_type=sa.BigInteger, primary_key=True)
-    audit_event_id: int = Field(
-        sa_type=sa.BigInteger, foreign_key="audit_event.id", unique=True
-    )
+    audit_event_id: int = Field(sa_type=sa.BigInteger, foreign_key="audit_event.id", unique=True)

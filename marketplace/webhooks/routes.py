@@ -51,6 +51,4 @@ async def list_events(
         )
         for row in found
     ]
-    return EventPage(
-        items=items, next_cursor=encode_cursor(items[-1].position if items else after)
-    )
+    return EventPage(items=items, next_cursor=encode_cursor(items[-1].position if items else after))

@@ -11,15 +11,15 @@ from typing import Any, Literal, TypeVar
 
 import httpx
 
+from marketplace.demo.stage import PlayBroke
 from marketplace.installation import InstallationError
-from marketplace.stage import PlayBroke
 
 MOST_AT_ONCE = 16
 # Checks of a large cast's recordings queue up.
 PATIENCE_SECONDS = 300
 PIECE_BYTES = 256 * 1024
 HEADER_BYTES = 12
-DEMO_AUDIO = Path(__file__).with_name("demo_audio")
+DEMO_AUDIO = Path(__file__).parents[1] / "demo_audio"
 SOMEWHERE = "https://app.example/done"
 USABLE = ("passed", "look")
 
@@ -368,7 +368,7 @@ class Work:
 
     async def _in_review(self) -> bool:
         submissions = (await self.performer.get(f"{self.path}/submissions"))["items"]
-        return submissions[-1]["state"] != "checking"
+        return bool(submissions[-1]["state"] != "checking")
 
     async def refresh(self) -> dict[str, Any]:
         self.claim = await self.performer.get(self.path)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from marketplace.cast import Api, Operator, Performer, Refused, Reviewer, Take, Work, join
-from marketplace.stage import PlayBroke, Teller
+from marketplace.demo.cast import Api, Operator, Performer, Refused, Reviewer, Take, Work, join
+from marketplace.demo.stage import PlayBroke, Teller
 
 AUDITION_RATE = 3_000
 CLAIMS_AT_ONCE = 3
@@ -58,9 +58,7 @@ class Troupe:
         return self.takes[number % len(self.takes)]
 
 
-async def assemble(
-    code: str, performers: int, *, api: Api, tell: Teller, **given: Any
-) -> Troupe:
+async def assemble(code: str, performers: int, *, api: Api, tell: Teller, **given: Any) -> Troupe:
     """A new operator with the invited cast: Ana and her colleagues, Ravi and a second reviewer."""
     tell.busy("the cast joins")
     operator = Operator(**vars(await join(api, code, "Operator")))
@@ -136,9 +134,7 @@ async def race(troupe: Troupe, job_id: str) -> Work:
 
 async def claim(troupe: Troupe, job_id: str, performers: Sequence[Performer]) -> list[Work]:
     """Each of them claims a role they like; who comes second takes another one."""
-    made = await asyncio.gather(
-        *(performer.claim_something(job_id) for performer in performers)
-    )
+    made = await asyncio.gather(*(performer.claim_something(job_id) for performer in performers))
     troupe.counts["claims_refused"] += sum(lost for _, _, lost in made)
     return [
         Work(performer, role, claimed)
@@ -227,5 +223,3 @@ def name_of(performers: Sequence[Performer]) -> str:
     if len(performers) == 1:
         return performers[0].name
     return f"Ana and {len(performers) - 1} other performers"
-
-

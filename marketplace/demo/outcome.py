@@ -1,6 +1,6 @@
 """What a story came to: checked, told as a table, and as one JSON object."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,12 +81,14 @@ class Outcome:
         sent = sum(transfer["amount_minor"] for transfer in self.transfers)
         inexact = [line for line in (*self.lines, *self.auditions) if not line.is_exact]
         return [
-            *(f"{line.source_id} pays {line.pay_minor}: not seconds × rate" for line in inexact),
+            *(f"{line.source_id} pays {line.pay_minor}: not seconds by rate" for line in inexact),
             *_unequal("the sandbox sent, earned", sent, owed),
             *_unequal("the performers read, earned", self.earned_minor, owed),
             *_unequal("the payout report pays, earned", self.reported_minor, owed),
             *_unequal(
-                "the client spent, pay and fees", self.spent_minor, self.gross_minor + self.fees_minor
+                "the client spent, pay and fees",
+                self.spent_minor,
+                self.gross_minor + self.fees_minor,
             ),
             *(f"the ledger sums to {each} {name}" for name, each in self.ledger.items() if each),
             *(f"{name}: {each}" for name, each in self.invariants.items() if each != "ok"),
@@ -117,18 +119,19 @@ MOST_ROWS = 40
 
 
 def table(outcome: Outcome) -> Table:
-    """Who was paid what, and why: seconds × rate = pay."""
+    """Who was paid what, and why: seconds by rate is pay."""
     drawn = Table(title="Who was paid what, and why", title_justify="left")
     drawn.add_column("performer")
     drawn.add_column("what became of it")
-    for heading in ("seconds", "× rate per hour", "= pay"):
+    for heading in ("seconds", "at, per hour", "pay"):
         drawn.add_column(heading, justify="right")
-    everything = sorted((*outcome.auditions, *outcome.lines), key=lambda line: line.performer)
+    order = {line.performer: number for number, line in enumerate(outcome.auditions)}
+    everything = sorted(
+        (*outcome.auditions, *outcome.lines), key=lambda line: order[line.performer]
+    )
     for line in everything[:MOST_ROWS]:
         rate = money(line.rate_minor_per_hour)
-        drawn.add_row(
-            line.performer, line.why, f"{line.seconds:,}", rate, money(line.pay_minor)
-        )
+        drawn.add_row(line.performer, line.why, f"{line.seconds:,}", rate, money(line.pay_minor))
     if len(everything) > MOST_ROWS:
         drawn.add_row("…", f"and {len(everything) - MOST_ROWS} more", "", "", "")
     drawn.add_section()
@@ -136,12 +139,3 @@ def table(outcome: Outcome) -> Table:
     total = money(outcome.gross_minor + outcome.auditions_minor)
     drawn.add_row("all", "", f"{seconds:,}", "", total)
     return drawn
-
-
-def transfer_as_told(transfer: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "id": transfer["id"],
-        "amount_minor": transfer["amount"],
-        "currency": transfer["currency"].upper(),
-        "destination": transfer["destination"],
-    }

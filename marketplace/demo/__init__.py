@@ -1,0 +1,1 @@
+"""The story and its cast. They start processes and speak HTTP, and know nothing of the inside."""
