@@ -129,7 +129,123 @@ class Stage:
                     return f"server {server.number} ended ({code}): {server.last_words()}"
             await asyncio.sleep(0.2)
 
-    async def command(data: Path, variables: Mapping[str, str], *arguments: str) -> str:
+    async def command(self, *arguments: str) -> str:
+        return await command(self.data, self.variables, *arguments)
+
+
+@contextmanager
+def stage(data: Path, port: int) -> Iterator[Stage]:
+    """Parts, servers and clock; all of it stops at the end, however that comes.
+
+    Raises InstallationError.
+    """
+    with ExitStack() as stack:
+        listener = stack.enter_context(_reserved(port))
+        port = listener.getsockname()[1]
+        parts = stack.enter_context(installation.parts_in(data, virtual_clock=True))
+        variables = {**parts, "PUBLIC_URL": f"http://{HOST}:{port}"}
+        clock = _clock(variables)
+        servers: list[Server] = []
+        stack.callback(_stop, servers)
+        for number in range(1, SERVERS + 1):
+            servers.append(_start(number, data, variables, port))
+            _await_listening(servers[-1])
+        stack.enter_context(installation.announced(data, variables))
+        # From here on a second Ctrl-C must not break off the stopping.
+        stack.callback(_deaf_to_signals)
+        yield Stage(data, variables, variables["PUBLIC_URL"], servers, clock)
+
+
+@contextmanager
+def _reserved(port: int) -> Iterator[socket.socket]:
+    """A free port that only our servers may share, found out before anything is started."""
+    with socket.socket() as trial:
+        try:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind((HOST, port))
+        except (OSError, OverflowError) as error:
+            why = getattr(error, "strerror", None) or "there is no such port"
+            raise InstallationError(
+                f"cannot listen on {HOST}:{port}: {why}; choose another --port"
+            ) from error
+        port = trial.getsockname()[1]
+    with socket.socket() as listener:
+        # Bound but never listening: it keeps the port ours and gets no connections.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind((HOST, port))
+        yield listener
+
+
+def _clock(variables: Mapping[str, str]) -> Clock:
+    stripe_api_base = variables.get("STRIPE_API_BASE")
+    if stripe_api_base is None:
+        raise InstallationError("the demo pays nobody for real: unset STRIPE_API_KEY")
+    owner_url = variables.get("MIGRATION_DATABASE_URL")
+    if owner_url is None:
+        raise InstallationError("set MIGRATION_DATABASE_URL: only the owner moves the clock")
+    return Clock(owner_url, stripe_api_base)
+
+
+def _start(number: int, data: Path, variables: Mapping[str, str], port: int) -> Server:
+    folder = data / f"server-{number}"
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "serve.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(  # noqa: S603 - our own program
+            _program("serve", "--data", str(folder), "--port", str(port), "--share-port"),
+            env=_environment(variables),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            # The terminal's Ctrl-C is for our program, which then stops the servers in order.
+            start_new_session=True,
+        )
+    return Server(number, process, log)
+
+
+def _program(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "marketplace", *arguments]
+
+
+def _environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """The application's login alone: neither servers nor commands need the owner's."""
+    everything = {**os.environ, **variables}
+    everything.pop("MIGRATION_DATABASE_URL", None)
+    return everything
+
+
+def _await_listening(server: Server) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while "listening on " not in server.log.read_text(encoding="utf-8", errors="replace"):
+        if server.process.poll() is not None or time.monotonic() > deadline:
+            raise PlayBroke(f"server {server.number} did not start: {server.last_words()}")
+        time.sleep(0.05)
+
+
+def _stop(servers: list[Server]) -> None:
+    for server in servers:
+        server.process.terminate()
+    for server in servers:
+        try:
+            server.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            server.process.kill()
+            server.process.wait()
+
+
+def _deaf_to_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def stop_like_ctrl_c() -> None:
+    """A plain kill ends the program as Ctrl-C does: with everything it started."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
+async def command(data: Path, variables: Mapping[str, str], *arguments: str) -> str:
     """What `marketplace …` prints. A failure without output breaks the play."""
     process = _run(variables, *arguments, "--data", str(data))
     try:

@@ -1,0 +1,279 @@
+"""Paid time: whole seconds, stamped by the server, within caps, never twice at once."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from tests.world import DAY, HOUR, Client, Json, Person, World
+
+
+def start(performer: Person, claim: Json, activity: str) -> Json:
+    answer: Json = performer.post(f"/v1/claims/{claim['id']}/time", {"activity": activity})
+    return answer
+
+
+def beat(performer: Person, claim: Json) -> Json:
+    answer: Json = performer.post(f"/v1/claims/{claim['id']}/heartbeat")
+    return answer
+
+
+def entries(performer: Person, claim: Json) -> list[Json]:
+    found: list[Json] = performer.get(f"/v1/claims/{claim['id']}/time")["entries"]
+    return found
+
+
+def seconds(entry: Json) -> float:
+    lasted = datetime.fromisoformat(entry["ended_at"]) - datetime.fromisoformat(entry["started_at"])
+    return lasted.total_seconds()
+
+
+@pytest.fixture
+def claim(world: World, acme: Client, ana: Person) -> Json:
+    return world.claim(ana, world.published_job(acme))
+
+
+def test_work_is_counted_to_the_second(world: World, ana: Person, claim: Json) -> None:
+    world.work(ana, claim, "prep", 77)
+    spent = world.work(ana, claim, "perform", 133)
+    assert spent["preparing_seconds"] == 77
+    assert spent["performing_seconds"] == 133
+    assert spent["total_seconds"] == 210
+    assert spent["pay_minor"] == 432
+    assert spent["entry"]["ended_by"] == "performer"
+
+
+def test_the_prep_cap_is_shared_and_said(world: World, ana: Person, claim: Json) -> None:
+    world.work(ana, claim, "brief", 200)
+    world.work(ana, claim, "wait", 100)
+    start(ana, claim, "prep")
+    for _ in range(6):
+        world.advance(60)
+        answer = beat(ana, claim)
+    assert answer["entry"]["ended_by"] == "cap"
+    assert answer["preparing_seconds"] == answer["preparing_cap_seconds"] == 600
+    path = f"/v1/claims/{claim['id']}/time"
+    for activity in ("brief", "prep", "wait"):
+        refused = ana.refused("POST", path, {"activity": activity})
+        assert refused == "409 time_cap_reached"
+    assert start(ana, claim, "perform")["entry"]["activity"] == "perform"
+
+
+def test_the_perform_cap_ends_it_without_anyone_asking(
+    world: World, ana: Person, claim: Json
+) -> None:
+    start(ana, claim, "perform")
+    for _ in range(41):
+        world.advance(60)
+        world.sweep("time")
+        beat(ana, claim)
+    (entry,) = entries(ana, claim)
+    assert (seconds(entry), entry["ended_by"]) == (2_400, "cap")
+
+
+def test_silence_ends_at_the_last_sign_of_life_and_the_grace(
+    world: World, ana: Person, claim: Json
+) -> None:
+    start(ana, claim, "perform")
+    world.advance(60)
+    heard = beat(ana, claim)
+    world.advance(HOUR)
+    answer = beat(ana, claim)
+    assert answer["entry"]["ended_by"] == "silence"
+    assert 150 <= answer["performing_seconds"] <= 152  # 60 s and the grace of 90 s
+    assert heard["entry"]["ended_at"] is None
+
+
+def test_the_sweep_ends_what_fell_silent(world: World, ana: Person, claim: Json) -> None:
+    start(ana, claim, "prep")
+    world.advance(89)
+    assert world.sweep("time") == 0
+    world.advance(2)
+    assert world.sweep("time") == 1
+    (entry,) = entries(ana, claim)
+    assert (seconds(entry), entry["ended_by"]) == (90, "silence")
+
+
+def test_a_late_heartbeat_does_not_revive(world: World, ana: Person, claim: Json) -> None:
+    start(ana, claim, "prep")
+    world.advance(200)
+    beat(ana, claim)
+    world.advance(60)
+    assert seconds(beat(ana, claim)["entry"]) == 90
+
+
+def test_time_ends_at_the_deadline(world: World, acme: Client, ana: Person) -> None:
+    job = world.published_job(acme, claim_window_seconds=60, prep_seconds_cap=3_600)
+    claim = world.claim(ana, job)
+    start(ana, claim, "prep")
+    ana.post(f"/v1/claims/{claim['id']}/time/stop")
+    for _ in range(99):
+        world.advance(60)
+    late = ana.refused("POST", f"/v1/claims/{claim['id']}/time", {"activity": "prep"})
+    assert late == "409 move_not_allowed"
+
+
+def test_the_deadline_cuts_a_running_entry(world: World, acme: Client, ana: Person) -> None:
+    job = world.published_job(acme, claim_window_seconds=60, prep_seconds_cap=600)
+    claim = world.claim(ana, job)
+    world.work(ana, claim, "prep", 1)  # the deadline is now 3,000 s after this
+    deadline = datetime.fromisoformat(ana.get(f"/v1/claims/{claim['id']}")["deadline"])
+    world.advance_to(deadline - timedelta(seconds=30))
+    entry = start(ana, claim, "perform")["entry"]
+    assert datetime.fromisoformat(entry["ends_by"]) == deadline
+    world.advance(60)
+    world.sweep("expiry")
+    last = entries(ana, claim)[-1]
+    assert datetime.fromisoformat(last["ended_at"]) == deadline
+    assert last["ended_by"] == "deadline"
+
+
+def test_switching_telescopes(world: World, ana: Person, claim: Json) -> None:
+    """What truncation takes from one entry it gives to the next."""
+    for activity in ("brief", "prep", "wait", "perform", "prep", "perform", "wait"):
+        start(ana, claim, activity)
+        world.advance(7)
+    ana.post(f"/v1/claims/{claim['id']}/time/stop")
+    found = entries(ana, claim)
+    assert len(found) == 7
+    for one, next_one in zip(found, found[1:], strict=False):
+        assert one["ended_at"] == next_one["started_at"]
+        assert one["ended_by"] == "switched"
+    whole = datetime.fromisoformat(found[-1]["ended_at"]) - datetime.fromisoformat(
+        found[0]["started_at"]
+    )
+    assert sum(map(seconds, found)) == whole.total_seconds()
+
+
+def test_switching_a_hundred_times_within_a_second_gains_nothing(
+    world: World, ana: Person, claim: Json
+) -> None:
+    before = world.now
+    for _ in range(50):
+        start(ana, claim, "prep")
+        start(ana, claim, "perform")
+    ana.post(f"/v1/claims/{claim['id']}/time/stop")
+    passed = (world.now - before).total_seconds()
+    assert sum(map(seconds, entries(ana, claim))) <= passed + 1
+
+
+def test_nobody_works_in_two_claims_at_once(world: World, acme: Client, ana: Person) -> None:
+    job = world.published_job(acme, tasks=2)
+    one, two = world.claim(ana, job), world.claim(ana, job)
+    start(ana, one, "prep")
+    world.advance(30)
+    start(ana, two, "prep")
+    (ended,) = entries(ana, one)
+    assert ended["ended_by"] == "switched"
+    (running,) = entries(ana, two)
+    assert running["started_at"] == ended["ended_at"]
+    assert running["ended_at"] is None
+
+
+def test_two_devices_share_one_entry(world: World, ana: Person, claim: Json) -> None:
+    start(ana, claim, "prep")
+    world.advance(20)
+    start(ana, claim, "prep")
+    world.advance(20)
+    ana.post(f"/v1/claims/{claim['id']}/time/stop")
+    assert 40 <= sum(map(seconds, entries(ana, claim))) <= 42
+
+
+def test_stopping_what_never_ran_is_409(ana: Person, claim: Json) -> None:
+    for verb in ("time/stop", "heartbeat"):
+        refused = ana.refused("POST", f"/v1/claims/{claim['id']}/{verb}")
+        assert refused == "409 no_running_time"
+
+
+def test_a_retake_is_not_worked_before_it_is_granted(ana: Person, claim: Json) -> None:
+    refused = ana.refused("POST", f"/v1/claims/{claim['id']}/time", {"activity": "retake"})
+    assert refused == "409 move_not_allowed"
+
+
+def test_an_unknown_activity_is_422(ana: Person, claim: Json) -> None:
+    for activity in ("lunch", "", None, 1):
+        refused = ana.refused("POST", f"/v1/claims/{claim['id']}/time", {"activity": activity})
+        assert refused == "422 invalid_request"
+
+
+def test_handing_in_stops_the_time(world: World, ana: Person, claim: Json) -> None:
+    start(ana, claim, "perform")
+    world.advance(30)
+    world.hand_in(ana, claim, world.take(ana, claim))
+    (entry,) = entries(ana, claim)
+    assert entry["ended_by"] == "submission"
+    world.advance(30)
+    refused = ana.refused("POST", f"/v1/claims/{claim['id']}/time", {"activity": "perform"})
+    assert refused == "409 move_not_allowed"
+
+
+class Working(RuleBasedStateMachine):
+    """Ana does anything at any time on two claims; the clock decides what it is worth."""
+
+    world: World
+    acme: Client
+
+    @initialize()
+    def begin(self) -> None:
+        self.ana = self.world.performer()
+        job = self.world.published_job(self.acme, tasks=2, retakes_max=0)
+        self.claims = [self.world.claim(self.ana, job) for _ in range(2)]
+        self.began = self.world.now
+
+    def _ask(self, verb: str, claim: int, body: Any = None) -> None:
+        path = f"/v1/claims/{self.claims[claim]['id']}/{verb}"
+        assert self.ana.ask("POST", path, body).status_code in {200, 201, 409}
+
+    @rule(claim=st.integers(0, 1), activity=st.sampled_from(["brief", "prep", "wait", "perform"]))
+    def switch(self, claim: int, activity: str) -> None:
+        self._ask("time", claim, {"activity": activity})
+
+    @rule(claim=st.integers(0, 1))
+    def stop(self, claim: int) -> None:
+        self._ask("time/stop", claim)
+
+    @rule(claim=st.integers(0, 1))
+    def live_on(self, claim: int) -> None:
+        self._ask("heartbeat", claim)
+
+    @rule(pause=st.integers(1, 400))
+    def wait(self, pause: int) -> None:
+        self.world.advance(pause)
+
+    @rule()
+    def sweep(self) -> None:
+        self.world.sweep("time", "expiry")
+
+    @invariant()
+    def worth_no_more_than_it_took(self) -> None:
+        found = self.world.sql(
+            "SELECT claim_id, activity, started_at, coalesce(ended_at, started_at) AS ended_at,"
+            " extract(epoch FROM coalesce(ended_at, started_at) - started_at)::int AS seconds"
+            " FROM time_entry WHERE performer_id = %s ORDER BY started_at, id",
+            self.ana.id,
+        )
+        passed = (self.world.now - self.began).total_seconds()
+        assert sum(entry["seconds"] for entry in found) <= passed + 1
+        for one, next_one in zip(found, found[1:], strict=False):
+            assert one["ended_at"] <= next_one["started_at"]
+        for claim in self.claims:
+            mine = [entry for entry in found if str(entry["claim_id"]) == claim["id"]]
+            performed = sum(e["seconds"] for e in mine if e["activity"] == "perform")
+            assert performed <= 2_400
+            assert sum(entry["seconds"] for entry in mine) - performed <= 600
+
+
+def test_time_is_never_worth_more_than_it_took(world: World) -> None:
+    Working.world, Working.acme = world, world.client(deposit_minor=10_000_000)
+    run: Any = Working.TestCase
+    run.settings = settings(
+        max_examples=12,
+        stateful_step_count=20,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    run().runTest()
+    world.advance(DAY)

@@ -1,0 +1,241 @@
+"""Rate history is append-only, public, and never sinks without notice."""
+
+import uuid
+from datetime import timedelta
+
+import pytest
+
+from tests.world import DAY, Client, Json, Person, World, new_job
+
+CUT_NOTICE = timedelta(days=14)
+
+
+def announce(client: Client, job: Json, rate: int, **more: object) -> Json:
+    path = f"/v1/rate-lineages/{job['lineage_id']}/rates"
+    announced: Json = client.post(path, {"rate_minor_per_hour": rate, "reason": "agreed", **more})
+    return announced
+
+
+def refusal(client: Client, job: Json, rate: int, **more: object) -> str:
+    path = f"/v1/rate-lineages/{job['lineage_id']}/rates"
+    return client.refused("POST", path, {"rate_minor_per_hour": rate, "reason": "agreed", **more})
+
+
+def test_the_first_job_of_its_kind_sets_the_rate(world: World, acme: Client) -> None:
+    job = world.job(acme)
+    assert job["rate"] is None
+    published = acme.post(f"/v1/jobs/{job['id']}/publish", {})
+    assert published["rate"]["rate_minor_per_hour"] == 7_400
+    assert published["rate"]["status"] == "in_force"
+
+
+def test_a_rise_takes_effect_in_a_minute(world: World, acme: Client, ana: Person) -> None:
+    job = world.published_job(acme, tasks=2)
+    rise = announce(acme, job, 8_000)
+    assert rise["status"] == "announced"
+    assert rise["change_percent"] == "8.11"
+    before = world.claim(ana, job)
+    world.advance(61)
+    after = world.claim(ana, job)
+    assert before["rate_minor_per_hour"] == 7_400
+    assert after["rate_minor_per_hour"] == 8_000
+
+
+def test_a_cut_needs_fourteen_days(world: World, acme: Client) -> None:
+    job = world.published_job(acme)
+    assert refusal(acme, job, 7_399) == "409 rate_cut_needs_notice"
+    soon = (world.now + CUT_NOTICE - timedelta(minutes=1)).isoformat()
+    assert refusal(acme, job, 7_399, effective_from=soon) == "409 rate_cut_needs_notice"
+    in_time = (world.now + CUT_NOTICE + timedelta(minutes=1)).isoformat()
+    cut = announce(acme, job, 7_000, effective_from=in_time)
+    assert (cut["status"], cut["change_percent"]) == ("announced", "-5.41")
+
+
+def test_a_claim_keeps_its_rate_when_the_cut_comes(
+    world: World, acme: Client, ana: Person
+) -> None:
+    job = world.published_job(acme, tasks=2)
+    claim = world.claim(ana, job)
+    in_time = (world.now + CUT_NOTICE + timedelta(minutes=1)).isoformat()
+    announce(acme, job, 7_000, effective_from=in_time)
+    world.advance(15 * DAY)
+    assert ana.get(f"/v1/claims/{claim['id']}")["rate_minor_per_hour"] == 7_400
+    assert world.claim(ana, job)["rate_minor_per_hour"] == 7_000
+
+
+@pytest.mark.parametrize(
+    "disguise",
+    [
+        {"title": "A wholly different job", "brief": "Nothing like the last one."},
+        {"tasks": 5},
+        {"accents": ["scottish"]},
+        {"tier": "phone"},
+        {"prep_seconds_cap": 60, "perform_seconds_cap": 60, "retakes_max": 0},
+        {"languages": ["en-us"]},
+    ],
+    ids=["renamed", "larger", "accent", "tier", "shorter", "spelt-otherwise"],
+)
+def test_a_disguised_job_is_of_the_same_lineage(
+    world: World, acme: Client, disguise: Json
+) -> None:
+    job = world.published_job(acme)
+    lower = world.job(acme, rate_minor_per_hour=5_000, **disguise)
+    assert lower["lineage_id"] == job["lineage_id"]
+    path = f"/v1/jobs/{lower['id']}/publish"
+    assert acme.refused("POST", path, {}) == "409 rate_cut_needs_notice"
+
+
+def test_closing_and_cloning_the_job_does_not_cut(world: World, acme: Client) -> None:
+    job = world.published_job(acme)
+    acme.post(f"/v1/jobs/{job['id']}/close", {})
+    clone = world.job(acme, rate_minor_per_hour=5_000)
+    path = f"/v1/jobs/{clone['id']}/publish"
+    assert acme.refused("POST", path, {}) == "409 rate_cut_needs_notice"
+
+
+def test_announcing_a_rise_first_does_not_shorten_the_notice(world: World, acme: Client) -> None:
+    """A rise to come is a promise, too: going back from it is a cut."""
+    job = world.published_job(acme)
+    tomorrow = (world.now + timedelta(days=1)).isoformat()
+    announce(acme, job, 9_000, effective_from=tomorrow)
+    later = (world.now + timedelta(days=2)).isoformat()
+    assert refusal(acme, job, 7_400, effective_from=later) == "409 rate_cut_needs_notice"
+    sooner = (world.now + timedelta(hours=1)).isoformat()
+    assert announce(acme, job, 7_500, effective_from=sooner)["status"] == "announced"
+
+
+def test_nothing_is_backdated(world: World, acme: Client) -> None:
+    job = world.published_job(acme)
+    for ago in (timedelta(days=1), timedelta(seconds=0)):
+        moment = (world.now - ago).isoformat()
+        assert refusal(acme, job, 9_000, effective_from=moment) == "409 rate_backdated"
+
+
+def test_another_kind_of_job_has_a_lineage_of_its_own(world: World, acme: Client) -> None:
+    job = world.published_job(acme)
+    others = [
+        world.job(acme, languages=["de"]),
+        world.job(acme, skills=["singing"]),
+        world.job(acme, elicitation="read"),
+        world.job(world.client("Another client")),
+    ]
+    assert len({other["lineage_id"] for other in others} | {job["lineage_id"]}) == 5
+
+
+def test_a_draft_that_asks_more_raises_the_rate(world: World, acme: Client) -> None:
+    world.published_job(acme)
+    richer = world.published_job(acme, rate_minor_per_hour=8_000)
+    assert richer["rate"]["rate_minor_per_hour"] == 7_400
+    world.advance(61)
+    assert acme.get(f"/v1/jobs/{richer['id']}")["rate"]["rate_minor_per_hour"] == 8_000
+
+
+def test_a_rise_reserves_its_difference_for_every_open_role(world: World, acme: Client) -> None:
+    job = world.published_job(acme, tasks=3)
+    assert acme.wallet_minor == 61_705
+    announce(acme, job, 8_000)
+    # 5,400 s at 80.00 are 120.00, with the fee 138.00: 10.35 more for each role.
+    assert acme.wallet_minor == 61_705 - 3 * 1_035
+
+
+def test_a_rise_the_wallet_cannot_cover_is_refused_as_a_whole(world: World, acme: Client) -> None:
+    job = world.published_job(acme, tasks=7)
+    before = acme.wallet_minor
+    assert refusal(acme, job, 20_000) == "409 wallet_too_low"
+    assert acme.wallet_minor == before
+    history = acme.get(f"/v1/rate-lineages/{job['lineage_id']}/rates")["items"]
+    assert [rate["rate_minor_per_hour"] for rate in history] == [7_400]
+
+
+def test_roles_published_later_reserve_the_rise_ahead(world: World, acme: Client) -> None:
+    job = world.job(acme, tasks=2)
+    acme.post(f"/v1/jobs/{job['id']}/publish", {"roles": 1})
+    tomorrow = (world.now + timedelta(days=1)).isoformat()
+    announce(acme, job, 8_000, effective_from=tomorrow)
+    acme.post(f"/v1/jobs/{job['id']}/publish", {})
+    assert acme.wallet_minor == 100_000 - 2 * 13_800
+
+
+def test_the_history_says_what_was_known_when(world: World, acme: Client, ana: Person) -> None:
+    job = world.published_job(acme)
+    world.advance(DAY)
+    before = world.now.isoformat()
+    world.advance(DAY)
+    announce(acme, job, 8_000)
+    world.advance(DAY)
+    path = f"/v1/rate-lineages/{job['lineage_id']}"
+    now = ana.get(f"{path}/rates")["items"]
+    assert [(rate["rate_minor_per_hour"], rate["status"]) for rate in now] == [
+        (7_400, "superseded"),
+        (8_000, "in_force"),
+    ]
+    then = ana.get(f"{path}/rates", as_of=before)["items"]
+    assert [(rate["rate_minor_per_hour"], rate["status"]) for rate in then] == [
+        (7_400, "in_force")
+    ]
+    assert ana.get(f"{path}/rate")["rate_minor_per_hour"] == 8_000
+    assert ana.get(f"{path}/rate", at=before)["rate_minor_per_hour"] == 7_400
+    long_ago = (world.now - timedelta(days=99)).isoformat()
+    assert ana.refused("GET", f"{path}/rate", query={"at": long_ago}) == "404 not_found"
+
+
+def test_a_clients_lineage_is_not_anothers(world: World, acme: Client, ravi: Person) -> None:
+    job = world.published_job(acme)
+    another = world.client("Another client")
+    path = f"/v1/rate-lineages/{job['lineage_id']}"
+    assert another.refused("GET", path) == "404 not_found"
+    assert refusal(another, job, 9_000) == "404 not_found"
+    assert ravi.get(path)["client_id"] == acme.id
+
+
+def test_the_minimum_rate_is_refused_below(
+    world: World, acme: Client, operator: Person
+) -> None:
+    minimum = {"currency": "USD", "rate_minor_per_hour": 7_500, "reason": "the law"}
+    operator.post("/v1/minimum-rates", minimum)
+    assert acme.get("/v1/minimum-rates/USD")["rate_minor_per_hour"] == 7_500
+    job = world.job(acme)
+    path = f"/v1/jobs/{job['id']}/publish"
+    assert acme.refused("POST", path, {}) == "409 rate_below_minimum"
+    assert world.published_job(acme, rate_minor_per_hour=7_500)["state"] == "open"
+
+
+def test_a_raised_minimum_stops_new_roles_of_old_rates(
+    world: World, acme: Client, operator: Person
+) -> None:
+    job = world.job(acme, tasks=2)
+    acme.post(f"/v1/jobs/{job['id']}/publish", {"roles": 1})
+    operator.post(
+        "/v1/minimum-rates", {"currency": "USD", "rate_minor_per_hour": 9_000, "reason": "the law"}
+    )
+    refused = acme.refused("POST", f"/v1/jobs/{job['id']}/publish", {})
+    assert refused == "409 rate_below_minimum"
+
+
+def test_a_separated_lineage_needs_an_operators_reason(
+    world: World, acme: Client, ana: Person, operator: Person
+) -> None:
+    world.published_job(acme)
+    easier = world.job(acme, rate_minor_per_hour=5_000)
+    path = f"/v1/jobs/{easier['id']}/separate-lineage"
+    assert acme.refused("POST", path, {"reason": "because we want it"}) == "403 forbidden"
+    assert operator.refused("POST", path, {}) == "422 invalid_request"
+    operator.post(path, {"reason": "single words, no improvisation"})
+    published = acme.post(f"/v1/jobs/{easier['id']}/publish", {})
+    assert published["rate"]["rate_minor_per_hour"] == 5_000
+    lineage = ana.get(f"/v1/rate-lineages/{published['lineage_id']}")
+    assert lineage["separation_reason"] == "single words, no improvisation"
+    again = operator.refused("POST", path, {"reason": "once more"})
+    assert again == "409 move_not_allowed"
+
+
+def test_an_edited_draft_changes_its_lineage(world: World, acme: Client) -> None:
+    job = world.job(acme)
+    wanted = new_job(languages=["de"])
+    path = f"/v1/jobs/{job['id']}"
+    edited = acme.ask("PUT", path, wanted, headers={"If-Match": '"1"'}).json()
+    assert edited["lineage_id"] != job["lineage_id"]
+
+
+def test_an_unknown_lineage_is_404(acme: Client) -> None:
+    assert acme.refused("GET", f"/v1/rate-lineages/{uuid.uuid4()}/rates") == "404 not_found"
