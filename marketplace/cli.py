@@ -269,7 +269,7 @@ def _openapi(options: argparse.Namespace) -> int:
     if options.check is None:
         sys.stdout.write(text)
         return 0
-    if options.check.read_text(encoding="utf-8") != text:
+    if not options.check.exists() or options.check.read_text(encoding="utf-8") != text:
         raise InstallationError(
             f"{options.check} differs from the code: run `marketplace openapi > {options.check}`"
         )

@@ -114,7 +114,14 @@ async def _why_not(session: AsyncSession, performer_id: UUID, role_id: UUID) -> 
     job = await session.get_one(Job, role.job_id)
     if not await _is_eligible(session, performer, job):
         return NotFound()
-    if await _has_claimed(session, performer_id, role.task_id):
+    return await _why_not_now(session, performer, role, job)
+
+
+async def _why_not_now(
+    session: AsyncSession, performer: Performer, role: Role, job: Job
+) -> Problem:
+    """Why somebody who may see the role cannot have it."""
+    if await _has_claimed(session, performer.person_id, role.task_id):
         return TaskClaimedBefore()
     if job.state is not JobState.OPEN:
         return JobNotOpen(state=job.state.value)

@@ -24,7 +24,7 @@ from marketplace.claims.models import (
 )
 from marketplace.claims.time import seconds_of
 from marketplace.funding import reserves
-from marketplace.funding.models import ReserveCause, ReserveMove, Reservation
+from marketplace.funding.models import Reservation, ReserveCause, ReserveMove
 from marketplace.jobs import roles
 from marketplace.jobs.models import Job, Role
 from marketplace.ledger import service as ledger

@@ -13,13 +13,13 @@ languages and skills, and the job is refused if it is not on the board for such 
 import argparse
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 
 from marketplace import installation
-from marketplace.demo.cast import Api, Refused, takes_in
+from marketplace.demo.cast import Api, Refused, Work, takes_in
 from marketplace.demo.outcome import Line, money
 from marketplace.demo.stage import Clock, PlayBroke, RealClock, Teller, command
 from marketplace.demo.troupe import (
@@ -132,7 +132,7 @@ async def _perform(troupe: Troupe, job_id: str, job: Any) -> None:
         if not open_roles:
             break
         works = await claim(troupe, job_id, troupe.performers[: len(open_roles)])
-        add(troupe, works, [_fate(troupe, work.role) for work in works])
+        add(troupe, works, _fates(troupe, works))
     if not troupe.works:
         raise InstallationError(
             f"job {job_id} is not on the board for this cast: it is not open, or asks for languages "
@@ -144,10 +144,13 @@ async def _perform(troupe: Troupe, job_id: str, job: Any) -> None:
     await review(troupe)
 
 
-def _fate(troupe: Troupe, role: Mapping[str, Any]) -> str:
-    """One take is sent back, if the job allows it."""
-    wanted = any(work.outcome == RETAKE for work in troupe.works)
-    return ACCEPTED if wanted or not troupe.works or not role["retakes_max"] else RETAKE
+def _fates(troupe: Troupe, works: Sequence[Work]) -> list[str]:
+    """The cast's second take is sent back, if the job allows it; all others are accepted."""
+    number = 1 - len(troupe.works)
+    fates = [ACCEPTED] * len(works)
+    if 0 <= number < len(works) and works[number].role["retakes_max"]:
+        fates[number] = RETAKE
+    return fates
 
 
 def _profile(job: Any) -> dict[str, Any]:

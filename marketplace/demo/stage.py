@@ -241,6 +241,8 @@ def _deaf_to_signals() -> None:
 
 def stop_like_ctrl_c() -> None:
     """A plain kill ends the program as Ctrl-C does: with everything it started."""
+    # A shell lets its background jobs ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
 

@@ -220,6 +220,7 @@ async def _review_all(troupe: Troupe, reviewer: Reviewer) -> None:
 
 
 def name_of(performers: Sequence[Performer]) -> str:
-    if len(performers) == 1:
-        return performers[0].name
+    """For the beginning of a sentence in the plural."""
+    if len(performers) <= 2:
+        return " and ".join(performer.name for performer in performers)
     return f"Ana and {len(performers) - 1} other performers"

@@ -10,7 +10,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from marketplace.funding.models import ReserveCause, ReserveMove, Reservation
+from marketplace.funding.models import Reservation, ReserveCause, ReserveMove
 from marketplace.ledger import service as ledger
 from marketplace.ledger.models import AccountKind, TransactionKind
 from marketplace.shared.problems import Conflict

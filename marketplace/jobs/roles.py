@@ -6,7 +6,7 @@ from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.funding import reserves
-from marketplace.funding.models import ReserveCause, Reservation
+from marketplace.funding.models import Reservation, ReserveCause
 from marketplace.jobs.models import ROLE_MOVES, Job, JobState, Role, RoleState
 from marketplace.rates import service as rates
 from marketplace.shared.money import cost_minor

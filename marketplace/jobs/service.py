@@ -12,7 +12,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.accounts.models import Client
 from marketplace.funding import reserves
-from marketplace.funding.models import ReserveCause, Reservation
+from marketplace.funding.models import Reservation, ReserveCause
 from marketplace.jobs.models import JOB_MOVES, Job, JobState, Role, RoleState, Task
 from marketplace.jobs.schemas import NewJob, Quote
 from marketplace.ledger import service as ledger
@@ -438,4 +438,4 @@ async def role_counts(session: AsyncSession, job_id: UUID) -> dict[RoleState, in
     found = await session.execute(
         select(Role.state, sa.func.count()).where(Role.job_id == job_id).group_by(Role.state)
     )
-    return {state: count for state, count in found}
+    return dict(found.tuples().all())

@@ -90,7 +90,7 @@ async def note_seen(session: AsyncSession, *, seen: ConnectedAccount) -> None:
         await _note(session, account, seen)
 
 
-async def _locked(session: AsyncSession, condition: bool) -> PayoutAccount | None:  # noqa: FBT001 - a SQL condition
+async def _locked(session: AsyncSession, condition: bool) -> PayoutAccount | None:
     found = await session.exec(
         select(PayoutAccount)
         .where(condition)

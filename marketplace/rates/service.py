@@ -75,7 +75,7 @@ async def hold_lineage(session: AsyncSession, lineage_id: UUID, *, shared: bool 
     """
     function = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
     await session.execute(
-        sa.text(f"SELECT {function}(hashtextextended(:lineage, 0))"),  # noqa: S608 - two constants
+        sa.text(f"SELECT {function}(hashtextextended(:lineage, 0))"),
         {"lineage": str(lineage_id)},
     )
 

@@ -121,17 +121,22 @@ def parse_json(body: bytes) -> Any:
         value = json.loads(
             text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant
         )
-        if "\\u" in text:
-            # Escapes can smuggle in what UTF-8 itself cannot carry: NUL and lone surrogates.
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
-            if "\\u0000" in text:
-                raise ValueError("NUL is not allowed")
+        _check_escapes(text, value)
     except json.JSONDecodeError:
         raise
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise json.JSONDecodeError(reason, "", 0) from error
     return value
+
+
+def _check_escapes(text: str, value: Any) -> None:
+    """Escapes can smuggle in what UTF-8 itself cannot carry: lone surrogates, and NUL."""
+    if "\\u" not in text:
+        return
+    json.dumps(value, ensure_ascii=False).encode("utf-8")
+    if "\\u0000" in text:
+        raise ValueError("NUL is not allowed")
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -139,7 +139,7 @@ class StripeGateway:
             account = await self._stripe.v1.accounts.retrieve_async(known)
             return read_account(*_opened(account))
 
-    async def create_deposit_checkout(  # noqa: PLR0913 - what one page must say
+    async def create_deposit_checkout(
         self,
         *,
         amount_minor: int,
@@ -220,7 +220,7 @@ class StripeGateway:
         amounts = await self.balance()
         return amounts.get(currency.upper(), BalanceAmount()).available_minor
 
-    async def send_transfer(  # noqa: PLR0913 - what one payment must say
+    async def send_transfer(
         self,
         *,
         amount_minor: int,

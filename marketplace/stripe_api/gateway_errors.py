@@ -5,7 +5,7 @@ care: only a refusal that proves that nothing happened is called refused.
 """
 
 
-class StripeRefused(Exception):  # noqa: N818 - named for what happened
+class StripeRefused(Exception):
     """Stripe refused the request for good: this call had no effect.
 
     `code` is Stripe's (`balance_insufficient`, `resource_missing` …) or '' when it gave none.
@@ -21,7 +21,7 @@ class StripeRefused(Exception):  # noqa: N818 - named for what happened
         self.http_status = http_status
 
 
-class StripeOutcomeUnknown(Exception):  # noqa: N818 - named for what happened
+class StripeOutcomeUnknown(Exception):
     """No answer that proves what happened: ask again with the same key, or look it up."""
 
     def __init__(
@@ -32,7 +32,7 @@ class StripeOutcomeUnknown(Exception):  # noqa: N818 - named for what happened
         self.http_status = http_status
 
 
-class StripeBusy(Exception):  # noqa: N818 - named for what happened
+class StripeBusy(Exception):
     """Stripe was too busy: this call had no effect, and wants the same key again later.
 
     An earlier call with that key may still have had one.
@@ -43,12 +43,12 @@ class StripeBusy(Exception):  # noqa: N818 - named for what happened
         self.retry_after_seconds = retry_after_seconds
 
 
-class StripeMisconfigured(Exception):  # noqa: N818 - named for what happened
+class StripeMisconfigured(Exception):
     """Stripe does not accept our API key, or the key may not do this: an operator must act.
 
     This call had no effect; an earlier one with the same idempotency key may have had one.
     """
 
 
-class WebhookRejected(Exception):  # noqa: N818 - named for what happened
+class WebhookRejected(Exception):
     """The webhook is not provably Stripe's, or not recent."""

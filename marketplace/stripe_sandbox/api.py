@@ -77,7 +77,9 @@ class Silence(Response):
         super().__init__()
         self.cut = cut
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # ASGI's signature
+    async def __call__(
+        self, scope: Scope, receive: Receive, send: Send
+    ) -> None:  # ASGI's signature
         if self.cut is not None:
             self.cut()
         while (await receive())["type"] != "http.disconnect":

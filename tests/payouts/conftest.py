@@ -1,0 +1,23 @@
+import pytest
+
+from tests.world import Client, Json, Person, World
+
+
+@pytest.fixture
+def owed(world: World, acme: Client, ravi: Person, finn: Person) -> Person:
+    """Ana, onboarded at Stripe and owed 1.23; the platform has 5,000.00 of its own there."""
+    world.capital(finn, 500_000)
+    ana = world.performer("Ana", onboarded=True)
+    world.accepted_claim(ana, world.published_job(acme, title="Owed"), ravi)
+    return ana
+
+
+@pytest.fixture
+def approved(world: World, owed: Person, finn: Person, fay: Person) -> Json:
+    """Ana's payout in a run that Finn prepared and Fay approved; nothing is sent yet."""
+    run = finn.post("/v1/payout-runs", {"currency": "USD"})
+    fay.post(f"/v1/payout-runs/{run['id']}/approve")
+    (payout,) = finn.get(f"/v1/payout-runs/{run['id']}/payouts")["items"]
+    assert (payout["state"], payout["amount_minor"]) == ("approved", 123)
+    found: Json = payout
+    return found

@@ -1,0 +1,390 @@
+"""Reviewers judge takes under a lease; the verdict never touches the pay."""
+
+from typing import Any
+
+import pytest
+
+from tests.world import (
+    ACCEPT,
+    DAY,
+    GOOD_SCORES,
+    HOUR,
+    REFUSE,
+    RETAKE,
+    TAKE,
+    Client,
+    Json,
+    Person,
+    World,
+    upload,
+)
+
+LEASE_SECONDS = 45 * 60
+
+
+@pytest.fixture
+def job(world: World, acme: Client) -> Json:
+    return world.published_job(acme, tasks=3)
+
+
+def submission(performer: Person, claim: Json) -> Json:
+    found: Json = performer.get(f"/v1/claims/{claim['id']}/submissions")["items"][-1]
+    return found
+
+
+def claimed(performer: Person, claim: Json) -> Json:
+    found: Json = performer.get(f"/v1/claims/{claim['id']}")
+    return found
+
+
+class TestAssignment:
+    def test_the_take_that_waits_longest_comes_first(
+        self, world: World, job: Json, ana: Person, ravi: Person, second_reviewer: Person
+    ) -> None:
+        first = world.submitted_claim(ana, job)
+        second = world.submitted_claim(world.performer("another performer"), job)
+        mine = ravi.post("/v1/reviews/next")
+        theirs = second_reviewer.post("/v1/reviews/next")
+        assert mine["submission_id"] == submission(ana, first)["id"]
+        assert theirs["submission_id"] != mine["submission_id"]
+        assert ravi.post("/v1/reviews/next")["id"] == mine["id"]
+        assert second["id"] != first["id"]
+
+    def test_who_performed_is_not_told(
+        self, world: World, job: Json, ana: Person, ravi: Person
+    ) -> None:
+        world.submitted_claim(ana, job)
+        assert ana.id not in ravi.ask("POST", "/v1/reviews/next").text
+
+    def test_nothing_waits(self, ravi: Person) -> None:
+        assert ravi.refused("POST", "/v1/reviews/next") == "404 nothing_to_review"
+
+    def test_a_lease_ends_and_the_take_goes_to_somebody_else(
+        self, world: World, job: Json, ana: Person, ravi: Person, second_reviewer: Person
+    ) -> None:
+        world.submitted_claim(ana, job)
+        lost = ravi.post("/v1/reviews/next")
+        assert second_reviewer.refused("POST", "/v1/reviews/next") == "404 nothing_to_review"
+        world.advance(LEASE_SECONDS + 1)
+        late = ravi.refused("POST", f"/v1/reviews/{lost['id']}/verdict", ACCEPT)
+        assert late == "409 lease_over"
+        assert second_reviewer.post("/v1/reviews/next")["submission_id"] == lost["submission_id"]
+
+    def test_nobody_reviews_themself(self, world: World, job: Json, operator: Person) -> None:
+        both = world.performer("another performer")
+        code = operator.post("/v1/invites", {"role": "reviewer"})["code"]
+        both.post("/v1/invites/accept", {"code": code})
+        world.submitted_claim(both, job)
+        assert both.refused("POST", "/v1/reviews/next") == "404 nothing_to_review"
+
+    def test_nobody_reviews_for_their_own_client(
+        self, world: World, acme: Client, job: Json, ana: Person, ravi: Person
+    ) -> None:
+        code = acme.member.post("/v1/client/invites")["code"]
+        ravi.post("/v1/invites/accept", {"code": code})
+        world.submitted_claim(ana, job)
+        assert ravi.refused("POST", "/v1/reviews/next") == "404 nothing_to_review"
+
+    def test_anothers_review_is_404(
+        self, world: World, job: Json, ana: Person, ravi: Person, second_reviewer: Person
+    ) -> None:
+        world.submitted_claim(ana, job)
+        review = ravi.post("/v1/reviews/next")
+        path = f"/v1/reviews/{review['id']}"
+        assert second_reviewer.refused("GET", path) == "404 not_found"
+        assert second_reviewer.refused("POST", f"{path}/verdict", ACCEPT) == "404 not_found"
+        take = review["recordings"][0]["id"]
+        listened = second_reviewer.refused("GET", f"{path}/recordings/{take}/content")
+        assert listened == "404 not_found"
+
+
+class TestVerdicts:
+    def test_accepted_is_paid_and_done(
+        self, world: World, acme: Client, job: Json, ana: Person, ravi: Person
+    ) -> None:
+        claim = world.accepted_claim(ana, job, ravi)
+        assert claim["state"] == "settled"
+        assert submission(ana, claim)["state"] == "accepted"
+        assert ana.get(f"/v1/claims/{claim['id']}/pay")["pay_minor"] == 123
+        assert acme.get(f"/v1/jobs/{job['id']}")["roles"] == {"open": 2, "done": 1}
+        assert acme.wallet_minor == 100_000 - 2 * 12_765 - 141
+
+    def test_a_refusal_needs_a_second_reviewer(
+        self, world: World, acme: Client, job: Json, ana: Person, ravi: Person, second_reviewer: Person
+    ) -> None:
+        claim = world.submitted_claim(ana, job)
+        assert world.judge(ravi, REFUSE)["submission_state"] == "in_review"
+        assert ravi.refused("POST", "/v1/reviews/next") == "404 nothing_to_review"
+        review = second_reviewer.post("/v1/reviews/next")
+        assert review["needs_second_opinion"]
+        second_reviewer.post(f"/v1/reviews/{review['id']}/verdict", REFUSE)
+        assert submission(ana, claim)["state"] == "refused"
+        assert submission(ana, claim)["state_reason"] == REFUSE["comment"]
+        assert ana.get(f"/v1/claims/{claim['id']}/pay")["pay_minor"] == 123
+        assert acme.get(f"/v1/jobs/{job['id']}")["roles"] == {"open": 3}
+
+    def test_a_second_reviewer_may_accept_what_the_first_refused(
+        self, world: World, job: Json, ana: Person, ravi: Person, second_reviewer: Person
+    ) -> None:
+        claim = world.submitted_claim(ana, job)
+        world.judge(ravi, REFUSE)
+        world.judge(second_reviewer, ACCEPT)
+        assert submission(ana, claim)["state"] == "accepted"
+
+    def test_a_verdict_is_final(
+        self, world: World, job: Json, ana: Person, ravi: Person
+    ) -> None:
+        world.submitted_claim(ana, job)
+        review = ravi.post("/v1/reviews/next")
+        path = f"/v1/reviews/{review['id']}/verdict"
+        ravi.post(path, ACCEPT)
+        assert ravi.refused("POST", path, REFUSE) == "409 lease_over"
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            ACCEPT | {"flags": ["safety"]},
+            ACCEPT | {"scores": GOOD_SCORES | {"listening": 0}},
+            ACCEPT | {"scores": dict.fromkeys(GOOD_SCORES, 2)},
+            ACCEPT | {"scores": GOOD_SCORES | {"listening": 5}},
+            ACCEPT | {"scores": GOOD_SCORES | {"listening": True}},
+            ACCEPT | {"withhold": {"ground": "fraud", "reason": "a bought voice"}},
+            {"verdict": "refuse", "scores": GOOD_SCORES},
+            RETAKE | {"comment": ""},
+            REFUSE | {"reason_code": "dull"},
+            REFUSE | {"pay_minor": 0},
+        ],
+        ids=range(10),
+    )
+    def test_the_rubric_is_kept(
+        self, world: World, job: Json, ana: Person, ravi: Person, wrong: Json
+    ) -> None:
+        world.submitted_claim(ana, job)
+        review = ravi.post("/v1/reviews/next")
+        refused = ravi.refused("POST", f"/v1/reviews/{review['id']}/verdict", wrong)
+        assert refused == "422 invalid_request"
+
+
+class TestRetakes:
+    def test_a_retake_is_paid_with_a_fresh_deadline(
+        self, world: World, job: Json, ana: Person, ravi: Person
+    ) -> None:
+        claim = world.submitted_claim(ana, job)
+        world.judge(ravi, RETAKE)
+        again = claimed(ana, claim)
+        assert (again["state"], again["retakes_granted"]) == ("retake", 1)
+        assert again["state_reason"] == RETAKE["comment"]
+        assert again["deadline"] > claim["deadline"]
+        perform = ana.refused("POST", f"/v1/claims/{claim['id']}/time", {"activity": "perform"})
+        assert perform == "409 move_not_allowed"
+        world.work(ana, claim, "retake", 60)
+        world.hand_in(ana, claim, world.take(ana, claim))
+        world.judge(ravi, ACCEPT)
+        assert ana.get(f"/v1/claims/{claim['id']}/pay")["seconds"] == 120
+
+    def test_retakes_are_limited(
+        self, world: World, job: Json, ana: Person, ravi: Person
+    ) -> None:
+        claim = world.submitted_claim(ana, job)
+        world.judge(ravi, RETAKE)
+        world.work(ana, claim, "retake", 60)
+        world.hand_in(ana, claim, world.take(ana, claim))
+        review = ravi.post("/v1/reviews/next")
+        refused = ravi.refused("POST", f"/v1/reviews/{review['id']}/verdict", RETAKE)
+        assert refused == "409 no_retakes_left"
+
+    def test_a_job_without_retakes_grants_none(
+        self, world: World, acme: Client, ana: Person, ravi: Person, second_reviewer: Person
+    ) -> None:
+        job = world.published_job(acme, retakes_max=0)
+        world.submitted_claim(ana, job)
+        review = ravi.post("/v1/reviews/next")
+        refused = ravi.refused("POST", f"/v1/reviews/{review['id']}/verdict", RETAKE)
+        assert refused == "409 no_retakes_left"
+
+    def test_a_failing_recording_opens_a_retake_by_itself(
+        self, world: World, job: Json, ana: Person
+    ) -> None:
+        claim = world.submitted_claim(ana, job, found="retake")
+        assert submission(ana, claim)["state"] == "retake"
+        assert claimed(ana, claim)["state"] == "retake"
+
+    def test_an_unreadable_recording_is_not_handed_in(
+        self, world: World, job: Json, ana: Person
+    ) -> None:
+        claim = world.claim(ana, job)
+        world.work(ana, claim, "perform", 60)
+        take = world.take(ana, claim, found="unreadable")
+        refused = ana.refused(
+            "POST",
+            f"/v1/claims/{claim['id']}/submissions",
+            {"recording_ids": [take], "self_labels": {"emotion": "fear", "intensity": "low"}},
+        )
+        assert refused == "409 recording_not_ready"
+
+    def test_a_take_is_handed_in_once(self, world: World, job: Json, ana: Person, ravi: Person) -> None:
+        claim = world.submitted_claim(ana, job)
+        world.judge(ravi, RETAKE)
+        world.work(ana, claim, "retake", 60)
+        (used,) = ana.get(f"/v1/claims/{claim['id']}/recordings")["items"]
+        refused = ana.refused(
+            "POST",
+            f"/v1/claims/{claim['id']}/submissions",
+            {"recording_ids": [used["id"]], "self_labels": {"emotion": "fear", "intensity": "low"}},
+        )
+        assert refused == "409 recording_not_ready"
+
+    def test_anothers_take_is_not_handed_in(
+        self, world: World, job: Json, ana: Person
+    ) -> None:
+        another = world.performer("another performer")
+        theirs = world.claim(another, job)
+        take = world.take(another, theirs)
+        mine = world.claim(ana, job)
+        world.work(ana, mine, "perform", 60)
+        refused = ana.refused(
+            "POST",
+            f"/v1/claims/{mine['id']}/submissions",
+            {"recording_ids": [take], "self_labels": {"emotion": "fear", "intensity": "low"}},
+        )
+        assert refused == "409 recording_not_ready"
+
+
+class TestTheReviewClock:
+    def test_undecided_after_72_hours_is_accepted(
+        self, world: World, job: Json, ana: Person
+    ) -> None:
+        claim = world.submitted_claim(ana, job)
+        world.advance(3 * DAY - 60)
+        world.sweep("accept")
+        assert submission(ana, claim)["state"] == "in_review"
+        world.advance(61)
+        world.sweep("accept")
+        assert submission(ana, claim)["state"] == "accepted"
+        assert ana.get(f"/v1/claims/{claim['id']}/pay")["pay_minor"] == 123
+
+    def test_one_refusal_without_a_second_is_accepted_too(
+        self, world: World, job: Json, ana: Person, ravi: Person
+    ) -> None:
+        claim = world.submitted_claim(ana, job)
+        world.judge(ravi, REFUSE)
+        world.advance(3 * DAY + 1)
+        world.sweep("accept")
+        assert submission(ana, claim)["state"] == "accepted"
+
+    def test_a_failing_recording_never_accepts_itself(
+        self, world: World, acme: Client, ana: Person
+    ) -> None:
+        job = world.published_job(acme, retakes_max=0)
+        claim = world.submitted_claim(ana, job, found="retake")
+        assert submission(ana, claim)["state"] == "in_review"
+        world.advance(3 * DAY + 1)
+        world.sweep("accept")
+        assert submission(ana, claim)["state"] == "refused"
+        assert ana.get(f"/v1/claims/{claim['id']}/pay")["pay_minor"] == 123
+        assert acme.get(f"/v1/jobs/{job['id']}")["roles"] == {"open": 1}
+
+    def test_the_clock_waits_for_the_checks(self, world: World, job: Json, ana: Person) -> None:
+        claim = world.claim(ana, job)
+        world.work(ana, claim, "perform", 60)
+        path = f"/v1/claims/{claim['id']}/recordings"
+        unchecked = upload(ana, path, TAKE.read_bytes())
+        world.hand_in(ana, claim, unchecked["id"])
+        world.advance(9 * DAY)
+        world.sweep("reviews", "accept")
+        waiting = submission(ana, claim)
+        assert (waiting["state"], waiting["review_due_at"]) == ("checking", None)
+        world.sweep("recordings", "reviews")
+        assert submission(ana, claim)["state"] == "in_review"
+
+    def test_too_late_to_judge(self, world: World, job: Json, ana: Person, ravi: Person) -> None:
+        world.submitted_claim(ana, job)
+        world.advance(3 * DAY - HOUR // 2)
+        review = ravi.post("/v1/reviews/next")
+        world.advance(HOUR // 2 + 1)
+        world.sweep("accept")
+        refused = ravi.refused("POST", f"/v1/reviews/{review['id']}/verdict", REFUSE)
+        assert refused == "409 lease_over"
+
+
+class TestWithholding:
+    PROPOSAL: Json = {"ground": "no_work", "reason": "an hour of silence, twice"}
+    DECISION: Json = {"confirm": True, "reason": "I listened: nobody is there"}
+
+    @pytest.fixture
+    def ended(self, world: World, job: Json, ana: Person) -> Json:
+        """Released with 60 s on it: 1.41 waits in a reserve of its own."""
+        claim = world.claim(ana, job)
+        world.work(ana, claim, "perform", 60)
+        ana.post(f"/v1/claims/{claim['id']}/release", {})
+        return claim
+
+    def propose(self, reviewer: Person, claim: Json) -> Any:
+        return reviewer.post(f"/v1/claims/{claim['id']}/withholdings", self.PROPOSAL)
+
+    def test_two_people_withhold_and_the_money_waits_for_an_appeal(
+        self, world: World, acme: Client, ended: Json, ana: Person, ravi: Person, second_reviewer: Person
+    ) -> None:
+        proposed = self.propose(ravi, ended)
+        path = f"/v1/withholdings/{proposed['id']}/decision"
+        assert ravi.refused("POST", path, self.DECISION) == "403 second_person_needed"
+        confirmed = second_reviewer.post(path, self.DECISION)
+        assert confirmed["state"] == "confirmed"
+        decision = ana.get(f"/v1/claims/{ended['id']}/pay")
+        assert (decision["outcome"], decision["pay_minor"]) == ("withhold", 0)
+        assert decision["reason"] == "no_work: an hour of silence, twice"
+        assert acme.wallet_minor == 100_000 - 3 * 12_765 - 141
+        world.advance(29 * DAY)
+        world.sweep("withheld")
+        assert acme.wallet_minor == 100_000 - 3 * 12_765 - 141
+        world.advance(DAY + 1)
+        world.sweep("withheld")
+        assert acme.wallet_minor == 100_000 - 3 * 12_765
+        assert world.ledger("performer_payable", ana.id) == 0
+
+    def test_rejected_is_paid_at_once(
+        self, world: World, ended: Json, ana: Person, ravi: Person, second_reviewer: Person
+    ) -> None:
+        proposed = self.propose(ravi, ended)
+        path = f"/v1/withholdings/{proposed['id']}/decision"
+        second_reviewer.post(path, {"confirm": False, "reason": "she is there, very quiet"})
+        assert ana.get(f"/v1/claims/{ended['id']}/pay")["pay_minor"] == 123
+        assert second_reviewer.refused("POST", path, self.DECISION) == "409 move_not_allowed"
+
+    def test_undecided_is_paid(self, world: World, ended: Json, ana: Person, ravi: Person) -> None:
+        self.propose(ravi, ended)
+        world.advance(3 * DAY + 1)
+        world.sweep("pay")
+        assert ana.get(f"/v1/claims/{ended['id']}/pay")["pay_minor"] == 123
+        assert world.value("SELECT state FROM withholding") == "rejected"
+
+    def test_with_a_refusal(
+        self, world: World, acme: Client, job: Json, ana: Person, ravi: Person, second_reviewer: Person
+    ) -> None:
+        claim = world.submitted_claim(ana, job)
+        world.judge(ravi, REFUSE)
+        world.judge(second_reviewer, REFUSE | {"withhold": self.PROPOSAL})
+        assert claimed(ana, claim)["pay_due_at"] is not None
+        proposed = world.value("SELECT id FROM withholding")
+        ravi.post(f"/v1/withholdings/{proposed}/decision", self.DECISION)
+        assert ana.get(f"/v1/claims/{claim['id']}/pay")["pay_minor"] == 0
+
+    def test_one_proposal_at_a_time(
+        self, ended: Json, ravi: Person, second_reviewer: Person
+    ) -> None:
+        self.propose(ravi, ended)
+        path = f"/v1/claims/{ended['id']}/withholdings"
+        assert second_reviewer.refused("POST", path, self.PROPOSAL) == "409 conflict"
+
+    def test_not_once_the_pay_is_decided(
+        self, world: World, job: Json, ana: Person, ravi: Person
+    ) -> None:
+        claim = world.accepted_claim(ana, job, ravi)
+        path = f"/v1/claims/{claim['id']}/withholdings"
+        assert ravi.refused("POST", path, self.PROPOSAL) == "409 pay_already_decided"
+        assert ravi.refused("POST", f"/v1/claims/{claim['id']}/pay") == "409 pay_already_decided"
+
+    def test_a_reason_is_required(self, ended: Json, ravi: Person) -> None:
+        path = f"/v1/claims/{ended['id']}/withholdings"
+        for wrong in ({"ground": "no_work"}, {"ground": "dull", "reason": "so dull"}):
+            assert ravi.refused("POST", path, wrong) == "422 invalid_request"
