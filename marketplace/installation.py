@@ -11,8 +11,9 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +216,8 @@ def register_webhooks(settings: Settings) -> None:
     endpoints = f"{settings.stripe_api_base}{CONTROL}/webhook_endpoints"
     with httpx.Client(trust_env=False, timeout=10) as http:
         for endpoint in http.get(endpoints).raise_for_status().json():
-            http.delete(f"{endpoints}/{endpoint['id']}").raise_for_status()
+            # Another process that starts now may have been quicker.
+            http.delete(f"{endpoints}/{endpoint['id']}")
         for name, secret, connect in (
             ("platform", settings.stripe_webhook_secret, False),
             ("connect", settings.stripe_connect_webhook_secret, True),
@@ -242,14 +244,18 @@ def announced(data: Path, variables: Mapping[str, str]) -> Iterator[None]:
     """`running.env` in the data folder, for us alone, while the program runs."""
     data.mkdir(parents=True, exist_ok=True)
     file = data / "running.env"
-    file.unlink(missing_ok=True)
-    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    text = "".join(f"export {name}={json.dumps(value)}\n" for name, value in variables.items())
+    # Written whole under a name of its own: several processes may serve from one folder.
+    handle, draft = tempfile.mkstemp(prefix="running-", dir=data)
     with os.fdopen(handle, "w") as out:
-        out.writelines(f"export {name}={json.dumps(value)}\n" for name, value in variables.items())
+        out.write(text)
+    Path(draft).replace(file)
     try:
         yield
     finally:
-        file.unlink(missing_ok=True)
+        with suppress(OSError):
+            if file.read_text() == text:
+                file.unlink()
 
 
 @contextmanager

@@ -106,15 +106,11 @@ def loopback() -> Iterator[Loopback]:
 
 
 @pytest.fixture
-def database(
-    server: dict[str, str], maintenance: psycopg.Connection
-) -> Iterator[dict[str, str]]:
+def database(server: dict[str, str], maintenance: psycopg.Connection) -> Iterator[dict[str, str]]:
     """A copy of the template: copying files takes 25 ms, and append-only tables stay append-only."""
     template = sa.make_url(server["owner"]).database
     name = f"marketplace_story_{os.getpid()}_{next(STORIES)}"
-    maintenance.execute(
-        f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY".encode()
-    )
+    maintenance.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY".encode())
     yield {login: on_database(server[login], name) for login in ("owner", "app")}
     maintenance.execute(f"DROP DATABASE {name}".encode())
 

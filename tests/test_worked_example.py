@@ -53,7 +53,11 @@ def test_three_tasks_from_deposit_to_transfer(
     world.sweep("payouts")
     assert finn.get(f"/v1/payout-runs/{run['id']}")["paid_minor"] == 13_978
 
-    assert sorted(transfer["amount"] for transfer in world.stripe.transfers()) == [1_233, 5_139, 7_606]
+    assert sorted(transfer["amount"] for transfer in world.stripe.transfers()) == [
+        1_233,
+        5_139,
+        7_606,
+    ]
     assert world.ledger("platform_fees") == -2_097
     assert world.ledger("stripe_available") == world.stripe.platform_minor == 88_092
     assert world.ledger("transfers_in_flight") == 0

@@ -91,7 +91,7 @@ async def open_platform(
 async def fund(story: Story) -> None:
     story.tell.chapter("Money comes in")
     topup = await story.finn.post("/v1/topups", {"amount_minor": TOPUP_MINOR, "currency": CURRENCY})
-    # A role that opens again is reserved up to its worst case once more.
+    # Publishing reserves the worst case, and the rise to come its difference.
     dearest = story.tasks * _worst_case(RAISED_RATE)
     story.deposit_minor = max(USUAL_DEPOSIT_MINOR, -(-dearest // 10_000) * 10_000)
     deposit = await story.acme.post(

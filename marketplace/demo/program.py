@@ -19,6 +19,8 @@ from marketplace.demo.stage import PlayBroke, Stage, Teller, play, stage, stop_l
 from marketplace.demo.story import Story
 from marketplace.installation import InstallationError
 
+PROGRAM = ".venv/bin/python -m marketplace"
+
 
 def run(options: argparse.Namespace) -> int:
     """Tell the story; the servers stay up afterwards unless `--once`. Answers the exit code."""
@@ -88,14 +90,18 @@ def _say_how_to_go_on(story: Story) -> None:
     story.tell.say(
         f"The API       {story.stage.public_url}  (its description: /docs)",
         f"Its Stripe    {story.stage.clock.stripe_api_base}  (a sandbox: nothing real)",
-        f"Acme          {story.acme.token}",
+    )
+    story.tell.say(
+        "As Acme's engineer (the README goes on from here):",
+        f"export MARKETPLACE_URL={story.stage.public_url}",
+        f"export MARKETPLACE_TOKEN={story.acme.token}",
     )
     people = (troupe.operator, troupe.performers[0], *troupe.reviewers, story.finn, story.fay)
     story.tell.say(*(f"{person.name:13} {person.token}" for person in people))
     transfer = story.outcome.transfers[0]["id"] if story.outcome.transfers else "ID"
     story.tell.say(
-        f"Follow a payout to the second: marketplace explain {transfer} --data {data}",
-        f"Let time pass: marketplace clock --advance 1d --data {data}",
+        f"Follow a payout to the second: {PROGRAM} explain {transfer} --data {data}",
+        f"Let time pass: {PROGRAM} clock --advance 1d --data {data}",
     )
 
 

@@ -438,4 +438,4 @@ async def role_counts(session: AsyncSession, job_id: UUID) -> dict[RoleState, in
     found = await session.execute(
         select(Role.state, sa.func.count()).where(Role.job_id == job_id).group_by(Role.state)
     )
-    return dict(found.tuples().all())
+    return {row[0]: row[1] for row in found}

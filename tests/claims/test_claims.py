@@ -68,9 +68,7 @@ def test_the_limit_counts_what_is_in_hand(
     assert ana.get("/v1/performer")["live_claims"] == 3
 
 
-def test_a_retake_counts_again_even_over_the_limit(
-    world: World, acme: Client, ana: Person
-) -> None:
+def test_a_retake_counts_again_even_over_the_limit(world: World, acme: Client, ana: Person) -> None:
     job = world.published_job(acme, tasks=4)
     world.submitted_claim(ana, job, found="retake")
     for _ in range(2):

@@ -60,7 +60,9 @@ Ask = tuple[str, str, str, str]
 def ask_all(asks: list[Ask]) -> list[httpx.Response]:
     """All at once: (server, token, role, key)."""
 
-    async def ask(http: httpx.AsyncClient, server: str, token: str, role: str, key: str) -> httpx.Response:
+    async def ask(
+        http: httpx.AsyncClient, server: str, token: str, role: str, key: str
+    ) -> httpx.Response:
         return await http.post(
             f"{server}/v1/claims",
             json={"role_id": role},
@@ -96,7 +98,9 @@ def test_two_hundred_race_for_ten_roles(world: World, servers: list[str]) -> Non
     assert world.value("SELECT sum(live_claims) FROM performer") == ROLES
     assert world.value("SELECT count(*) FROM consent_grant") == ROLES
     assert world.value("SELECT count(*) FROM role WHERE state = 'held'") == ROLES
-    winners = {token for (_, token, _, _), answer in zip(asks, answers, strict=True) if answer.is_success}
+    winners = {
+        token for (_, token, _, _), answer in zip(asks, answers, strict=True) if answer.is_success
+    }
     repeated = ask_all([each for each in asks if each[1] in winners])
     assert all(answer.headers["idempotent-replayed"] == "true" for answer in repeated)
 
@@ -113,9 +117,7 @@ def test_repeats_of_a_key_in_flight_get_one_answer(world: World, servers: list[s
     answers = ask_all(asks)
     assert {answer.status_code for answer in answers} == {201}
     for token in performers:
-        mine = {
-            answer.text for each, answer in zip(asks, answers, strict=True) if each[1] == token
-        }
+        mine = {answer.text for each, answer in zip(asks, answers, strict=True) if each[1] == token}
         assert len(mine) == 1
     assert world.value("SELECT count(*) FROM claim") == 8
 

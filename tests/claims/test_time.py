@@ -147,9 +147,7 @@ def test_switching_telescopes(world: World, ana: Person, claim: Json) -> None:
     assert sum(map(seconds, found)) == whole.total_seconds()
 
 
-def test_switching_forty_times_gains_nothing(
-    world: World, ana: Person, claim: Json
-) -> None:
+def test_switching_forty_times_gains_nothing(world: World, ana: Person, claim: Json) -> None:
     before = world.now
     for _ in range(20):
         start(ana, claim, "prep")

@@ -169,9 +169,7 @@ class TestUnbalancedBooks:
         values = [uuid.uuid4(), row["kind"], row["source_type"], row["source_id"], "USD"]
         refused(mallory, "uq_ledger_transaction_event", (again, values))
 
-    def test_a_wallet_overdrawn(
-        self, mallory: Connection, accounts: dict[str, uuid.UUID]
-    ) -> None:
+    def test_a_wallet_overdrawn(self, mallory: Connection, accounts: dict[str, uuid.UUID]) -> None:
         transaction, head = header()
         refused(
             mallory,
@@ -192,9 +190,7 @@ APPEND_ONLY = (
 
 class TestHistory:
     @pytest.mark.parametrize("table", [*APPEND_ONLY, "account_balance", "clock", "allowed_move"])
-    def test_no_row_of_history_is_changed_or_removed(
-        self, mallory: Connection, table: str
-    ) -> None:
+    def test_no_row_of_history_is_changed_or_removed(self, mallory: Connection, table: str) -> None:
         name = parts.Identifier(table)
         (column,) = (
             mallory.execute(
@@ -316,7 +312,11 @@ class TestStates:
         finn.post("/v1/payout-runs", {"currency": "USD"})
         approve = "UPDATE payout_run SET state = 'approved', approved_by = prepared_by"
         refused(mallory, "ck_payout_run_second_person", approve)
-        refused(mallory, "ck_payout_run_approved_by_somebody", "UPDATE payout_run SET state = 'approved'")
+        refused(
+            mallory,
+            "ck_payout_run_approved_by_somebody",
+            "UPDATE payout_run SET state = 'approved'",
+        )
 
     def test_a_performers_counter(self, world: World, ana: Person, mallory: Connection) -> None:
         refused(mallory, DENIED, "UPDATE performer SET live_claims = 0")
@@ -548,9 +548,7 @@ class TestShadows:
         self, world: World, ana: Person, mallory: Connection, shadow: str
     ) -> None:
         if shadow == "allowed_move" and mallory.info.transaction_status:
-            mallory.execute(
-                "INSERT INTO allowed_move VALUES (1, 'performer', 'vetted', 'applied')"
-            )
+            mallory.execute("INSERT INTO allowed_move VALUES (1, 'performer', 'vetted', 'applied')")
         refused(mallory, "move_not_allowed", "UPDATE performer SET state = 'applied'")
 
     def test_a_cut_still_needs_its_notice(

@@ -91,7 +91,9 @@ class TestDrafting:
         assert fay.refused("POST", f"{path}/approve") == "409 move_not_allowed"
         assert draft(finn)["amount_minor"] == 123
 
-    def test_the_weekly_slot_is_drafted_once(self, world: World, owed: Person, finn: Person) -> None:
+    def test_the_weekly_slot_is_drafted_once(
+        self, world: World, owed: Person, finn: Person
+    ) -> None:
         world.advance(8 * DAY)
 
         async def many() -> None:
@@ -137,7 +139,9 @@ class TestApproving:
         assert released["state"] == "released"
         world.sweep("payouts")
         assert world.stripe.transfers() == []
-        assert finn.refused("POST", f"{path}/release", {"reason": "again"}) == "409 move_not_allowed"
+        assert (
+            finn.refused("POST", f"{path}/release", {"reason": "again"}) == "409 move_not_allowed"
+        )
         assert draft(finn)["amount_minor"] == 123
 
     def test_a_draft_is_approved_by_its_run_only(
@@ -184,7 +188,9 @@ class TestSending:
         theirs = world.value(
             "SELECT stripe_account_id FROM payout_account WHERE performer_id = %s", another.id
         )
-        world.sql("UPDATE payout_account SET stripe_account_id = 'x' WHERE performer_id = %s", another.id)
+        world.sql(
+            "UPDATE payout_account SET stripe_account_id = 'x' WHERE performer_id = %s", another.id
+        )
         world.sql(
             "UPDATE payout_account SET stripe_account_id = %s WHERE performer_id = %s",
             theirs,
@@ -281,9 +287,7 @@ class TestSending:
         world.sweep("funds", "payouts")
         assert finn.get(f"/v1/payouts/{waiting['id']}")["state"] == "paid"
 
-    def test_stripe_down_only_delays(
-        self, world: World, finn: Person, approved: Json
-    ) -> None:
+    def test_stripe_down_only_delays(self, world: World, finn: Person, approved: Json) -> None:
         world.stripe.fault("drop_before", path="/v1/balance", method="GET")
         world.sweep("payouts")
         waiting = finn.get(f"/v1/payouts/{approved['id']}")
@@ -293,9 +297,7 @@ class TestSending:
         world.sweep("payouts")
         assert finn.get(f"/v1/payouts/{approved['id']}")["state"] == "paid"
 
-    def test_many_senders_send_it_once(
-        self, world: World, finn: Person, approved: Json
-    ) -> None:
+    def test_many_senders_send_it_once(self, world: World, finn: Person, approved: Json) -> None:
         async def many() -> None:
             await asyncio.gather(*(SWEEPS["payouts"].run(world.parts) for _ in range(6)))
 

@@ -51,9 +51,7 @@ def test_a_cut_needs_fourteen_days(world: World, acme: Client) -> None:
     assert (cut["status"], cut["change_percent"]) == ("announced", "-5.41")
 
 
-def test_a_claim_keeps_its_rate_when_the_cut_comes(
-    world: World, acme: Client, ana: Person
-) -> None:
+def test_a_claim_keeps_its_rate_when_the_cut_comes(world: World, acme: Client, ana: Person) -> None:
     job = world.published_job(acme, tasks=2)
     claim = world.claim(ana, job)
     in_time = (world.now + CUT_NOTICE + timedelta(minutes=1)).isoformat()
@@ -75,9 +73,7 @@ def test_a_claim_keeps_its_rate_when_the_cut_comes(
     ],
     ids=["renamed", "larger", "accent", "tier", "shorter", "spelt-otherwise"],
 )
-def test_a_disguised_job_is_of_the_same_lineage(
-    world: World, acme: Client, disguise: Json
-) -> None:
+def test_a_disguised_job_is_of_the_same_lineage(world: World, acme: Client, disguise: Json) -> None:
     job = world.published_job(acme)
     lower = world.job(acme, rate_minor_per_hour=5_000, **disguise)
     assert lower["lineage_id"] == job["lineage_id"]
@@ -170,9 +166,7 @@ def test_the_history_says_what_was_known_when(world: World, acme: Client, ana: P
         (8_000, "in_force"),
     ]
     then = ana.get(f"{path}/rates", as_of=before)["items"]
-    assert [(rate["rate_minor_per_hour"], rate["status"]) for rate in then] == [
-        (7_400, "in_force")
-    ]
+    assert [(rate["rate_minor_per_hour"], rate["status"]) for rate in then] == [(7_400, "in_force")]
     assert ana.get(f"{path}/rate")["rate_minor_per_hour"] == 8_000
     assert ana.get(f"{path}/rate", at=before)["rate_minor_per_hour"] == 7_400
     long_ago = (world.now - timedelta(days=99)).isoformat()
@@ -188,9 +182,7 @@ def test_a_clients_lineage_is_not_anothers(world: World, acme: Client, ravi: Per
     assert ravi.get(path)["client_id"] == acme.id
 
 
-def test_the_minimum_rate_is_refused_below(
-    world: World, acme: Client, operator: Person
-) -> None:
+def test_the_minimum_rate_is_refused_below(world: World, acme: Client, operator: Person) -> None:
     minimum = {"currency": "USD", "rate_minor_per_hour": 7_500, "reason": "the law"}
     operator.post("/v1/minimum-rates", minimum)
     assert acme.get("/v1/minimum-rates/USD")["rate_minor_per_hour"] == 7_500

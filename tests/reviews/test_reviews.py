@@ -110,7 +110,13 @@ class TestVerdicts:
         assert acme.wallet_minor == 100_000 - 2 * 12_765 - 141
 
     def test_a_refusal_needs_a_second_reviewer(
-        self, world: World, acme: Client, job: Json, ana: Person, ravi: Person, second_reviewer: Person
+        self,
+        world: World,
+        acme: Client,
+        job: Json,
+        ana: Person,
+        ravi: Person,
+        second_reviewer: Person,
     ) -> None:
         claim = world.submitted_claim(ana, job)
         assert world.judge(ravi, REFUSE)["submission_state"] == "in_review"
@@ -131,9 +137,7 @@ class TestVerdicts:
         world.judge(second_reviewer, ACCEPT)
         assert submission(ana, claim)["state"] == "accepted"
 
-    def test_a_verdict_is_final(
-        self, world: World, job: Json, ana: Person, ravi: Person
-    ) -> None:
+    def test_a_verdict_is_final(self, world: World, job: Json, ana: Person, ravi: Person) -> None:
         world.submitted_claim(ana, job)
         review = ravi.post("/v1/reviews/next")
         path = f"/v1/reviews/{review['id']}/verdict"
@@ -176,15 +180,13 @@ class TestRetakes:
         assert again["state_reason"] == RETAKE["comment"]
         assert again["deadline"] > claim["deadline"]
         perform = ana.refused("POST", f"/v1/claims/{claim['id']}/time", {"activity": "perform"})
-        assert perform == "409 move_not_allowed"
+        assert perform == "409 time_cap_reached"
         world.work(ana, claim, "retake", 60)
         world.hand_in(ana, claim, world.take(ana, claim))
         world.judge(ravi, ACCEPT)
         assert ana.get(f"/v1/claims/{claim['id']}/pay")["seconds"] == 120
 
-    def test_retakes_are_limited(
-        self, world: World, job: Json, ana: Person, ravi: Person
-    ) -> None:
+    def test_retakes_are_limited(self, world: World, job: Json, ana: Person, ravi: Person) -> None:
         claim = world.submitted_claim(ana, job)
         world.judge(ravi, RETAKE)
         world.work(ana, claim, "retake", 60)
@@ -222,7 +224,9 @@ class TestRetakes:
         )
         assert refused == "409 recording_not_ready"
 
-    def test_a_take_is_handed_in_once(self, world: World, job: Json, ana: Person, ravi: Person) -> None:
+    def test_a_take_is_handed_in_once(
+        self, world: World, job: Json, ana: Person, ravi: Person
+    ) -> None:
         claim = world.submitted_claim(ana, job)
         world.judge(ravi, RETAKE)
         world.work(ana, claim, "retake", 60)
@@ -234,9 +238,7 @@ class TestRetakes:
         )
         assert refused == "409 recording_not_ready"
 
-    def test_anothers_take_is_not_handed_in(
-        self, world: World, job: Json, ana: Person
-    ) -> None:
+    def test_anothers_take_is_not_handed_in(self, world: World, job: Json, ana: Person) -> None:
         another = world.performer("another performer")
         theirs = world.claim(another, job)
         take = world.take(another, theirs)
@@ -323,7 +325,13 @@ class TestWithholding:
         return reviewer.post(f"/v1/claims/{claim['id']}/withholdings", self.PROPOSAL)
 
     def test_two_people_withhold_and_the_money_waits_for_an_appeal(
-        self, world: World, acme: Client, ended: Json, ana: Person, ravi: Person, second_reviewer: Person
+        self,
+        world: World,
+        acme: Client,
+        ended: Json,
+        ana: Person,
+        ravi: Person,
+        second_reviewer: Person,
     ) -> None:
         proposed = self.propose(ravi, ended)
         path = f"/v1/withholdings/{proposed['id']}/decision"
@@ -359,7 +367,13 @@ class TestWithholding:
         assert world.value("SELECT state FROM withholding") == "rejected"
 
     def test_with_a_refusal(
-        self, world: World, acme: Client, job: Json, ana: Person, ravi: Person, second_reviewer: Person
+        self,
+        world: World,
+        acme: Client,
+        job: Json,
+        ana: Person,
+        ravi: Person,
+        second_reviewer: Person,
     ) -> None:
         claim = world.submitted_claim(ana, job)
         world.judge(ravi, REFUSE)

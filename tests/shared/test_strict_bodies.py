@@ -12,6 +12,7 @@ from tests.world import Client, Person, World, new_job
 def acme(world: World) -> Client:
     return world.client()
 
+
 NASTY_NUMBERS = [True, "100", -5, 0, 2**31 * 10**9, 2**63, 10**400, 1.5, None, [], {}]
 NASTY_TEXTS = ["", "   ", "x" * 10**6, "a\x00b", "\x1b[2J", 7, True, None, ["a"], {"a": 1}]
 

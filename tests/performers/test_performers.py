@@ -1,0 +1,224 @@
+"""Applying, paid auditions, profiles, and where a performer is paid."""
+
+import pytest
+
+from tests.world import DAY, PROFILE, TAKE, Json, Person, World, upload
+
+RATE = {"currency": "USD", "rate_minor_per_hour": 3_600, "reason": "what an hour is worth"}
+OFFER = {
+    "brief": "Two minutes as someone who finds a letter.",
+    "currency": "USD",
+    "seconds_cap": 600,
+}
+PASSED = {"outcome": "passed", "reason": "a good ear"}
+
+
+@pytest.fixture
+def applicant(world: World) -> Person:
+    return world.performer(vetted=False)
+
+
+@pytest.fixture
+def auditioning(world: World, applicant: Person, operator: Person) -> Person:
+    operator.post("/v1/audition-rates", RATE)
+    operator.post(f"/v1/performers/{applicant.id}/auditions", OFFER)
+    return applicant
+
+
+def recorded(world: World, performer: Person, state: str = "passed") -> str:
+    recording = upload(performer, "/v1/audition/recordings", TAKE.read_bytes())
+    world.sql(
+        "UPDATE recording SET state = %s, due_at = NULL WHERE id = %s", state, recording["id"]
+    )
+    identity: str = recording["id"]
+    return identity
+
+
+def handed_in(world: World, performer: Person, seconds: int) -> Json:
+    performer.post("/v1/audition/start")
+    recording = recorded(world, performer)
+    world.advance(seconds)
+    audition: Json = performer.post("/v1/audition/hand-in", {"recording_id": recording})
+    return audition
+
+
+class TestProfiles:
+    def test_applying(self, world: World, operator: Person) -> None:
+        code = operator.post("/v1/invites", {"role": "performer"})["code"]
+        ana = world.person(name="Ana")
+        ana.post("/v1/invites/accept", {"code": code})
+        assert ana.refused("GET", "/v1/performer") == "404 not_found"
+        wish = PROFILE | {"languages": ["EN-us", "en-US"]}
+        applied = ana.post("/v1/performer", wish)
+        assert (applied["state"], applied["languages"]) == ("applied", ["en-US"])
+        assert ana.refused("POST", "/v1/performer", PROFILE) == "409 already_applied"
+        assert operator.get("/v1/performers", state="applied")["items"] == [applied]
+
+    def test_an_edit_names_what_it_saw(self, ana: Person) -> None:
+        seen = ana.ask("GET", "/v1/performer").headers["etag"]
+        wanted = PROFILE | {"skills": ["improv", "singing"]}
+        edited = ana.ask("PUT", "/v1/performer", wanted, headers={"If-Match": seen})
+        assert edited.json()["skills"] == ["improv", "singing"]
+        late = ana.refused("PUT", "/v1/performer", PROFILE, headers={"If-Match": seen})
+        assert late == "412 version_outdated"
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"languages": []},
+            {"languages": ["en"] * 21},
+            {"time_zone": "Mars/Olympus"},
+            {"time_zone": "../../etc/passwd"},
+            {"work_country": "usa"},
+            {"age_band": "17-18"},
+            {"skills": ["Improv!"]},
+            {"state": "vetted"},
+            {"claims_limit": 100},
+        ],
+        ids=str,
+    )
+    def test_a_malformed_profile_is_422(self, ana: Person, wrong: Json) -> None:
+        wanted = PROFILE | wrong
+        refused = ana.refused("PUT", "/v1/performer", wanted, headers={"If-Match": '"1"'})
+        assert refused == "422 invalid_request"
+
+    def test_operators_decide_with_a_reason(self, applicant: Person, operator: Person) -> None:
+        path = f"/v1/performers/{applicant.id}"
+        reason = {"reason": "no recordings to hear"}
+        assert operator.refused("POST", f"{path}/decline", {}) == "422 invalid_request"
+        assert operator.refused("POST", f"{path}/suspend", reason) == "409 move_not_allowed"
+        assert operator.refused("POST", f"{path}/reinstate", reason) == "409 move_not_allowed"
+        operator.post(f"{path}/decline", reason)
+        assert applicant.get("/v1/performer")["state_reason"] == reason["reason"]
+        assert operator.refused("POST", f"{path}/decline", reason) == "409 move_not_allowed"
+
+
+class TestAuditions:
+    def test_the_time_is_paid_and_the_performer_vetted(
+        self, world: World, auditioning: Person, ravi: Person
+    ) -> None:
+        audition = handed_in(world, auditioning, 120)
+        assert audition["state"] == "submitted"
+        assert 120 <= audition["paid_seconds"] <= 123
+        assert audition["pay_minor"] == audition["paid_seconds"]
+        assert world.ledger("platform_expense") == audition["pay_minor"]
+        (waiting,) = ravi.get("/v1/auditions")["items"]
+        assert waiting == audition
+        decided = ravi.post(f"/v1/auditions/{audition['id']}/decision", PASSED)
+        assert decided["state"] == "passed"
+        assert auditioning.get("/v1/performer")["state"] == "vetted"
+        again = ravi.refused("POST", f"/v1/auditions/{audition['id']}/decision", PASSED)
+        assert again == "409 conflict"
+
+    def test_failing_pays_the_same(self, world: World, auditioning: Person, ravi: Person) -> None:
+        audition = handed_in(world, auditioning, 120)
+        failed = {"outcome": "failed", "reason": "reads, does not play"}
+        decided = ravi.post(f"/v1/auditions/{audition['id']}/decision", failed)
+        assert decided["pay_minor"] == audition["pay_minor"]
+        assert world.ledger("performer_payable", auditioning.id) == -audition["pay_minor"]
+        assert auditioning.get("/v1/performer")["state"] == "declined"
+
+    def test_pay_ends_at_the_cap(self, world: World, auditioning: Person) -> None:
+        audition = handed_in(world, auditioning, 5_000)
+        assert (audition["paid_seconds"], audition["pay_minor"]) == (600, 600)
+
+    def test_nobody_judges_their_own(
+        self, world: World, auditioning: Person, operator: Person
+    ) -> None:
+        code = operator.post("/v1/invites", {"role": "reviewer"})["code"]
+        auditioning.post("/v1/invites/accept", {"code": code})
+        audition = handed_in(world, auditioning, 60)
+        assert auditioning.get("/v1/auditions")["items"] == []
+        path = f"/v1/auditions/{audition['id']}/decision"
+        assert auditioning.refused("POST", path, PASSED) == "403 own_audition"
+
+    def test_not_before_it_is_handed_in(self, auditioning: Person, ravi: Person) -> None:
+        audition = auditioning.get("/v1/audition")
+        path = f"/v1/auditions/{audition['id']}/decision"
+        assert ravi.refused("POST", path, PASSED) == "409 conflict"
+
+    def test_an_unusable_recording_is_409(self, world: World, auditioning: Person) -> None:
+        auditioning.post("/v1/audition/start")
+        recording = {"recording_id": recorded(world, auditioning, "unreadable")}
+        refused = auditioning.refused("POST", "/v1/audition/hand-in", recording)
+        assert refused == "409 recording_not_usable"
+
+    def test_anothers_recording_is_404(
+        self, world: World, auditioning: Person, operator: Person
+    ) -> None:
+        other = world.performer("another performer", vetted=False)
+        operator.post(f"/v1/performers/{other.id}/auditions", OFFER)
+        recording = recorded(world, other)
+        auditioning.post("/v1/audition/start")
+        handing_in = {"recording_id": recording}
+        assert auditioning.refused("POST", "/v1/audition/hand-in", handing_in) == "404 not_found"
+        assert auditioning.refused("GET", f"/v1/recordings/{recording}") == "404 not_found"
+
+    def test_started_and_never_handed_in_is_paid_to_the_last_sign_of_life(
+        self, world: World, auditioning: Person
+    ) -> None:
+        auditioning.post("/v1/audition/start")
+        world.advance(100)
+        auditioning.post("/v1/audition/heartbeat")
+        world.advance(15 * DAY)
+        world.sweep("auditions")
+        assert auditioning.get("/v1/performer")["state"] == "declined"
+        assert 100 <= -world.ledger("performer_payable", auditioning.id) <= 102
+
+    def test_never_started_is_not_paid(self, world: World, auditioning: Person) -> None:
+        world.advance(15 * DAY)
+        world.sweep("auditions")
+        assert auditioning.refused("GET", "/v1/audition") == "404 not_found"
+        assert world.ledger("performer_payable", auditioning.id) == 0
+
+    def test_one_at_a_time_and_only_for_applicants(
+        self, auditioning: Person, ana: Person, operator: Person
+    ) -> None:
+        for person in (auditioning, ana):
+            refused = operator.refused("POST", f"/v1/performers/{person.id}/auditions", OFFER)
+            assert refused == "409 move_not_allowed"
+
+    def test_without_a_rate_there_is_no_audition(self, applicant: Person, operator: Person) -> None:
+        refused = operator.refused("POST", f"/v1/performers/{applicant.id}/auditions", OFFER)
+        assert refused == "409 audition_rate_missing"
+
+    def test_the_audition_rate_sinks_with_notice_only(self, operator: Person) -> None:
+        operator.post("/v1/audition-rates", RATE)
+        lower = RATE | {"rate_minor_per_hour": 3_000}
+        refused = operator.refused("POST", "/v1/audition-rates", lower)
+        assert refused == "409 rate_cut_needs_notice"
+
+    def test_starting_twice_is_409(self, auditioning: Person) -> None:
+        auditioning.post("/v1/audition/start")
+        assert auditioning.refused("POST", "/v1/audition/start") == "409 move_not_allowed"
+
+
+class TestPayoutAccounts:
+    def test_coming_back_does_not_mean_done(self, world: World, ana: Person) -> None:
+        assert ana.refused("GET", "/v1/payout-account") == "404 not_found"
+        opened = ana.post("/v1/payout-account", {"return_url": "https://app.example/paid"})
+        assert opened["onboarding_url"].startswith(world.stripe.url)
+        assert ana.get("/v1/payout-account")["transfers"] != "active"
+        world.stripe.complete(opened["onboarding_url"], "complete")
+        world.advance(300)
+        world.sweep("poll")
+        assert ana.get("/v1/payout-account")["transfers"] == "active"
+
+    def test_a_restriction_is_seen_and_said(self, world: World, ana: Person) -> None:
+        account = world.onboard(ana)
+        world.stripe.restrict(account)
+        world.advance(13 * 3_600)
+        world.sweep("poll")
+        seen = ana.get("/v1/payout-account")
+        assert seen["transfers"] == "inactive"
+        assert seen["requirement"]
+
+    def test_two_openings_make_one_account(self, world: World, ana: Person) -> None:
+        wish = {"return_url": "https://app.example/paid"}
+        urls = {ana.post("/v1/payout-account", wish)["onboarding_url"] for _ in range(2)}
+        assert len(urls) == 2
+        assert world.stripe.control("GET", "state")["objects"]["account"] == 1
+
+    def test_a_script_is_no_return_url(self, ana: Person) -> None:
+        wish = {"return_url": "javascript:alert(1)"}
+        assert ana.refused("POST", "/v1/payout-account", wish) == "422 invalid_request"

@@ -1,0 +1,180 @@
+"""What Stripe tells us: stored once, applied once, and losing all of it only delays."""
+
+import hashlib
+import hmac
+import json
+import time
+
+from tests.world import Client, Json, Person, World
+
+
+def sign(world: World, body: bytes, *, secret: str = "whsec_platform", age_seconds: int = 0) -> str:
+    stamp = int(world.now.timestamp()) - age_seconds
+    digest = hmac.new(secret.encode(), f"{stamp}.".encode() + body, hashlib.sha256).hexdigest()
+    return f"t={stamp},v1={digest}"
+
+
+def event(world: World, **changed: object) -> bytes:
+    told = {
+        "id": "evt_1",
+        "object": "event",
+        "type": "checkout.session.completed",
+        "created": int(world.now.timestamp()),
+        "data": {"object": {"id": "cs_unknown", "object": "checkout.session"}},
+    }
+    return json.dumps(told | changed).encode()
+
+
+def deliver(world: World, body: bytes, signature: str, endpoint: str = "platform") -> int:
+    answer = world.anybody.ask(
+        "POST",
+        f"/v1/stripe/webhooks/{endpoint}",
+        content=body,
+        headers={"Stripe-Signature": signature, "Content-Type": "application/json"},
+        key="",
+    )
+    return answer.status_code
+
+
+def test_real_webhooks_credit_a_deposit(world: World) -> None:
+    acme = world.client()
+    for connect, name in ((False, "platform"), (True, "connect")):
+        world.stripe.control(
+            "POST",
+            "webhook_endpoints",
+            url=f"{world.url}/v1/stripe/webhooks/{name}",
+            secret=f"whsec_{name}",
+            connect=connect,
+        )
+    asked = {"amount_minor": 5_000, "success_url": "https://acme.example/"}
+    deposit = acme.post("/v1/wallet/deposits", asked)
+    world.stripe.complete(deposit["checkout_url"], "card")
+    deadline = time.monotonic() + 20
+    while acme.wallet_minor != 5_000:
+        assert time.monotonic() < deadline, world.sql("SELECT type, last_error FROM stripe_event")
+        time.sleep(0.05)
+        world.sweep("inbox")
+    assert acme.get(f"/v1/wallet/deposits/{deposit['id']}")["state"] == "credited"
+    world.advance(600)
+    world.sweep("inbox", "poll", "inbox")
+    assert acme.wallet_minor == 5_000
+
+
+def test_an_event_is_stored_once(world: World) -> None:
+    body = event(world)
+    for _ in range(3):
+        assert deliver(world, body, sign(world, body)) == 204
+    assert world.value("SELECT count(*) FROM stripe_event") == 1
+
+
+def test_what_is_not_provably_stripes_is_400(world: World) -> None:
+    body = event(world)
+    for signature in (
+        "",
+        "t=1,v1=00",
+        sign(world, body, secret="another"),
+        sign(world, body, secret="whsec_connect"),
+        sign(world, body, age_seconds=301),
+        sign(world, body, age_seconds=-120),
+        sign(world, body + b" "),
+    ):
+        assert deliver(world, body, signature) == 400, signature
+    assert world.value("SELECT count(*) FROM stripe_event") == 0
+
+
+def test_each_endpoint_has_its_own_secret(world: World) -> None:
+    body = event(world)
+    assert deliver(world, body, sign(world, body, secret="whsec_connect"), "connect") == 204
+    assert deliver(world, body, sign(world, body), "nowhere") == 422
+
+
+def test_an_event_of_an_unknown_kind_is_kept_without_effect(world: World) -> None:
+    body = event(world, type="made.up")
+    deliver(world, body, sign(world, body))
+    world.sweep("inbox")
+    (kept,) = world.sql("SELECT handled_at, last_error FROM stripe_event")
+    assert kept["handled_at"] is not None
+    assert kept["last_error"] is None
+
+
+def test_a_failing_event_is_tried_again_and_stops_no_other(world: World) -> None:
+    """The unknown session is refused by Stripe's own look-up."""
+    acme = world.client()
+    body = event(world)
+    deliver(world, body, sign(world, body))
+    world.sweep("inbox")
+    (kept,) = world.sql("SELECT handled_at, tries, last_error FROM stripe_event")
+    assert (kept["handled_at"], kept["tries"]) == (None, 1)
+    assert "StripeRefused" in kept["last_error"]
+    world.deposit(acme, 5_000)
+    assert acme.wallet_minor == 5_000
+
+
+def test_losing_every_webhook_only_delays(world: World, finn: Person) -> None:
+    acme = world.client(deposit_minor=5_000)
+    world.capital(finn, 700)
+    ana = world.performer(onboarded=True)
+    assert acme.wallet_minor == 5_000
+    assert ana.get("/v1/payout-account")["transfers"] == "active"
+    assert world.ledger("platform_capital") == -700
+
+
+def test_a_declined_card_credits_nothing(world: World) -> None:
+    acme = world.client()
+    asked = {"amount_minor": 5_000, "success_url": "https://acme.example/"}
+    deposit = acme.post("/v1/wallet/deposits", asked)
+    world.stripe.complete(deposit["checkout_url"], "card_declined")
+    world.advance(60)
+    world.sweep("poll", "inbox")
+    assert acme.get(f"/v1/wallet/deposits/{deposit['id']}")["state"] == "awaiting_payment"
+    assert acme.wallet_minor == 0
+
+
+def test_a_page_that_is_never_paid_expires(world: World) -> None:
+    acme = world.client()
+    asked = {"amount_minor": 5_000, "success_url": "https://acme.example/"}
+    deposit = acme.post("/v1/wallet/deposits", asked)
+    world.advance(25 * 3_600)
+    world.sweep("poll")
+    assert acme.get(f"/v1/wallet/deposits/{deposit['id']}")["state"] == "expired"
+
+
+def test_funds_become_available_when_stripe_says_so(world: World, acme: Client) -> None:
+    net = world.ledger("stripe_pending")
+    assert net == 100_000 - 2_930
+    world.sweep("funds")
+    assert world.ledger("stripe_available") == 0
+    world.advance(3 * 86_400)
+    world.sweep("funds")
+    assert (world.ledger("stripe_available"), world.ledger("stripe_pending")) == (net, 0)
+    assert world.stripe.platform_minor == net
+
+
+def test_another_clients_deposit_is_404(world: World, acme: Client) -> None:
+    (deposit,) = acme.get("/v1/wallet/deposits")["items"]
+    another = world.client("another client")
+    refused = another.refused("GET", f"/v1/wallet/deposits/{deposit['id']}")
+    assert refused == "404 not_found"
+    assert another.get("/v1/wallet/deposits")["items"] == []
+
+
+def test_the_same_event_by_many_sweeps_has_one_effect(world: World) -> None:
+    import asyncio
+
+    from marketplace.scheduler import SWEEPS
+
+    acme = world.client()
+    asked = {"amount_minor": 5_000, "success_url": "https://acme.example/"}
+    deposit: Json = acme.post("/v1/wallet/deposits", asked)
+    world.stripe.complete(deposit["checkout_url"], "card")
+    world.advance(60)
+
+    async def many() -> None:
+        await asyncio.gather(
+            *(SWEEPS[name].run(world.parts) for name in ("poll", "inbox") for _ in range(4))
+        )
+
+    world.loopback.run(many())
+    world.sweep("inbox")
+    assert acme.wallet_minor == 5_000
+    assert world.value("SELECT count(*) FROM ledger_transaction") == 1
