@@ -135,8 +135,11 @@ def _add_health(app: FastAPI) -> None:
 
     @app.get("/readyz", tags=["health"], summary="The database answers, too")
     async def read_readiness(request: Request) -> dict[str, str]:
-        async with request.app.state.sessions() as session:
-            await session.execute(sa.text("SELECT 1"))
+        try:
+            async with request.app.state.sessions() as session:
+                await session.execute(sa.text("SELECT 1"))
+        except sa.exc.DBAPIError as error:
+            raise problems.TryAgain("The database does not answer.") from error
         return {"status": "ok"}
 
 

@@ -101,7 +101,7 @@ async def _single_transfer(session: AsyncSession, view: StripeView) -> list[str]
         f"payout {payout_id} is paid, but Stripe has no transfer of it"
         for payout_id, payout in payouts.items()
         if payout["state"] == "paid"
-        and payout["concluded_at"] <= view.read_from
+        and (payout["concluded_at"] or view.read_from) <= view.read_from
         and payout_id not in at_stripe
     ]
 
