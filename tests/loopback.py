@@ -52,7 +52,7 @@ class Place:
         """Cut the connection of one client address."""
         for connection in list(self.server.server_state.connections):
             if getattr(connection, "client", None) == tuple(client):
-                connection.transport.abort()  # type: ignore[union-attr]
+                connection.transport.abort()
 
 
 class Loopback:

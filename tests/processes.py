@@ -30,13 +30,12 @@ def served(world: World, data: Path) -> Iterator[str]:
         stdout=subprocess.PIPE,
         text=True,
     )
+    assert process.stdout is not None
     try:
-        assert process.stdout is not None
         line = process.stdout.readline()
         assert line.startswith("listening on "), line
         yield line.removeprefix("listening on ").strip()
     finally:
         process.terminate()
         process.wait(END_SECONDS)
-        if process.stdout:
-            process.stdout.close()
+        process.stdout.close()

@@ -85,6 +85,9 @@ DOWN: dict[str, tuple[Link, ...]] = {
     "task": (Link("job", "id", "job_id", required=always),),
     "audition": (Link("rate", "id", "rate_id", required=always),),
     "rate": (Link("rate_lineage", "id", "lineage_id", required=always),),
+    "booked_balance_transaction": (
+        Link("ledger_transaction", "id", "ledger_transaction_id", required=always),
+    ),
 }
 
 # Towards Stripe.
@@ -109,7 +112,24 @@ UP: dict[str, tuple[Link, ...]] = {
             required=lambda row: bool(row["pay_minor"]),
         ),
     ),
+    "deposit": (
+        Link(
+            "ledger_transaction",
+            "source_id",
+            "id",
+            required=lambda row: row["state"] in {"credited", "available"},
+        ),
+    ),
+    "topup": (
+        Link(
+            "ledger_transaction",
+            "source_id",
+            "id",
+            required=lambda row: row["state"] == "succeeded",
+        ),
+    ),
     "reserve_move": (Link("ledger_transaction", "id", "ledger_transaction_id", required=always),),
+    "booked_balance_transaction": (Link("ledger_transaction", "id", "ledger_transaction_id"),),
     "ledger_transaction": (
         Link("ledger_entry", "transaction_id", "id", required=always),
         Link("booked_balance_transaction", "ledger_transaction_id", "id"),

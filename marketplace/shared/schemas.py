@@ -46,6 +46,13 @@ def _only_text(value: Any) -> Any:
     return value
 
 
+def _date_and_time(value: Any) -> Any:
+    # Lax parsing would take "1700000000" for seconds since 1970.
+    if isinstance(value, str) and ":" not in value:
+        raise ValueError("must be a date and time, such as 2026-01-31T09:30:00Z")
+    return value
+
+
 def _aware_utc(value: datetime) -> datetime:
     if value.tzinfo is None:
         raise ValueError("must carry a time zone offset, such as Z")
@@ -84,7 +91,11 @@ Slug = Annotated[
 ]
 Id = Annotated[UUID, Strict(strict=False), BeforeValidator(_only_text)]
 Time = Annotated[
-    datetime, Strict(strict=False), BeforeValidator(_only_text), AfterValidator(_aware_utc)
+    datetime,
+    Strict(strict=False),
+    BeforeValidator(_only_text),
+    BeforeValidator(_date_and_time),
+    AfterValidator(_aware_utc),
 ]
 LanguageTag = Annotated[
     str,

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.world import Client, Person, World, new_job
+from tests.world import Client, Json, Person, World, new_job
 
 
 def test_a_draft_reserves_nothing_and_nobody_sees_it(
@@ -163,7 +163,7 @@ def test_another_clients_job_is_404(world: World, acme: Client) -> None:
         ("POST", "/pause"),
         ("POST", "/close"),
     ):
-        body = {} if method == "POST" else None
+        body: Json | None = {} if method == "POST" else None
         refused = another.refused(method, f"/v1/jobs/{job['id']}{path}", body)
         assert refused == "404 not_found", path
     assert another.get("/v1/jobs")["items"] == []
@@ -202,7 +202,7 @@ def test_a_jobs_roles_are_listed_by_state(world: World, acme: Client, ana: Perso
     ],
     ids=str,
 )
-def test_a_job_that_cannot_be_run_is_422(world: World, wrong: dict[str, object]) -> None:
+def test_a_job_that_cannot_be_run_is_422(world: World, wrong: Json) -> None:
     client = world.client()
     assert client.refused("POST", "/v1/jobs", new_job(**wrong)) == "422 invalid_request"
 

@@ -20,6 +20,8 @@ from tests.world import (
 )
 
 LEASE_SECONDS = 45 * 60
+PROPOSAL = {"ground": "no_work", "reason": "an hour of silence, twice"}
+DECISION = {"confirm": True, "reason": "I listened: nobody is there"}
 
 
 @pytest.fixture
@@ -310,9 +312,6 @@ class TestTheReviewClock:
 
 
 class TestWithholding:
-    PROPOSAL: Json = {"ground": "no_work", "reason": "an hour of silence, twice"}
-    DECISION: Json = {"confirm": True, "reason": "I listened: nobody is there"}
-
     @pytest.fixture
     def ended(self, world: World, job: Json, ana: Person) -> Json:
         """Released with 60 s on it: 1.41 waits in a reserve of its own."""
@@ -322,7 +321,7 @@ class TestWithholding:
         return claim
 
     def propose(self, reviewer: Person, claim: Json) -> Any:
-        return reviewer.post(f"/v1/claims/{claim['id']}/withholdings", self.PROPOSAL)
+        return reviewer.post(f"/v1/claims/{claim['id']}/withholdings", PROPOSAL)
 
     def test_two_people_withhold_and_the_money_waits_for_an_appeal(
         self,
@@ -335,8 +334,8 @@ class TestWithholding:
     ) -> None:
         proposed = self.propose(ravi, ended)
         path = f"/v1/withholdings/{proposed['id']}/decision"
-        assert ravi.refused("POST", path, self.DECISION) == "403 second_person_needed"
-        confirmed = second_reviewer.post(path, self.DECISION)
+        assert ravi.refused("POST", path, DECISION) == "403 second_person_needed"
+        confirmed = second_reviewer.post(path, DECISION)
         assert confirmed["state"] == "confirmed"
         decision = ana.get(f"/v1/claims/{ended['id']}/pay")
         assert (decision["outcome"], decision["pay_minor"]) == ("withhold", 0)
@@ -357,7 +356,7 @@ class TestWithholding:
         path = f"/v1/withholdings/{proposed['id']}/decision"
         second_reviewer.post(path, {"confirm": False, "reason": "she is there, very quiet"})
         assert ana.get(f"/v1/claims/{ended['id']}/pay")["pay_minor"] == 123
-        assert second_reviewer.refused("POST", path, self.DECISION) == "409 move_not_allowed"
+        assert second_reviewer.refused("POST", path, DECISION) == "409 move_not_allowed"
 
     def test_undecided_is_paid(self, world: World, ended: Json, ana: Person, ravi: Person) -> None:
         self.propose(ravi, ended)
@@ -377,10 +376,10 @@ class TestWithholding:
     ) -> None:
         claim = world.submitted_claim(ana, job)
         world.judge(ravi, REFUSE)
-        world.judge(second_reviewer, REFUSE | {"withhold": self.PROPOSAL})
+        world.judge(second_reviewer, REFUSE | {"withhold": PROPOSAL})
         assert claimed(ana, claim)["pay_due_at"] is not None
         proposed = world.value("SELECT id FROM withholding")
-        ravi.post(f"/v1/withholdings/{proposed}/decision", self.DECISION)
+        ravi.post(f"/v1/withholdings/{proposed}/decision", DECISION)
         assert ana.get(f"/v1/claims/{claim['id']}/pay")["pay_minor"] == 0
 
     def test_one_proposal_at_a_time(
@@ -388,14 +387,14 @@ class TestWithholding:
     ) -> None:
         self.propose(ravi, ended)
         path = f"/v1/claims/{ended['id']}/withholdings"
-        assert second_reviewer.refused("POST", path, self.PROPOSAL) == "409 conflict"
+        assert second_reviewer.refused("POST", path, PROPOSAL) == "409 conflict"
 
     def test_not_once_the_pay_is_decided(
         self, world: World, job: Json, ana: Person, ravi: Person
     ) -> None:
         claim = world.accepted_claim(ana, job, ravi)
         path = f"/v1/claims/{claim['id']}/withholdings"
-        assert ravi.refused("POST", path, self.PROPOSAL) == "409 pay_already_decided"
+        assert ravi.refused("POST", path, PROPOSAL) == "409 pay_already_decided"
         assert ravi.refused("POST", f"/v1/claims/{claim['id']}/pay") == "409 pay_already_decided"
 
     def test_a_reason_is_required(self, ended: Json, ravi: Person) -> None:

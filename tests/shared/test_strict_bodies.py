@@ -18,9 +18,9 @@ NASTY_TEXTS = ["", "   ", "x" * 10**6, "a\x00b", "\x1b[2J", 7, True, None, ["a"]
 
 
 def with_value(body: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
-    copy = json.loads(json.dumps(body))
+    copy: dict[str, Any] = json.loads(json.dumps(body))
     *parents, last = path.split(".")
-    target = copy
+    target: Any = copy
     for name in parents:
         target = target[int(name) if name.isdigit() else name]
     target[int(last) if last.isdigit() else last] = value

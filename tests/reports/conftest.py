@@ -1,0 +1,86 @@
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+from marketplace.reports import verify
+from tests.processes import environment
+from tests.world import Client, Json, Person, World
+
+
+@dataclass(frozen=True)
+class Paid:
+    """Ana's minute at 74.00 an hour, paid; the job's second role is still open."""
+
+    ana: Person
+    job: Json
+    claim: Json
+    run: Json
+    payout: Json
+
+
+@pytest.fixture
+def paid(world: World, acme: Client, ravi: Person, finn: Person, fay: Person) -> Paid:
+    world.capital(finn, 500_000)
+    ana = world.performer("Ana", onboarded=True)
+    job = world.published_job(acme, tasks=2)
+    claim = world.accepted_claim(ana, job, ravi)
+    run = finn.post("/v1/payout-runs", {"currency": "USD"})
+    fay.post(f"/v1/payout-runs/{run['id']}/approve")
+    world.sweep("payouts", "inbox")
+    (payout,) = finn.get(f"/v1/payout-runs/{run['id']}/payouts")["items"]
+    assert (payout["state"], payout["amount_minor"]) == ("paid", 123)
+    return Paid(ana, job, claim, run, payout)
+
+
+def violations(world: World) -> dict[str, list[str]]:
+    """What `verify` finds now, without the invariants that hold."""
+    found = world.loopback.run(verify.verify(world.parts.sessions, world.gateway))
+    assert set(found) == set(verify.CHECKS)
+    return {name: lines for name, lines in found.items() if lines}
+
+
+def lift_all_guards(world: World) -> None:
+    """What only the owner can do: every trigger and every constraint but the primary keys goes."""
+    world.owner_sql("""
+        DO $$
+        DECLARE
+            statement text;
+        BEGIN
+            FOR statement IN
+                SELECT format('ALTER TABLE %I DISABLE TRIGGER USER', relname)
+                FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
+                UNION ALL
+                SELECT format('ALTER TABLE %s DROP CONSTRAINT %I', conrelid::regclass, conname)
+                FROM (
+                    -- References first: they lean on the unique ones.
+                    SELECT * FROM pg_constraint ORDER BY contype <> 'f'
+                ) AS constrained
+                WHERE connamespace = 'public'::regnamespace AND contype IN ('f', 'c', 'u', 'x')
+                  AND conrelid <> 0
+            LOOP
+                EXECUTE statement;
+            END LOOP;
+            FOR statement IN
+                SELECT format('DROP INDEX %s', indexrelid::regclass)
+                FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+                WHERE relnamespace = 'public'::regnamespace AND indisunique AND NOT indisprimary
+            LOOP
+                EXECUTE statement;
+            END LOOP;
+        END
+        $$
+    """)
+
+
+def program(world: World, *arguments: str) -> tuple[int, str]:
+    """`marketplace …`: its exit code and what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "marketplace", *arguments],
+        env=environment(world),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout

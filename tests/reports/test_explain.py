@@ -1,0 +1,167 @@
+"""Any cent can be followed both ways, and a link that is missing is seen."""
+
+import pytest
+
+from marketplace.reports import explain
+from tests.reports.conftest import Paid, lift_all_guards, program
+from tests.world import World
+
+# What is asked about → the query that names one.
+ASKED = {
+    "payout run": "SELECT id FROM payout_run",
+    "payout": "SELECT id FROM payout",
+    "payout line": "SELECT id FROM payout_line",
+    "attempt": "SELECT id FROM payout_attempt",
+    "transfer": "SELECT transfer_id FROM payout_attempt",
+    "earning": "SELECT ledger_entry_id FROM payout_line",
+    "ledger transaction": "SELECT ledger_transaction_id FROM pay_decision",
+    "pay decision": "SELECT id FROM pay_decision",
+    "claim": "SELECT id FROM claim",
+    "time entry": "SELECT id FROM time_entry",
+}
+THE_WAY_OF_A_CENT = {
+    "payout",
+    "payout_line",
+    "ledger_entry",
+    "pay_decision",
+    "claim",
+    "time_entry",
+}
+
+
+def tree(world: World, id_: object) -> explain.Node:
+    async def look() -> explain.Node | None:
+        async with world.parts.sessions() as session:
+            return await explain.explain(session, str(id_))
+
+    found = world.loopback.run(look())
+    assert found is not None
+    return found
+
+
+def tables(node: explain.Node) -> set[str]:
+    return {node.table}.union(*map(tables, node.children))
+
+
+@pytest.mark.parametrize("asked", ASKED)
+def test_every_row_of_the_way_leads_to_both_ends(world: World, paid: Paid, asked: str) -> None:
+    found = tree(world, world.value(ASKED[asked]))
+    assert found.complete, "\n".join(explain.lines(found))
+    assert tables(found) >= THE_WAY_OF_A_CENT
+
+
+def test_a_payout_leads_to_the_second_the_rate_and_the_transfer(world: World, paid: Paid) -> None:
+    text = "\n".join(explain.lines(tree(world, paid.payout["transfer_id"])))
+    for said in (
+        f"payout {paid.payout['id']} 1.23 USD state=paid",
+        f"idempotency_key=payout-{paid.payout['id']}-attempt-1 outcome=succeeded",
+        "activity=perform seconds=60",
+        "rate_minor_per_hour=7400 announced_at=",
+        "kind=claim_paid",
+        "kind=transfer_confirmed",
+        "licence_version=acme-1",
+        "Grief and relief",
+    ):
+        assert said in text, text
+    assert "MISSING" not in text
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "SELECT id FROM deposit",
+        "SELECT checkout_session_id FROM deposit",
+        "SELECT id FROM topup",
+        "SELECT stripe_topup_id FROM topup",
+        "SELECT id FROM reserve_move LIMIT 1",
+        "SELECT id FROM booked_balance_transaction WHERE net_minor > 0 LIMIT 1",
+    ],
+)
+def test_money_that_came_in_leads_to_its_bookings(world: World, paid: Paid, asked: str) -> None:
+    found = tree(world, world.value(asked))
+    assert found.complete
+    assert tables(found) >= {"ledger_transaction", "ledger_entry"}, "\n".join(explain.lines(found))
+
+
+# Where one asks → what was done to the rows → what is missing then.
+MISSING = {
+    "a rate": ("payout", "DELETE FROM rate", "leads to no rate ("),
+    "a consent": ("claim", "DELETE FROM consent_grant", "leads to no consent_grant"),
+    "a role": ("claim", "DELETE FROM role", "leads to no role"),
+    "a decision": ("earning", "DELETE FROM pay_decision", "leads to no pay_decision"),
+    "a claim": ("transfer", "DELETE FROM claim", "leads to no claim"),
+    "a line": ("payout", "DELETE FROM payout_line", "leads to no payout_line"),
+    "a run": ("payout", "DELETE FROM payout_run", "leads to no payout_run"),
+    "an attempt": ("payout", "DELETE FROM payout_attempt", "leads to no payout_attempt"),
+    "the booking of the pay": (
+        "claim",
+        "UPDATE pay_decision SET ledger_transaction_id = NULL",
+        "leads to no ledger_transaction",
+    ),
+    "the booking of the transfer": (
+        "attempt",
+        "DELETE FROM ledger_transaction WHERE kind = 'transfer_confirmed'",
+        "leads to no ledger_transaction",
+    ),
+    "a second": (
+        "payout",
+        "UPDATE time_entry SET ended_at = ended_at - interval '1 second'",
+        "the claim's time entries sum to 59 s",
+    ),
+    "a cent of the pay": (
+        "time entry",
+        "UPDATE pay_decision SET pay_minor = 122",
+        "60 s at its rate make 123",
+    ),
+    "a cent of the line": (
+        "payout",
+        "UPDATE payout_line SET amount_minor = 122",
+        "its lines sum to 122",
+    ),
+    "a cent of the earning": (
+        "payout",
+        "UPDATE payout_line SET amount_minor = 124",
+        "its earning is 123",
+    ),
+    "the rate's own figure": (
+        "claim",
+        "UPDATE rate SET rate_minor_per_hour = 7500",
+        "its rate row says 7500, the claim 7400",
+    ),
+    "a side of a booking": (
+        "ledger transaction",
+        "UPDATE ledger_entry SET amount_minor = amount_minor + 1 WHERE amount_minor > 0",
+        "its entries sum to 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("missing", MISSING)
+def test_what_is_missing_is_named(world: World, paid: Paid, missing: str) -> None:
+    asked, planted, said = MISSING[missing]
+    id_ = world.value(ASKED[asked])
+    lift_all_guards(world)
+    world.owner_sql(planted)
+    found = tree(world, id_)
+    assert not found.complete
+    assert any(f"MISSING: {said}" in line for line in explain.lines(found)), "\n".join(
+        explain.lines(found)
+    )
+
+
+class TestTheCommand:
+    def test_a_whole_way(self, world: World, paid: Paid) -> None:
+        code, out = program(world, "explain", paid.payout["id"])
+        assert code == 0
+        assert out.startswith(f"payout {paid.payout['id']} 1.23 USD")
+
+    def test_a_way_with_a_gap(self, world: World, paid: Paid) -> None:
+        lift_all_guards(world)
+        world.owner_sql("DELETE FROM rate")
+        code, out = program(world, "explain", paid.payout["transfer_id"])
+        assert code == 1
+        assert "MISSING: leads to no rate" in out
+
+    @pytest.mark.parametrize("id_", ["tr_unheard_of", "01900000-0000-7000-8000-000000000000"])
+    def test_nothing_of_ours(self, world: World, paid: Paid, id_: str) -> None:
+        assert program(world, "explain", id_) == (2, "")

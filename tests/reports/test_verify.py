@@ -1,0 +1,368 @@
+"""Each invariant of `verify` catches what breaks it: planted past all guards, or done at Stripe."""
+
+import dataclasses
+import json
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from marketplace.reports import verify
+from marketplace.stripe_api.gateway_answers import BalanceAmount
+from tests.reports.conftest import Paid, lift_all_guards, program, violations
+from tests.world import DAY, HOUR, Json, Person, World
+
+# Balanced, but nothing that ever happened: {} is the kind of account that is credited.
+BOOKED_FROM_NOTHING = """
+    WITH header AS (
+        INSERT INTO ledger_transaction (id, kind, source_type, source_id, currency, occurred_at,
+            accounting_date)
+        VALUES (uuidv7(), 'reserve_changed', 'nothing', uuidv7(), 'USD', now(), now()::date)
+        RETURNING id
+    )
+    INSERT INTO ledger_entry (transaction_id, account_id, currency, amount_minor)
+    SELECT header.id, account.id, 'USD', CASE kind WHEN '{credited}' THEN -{amount} ELSE {amount} END
+    FROM header, account
+    WHERE currency = 'USD' AND account.id IN (
+        (SELECT id FROM account WHERE kind = '{credited}' ORDER BY id LIMIT 1),
+        (SELECT id FROM account WHERE kind = '{debited}' ORDER BY id LIMIT 1)
+    )
+"""
+
+
+def booked(credited: str, debited: str, amount: int) -> str:
+    return BOOKED_FROM_NOTHING.format(credited=credited, debited=debited, amount=amount)
+
+
+# Invariant → (what is done to the rows, what it says). One after the other in one database.
+PLANTED: dict[str, list[tuple[str, str]]] = {
+    "I1": [
+        (
+            (
+                "INSERT INTO payout SELECT uuidv7(), run_id, performer_id, currency, amount_minor,"
+                " destination, 'paid', NULL, NULL, 0, 'tr_never' FROM payout"
+            ),
+            "is paid, but Stripe has no transfer of it",
+        ),
+        ("UPDATE payout SET amount_minor = 124", "moved 123 USD"),
+        ("UPDATE payout SET amount_minor = 123, destination = 'acct_other'", "'acct_other')"),
+        ("UPDATE payout SET state = 'refused' WHERE transfer_id <> 'tr_never'", "is refused, but"),
+        ("UPDATE payout SET transfer_id = 'tr_other'", "names tr_other"),
+        ("DELETE FROM payout", "belong to no payout of ours"),
+    ],
+    "I2": [
+        ("UPDATE pay_decision SET pay_minor = 124", "was decided at 124, its payable got 123"),
+        (
+            "UPDATE pay_decision SET pay_minor = 123, performer_id = uuidv7()",
+            "was decided at 123, its payable got 123",
+        ),
+        (
+            "UPDATE pay_decision SET ledger_transaction_id = NULL",
+            "pays 123, but nothing is booked",
+        ),
+        (
+            (
+                "INSERT INTO payout_line SELECT uuidv7(), payout_id, ledger_entry_id, amount_minor, NULL"
+                " FROM payout_line"
+            ),
+            "is in 2 payouts at once",
+        ),
+        (
+            "DELETE FROM payout_line WHERE id = (SELECT id FROM payout_line ORDER BY id DESC LIMIT 1)",
+            "",
+        ),
+        ("UPDATE payout SET amount_minor = 122", "of 122 has lines of 123"),
+        (
+            booked("performer_payable", "platform_capital", 50),
+            "is owed 50 USD by the ledger, 0 by their earnings",
+        ),
+    ],
+    "I3": [
+        (
+            (
+                "UPDATE account_balance SET balance_minor = balance_minor + 1"
+                " WHERE account_id = (SELECT id FROM account WHERE kind = 'client_wallet')"
+            ),
+            "client_wallet of",
+        ),
+        (
+            (
+                "UPDATE ledger_entry SET amount_minor = amount_minor + 1"
+                " WHERE id = (SELECT id FROM ledger_entry ORDER BY id LIMIT 1)"
+            ),
+            "sums to 1",
+        ),
+        (
+            (
+                "DELETE FROM ledger_entry WHERE transaction_id = (SELECT id FROM ledger_transaction"
+                " WHERE kind = 'claim_paid')"
+            ),
+            "has no entries",
+        ),
+        (
+            (
+                "INSERT INTO ledger_entry (transaction_id, account_id, currency, amount_minor)"
+                " SELECT uuidv7(), account_id('platform_capital', NULL, 'EUR'), 'EUR', -7"
+            ),
+            "EUR sums to -7",
+        ),
+    ],
+    "I4": [
+        (
+            (
+                "UPDATE booked_balance_transaction SET net_minor = net_minor - 1"
+                " WHERE net_minor = 500000"
+            ),
+            "nets 500000 at Stripe, 499999 in the ledger",
+        ),
+        (
+            "UPDATE booked_balance_transaction SET net_minor = 500000 WHERE net_minor = 499999",
+            "",
+        ),
+        (
+            booked("platform_capital", "stripe_available", 7),
+            "its booked balance transactions",
+        ),
+        (
+            (
+                "INSERT INTO booked_balance_transaction (id, net_minor, currency,"
+                " ledger_transaction_id) VALUES ('txn_never', 7, 'USD', uuidv7())"
+            ),
+            "txn_never is booked, but Stripe does not know it",
+        ),
+    ],
+    "I5": [
+        (
+            booked("platform_capital", "stripe_available", 7),
+            "(reserve_changed) has no source nothing",
+        ),
+        (
+            "UPDATE time_entry SET ended_at = ended_at - interval '1 second'",
+            "was decided on 60 seconds, its entries have 59",
+        ),
+        (
+            "UPDATE claim SET claimed_at = claimed_at + interval '30 seconds'",
+            "seconds of wall time",
+        ),
+        ("UPDATE rate SET effective_from = effective_from + interval '1 day'", "was in force"),
+        (
+            "UPDATE job SET lineage_id = uuidv7()",
+            "was made in another lineage than its job",
+        ),
+        (
+            "UPDATE payout_attempt SET conclusion_transaction_id = NULL",
+            "is paid, but no attempt of it succeeded",
+        ),
+        ("DELETE FROM payout_attempt", "(transfer_sent) has no source payout_attempt"),
+        ("DELETE FROM pay_decision", "ended with time on it, but no decision is made or due"),
+        ("DELETE FROM reserve_move", "(reserve_changed) has no source reserve_move"),
+        ("DELETE FROM deposit", "(deposit_credited) has no source deposit"),
+        ("DELETE FROM topup", "(topup_succeeded) has no source topup"),
+        (
+            (
+                "UPDATE reservation SET subject_id = (SELECT id FROM job);"
+                "UPDATE job SET state = 'closed'"
+            ),
+            "are still set aside for it",
+        ),
+    ],
+    "I6": [
+        (
+            (
+                "UPDATE account_balance SET balance_minor = balance_minor - 1 WHERE account_id ="
+                " (SELECT account_id('job_reserve', reservation_id, 'USD') FROM role"
+                "  WHERE state = 'open')"
+            ),
+            "its worst case costs 12765",
+        ),
+        ("UPDATE performer SET live_claims = 1", "has a counter of 1 and 0 live claims"),
+        ("UPDATE role SET state = 'held' WHERE state = 'open'", "is held with 0 live claims"),
+        ("UPDATE claim SET state = 'active'", "is done with 1 live claims"),
+    ],
+    "I9": [
+        (
+            (
+                "INSERT INTO stripe_event (id, type, object_id, created, payload, tries, received_at)"
+                " VALUES ('evt_late', 'topup.succeeded', 'tu_1', now(), '{}', 3,"
+                "  marketplace_now() - interval '25 hours')"
+            ),
+            "event evt_late waits since",
+        ),
+        (
+            "DELETE FROM booked_balance_transaction WHERE net_minor = 500000",
+            "is succeeded, but it is booked 0 times",
+        ),
+        (
+            "UPDATE deposit SET state = 'awaiting_payment'",
+            "is awaiting_payment, but its charge is booked 1 times",
+        ),
+    ],
+    "I11": [
+        (
+            "UPDATE role SET state = 'withdrawn' WHERE state = 'open'",
+            "is withdrawn, but its last recorded move was to open",
+        ),
+        (
+            "UPDATE audit_event SET to_state = 'expired' WHERE to_state = 'settled'",
+            "moved from submitted to expired",
+        ),
+        (
+            "DELETE FROM audit_event WHERE subject_type = 'payout' AND to_state = 'sending'",
+            "moved from sending to paid",
+        ),
+        (
+            "DELETE FROM audit_event WHERE subject_type = 'topup'",
+            "its last recorded move was to nothing",
+        ),
+    ],
+    "I14": [
+        (
+            (
+                "DELETE FROM ledger_entry WHERE transaction_id = (SELECT id FROM ledger_transaction"
+                " WHERE kind = 'transfer_confirmed');"
+                "UPDATE ledger_transaction SET booked_at = booked_at - interval '25 hours'"
+                " WHERE kind = 'transfer_sent'"
+            ),
+            "transfers_in_flight -123 of payout_attempt",
+        ),
+    ],
+    "coverage": [
+        (booked("client_wallet", "platform_capital", 600_000), "699859 are owed"),
+    ],
+}
+
+
+def said(world: World, invariant: str, text: str) -> bool:
+    return any(text in line for line in violations(world).get(invariant, []))
+
+
+def test_a_payout_that_went_well_violates_nothing(world: World, paid: Paid) -> None:
+    assert violations(world) == {}
+
+
+@pytest.mark.parametrize("invariant", PLANTED)
+def test_planted_violations_are_caught(world: World, paid: Paid, invariant: str) -> None:
+    assert violations(world) == {}
+    lift_all_guards(world)
+    for statements, text in PLANTED[invariant]:
+        assert not text or not said(world, invariant, text), statements
+        for statement in statements.split(";"):
+            world.owner_sql(statement)
+        assert not text or said(world, invariant, text), (text, violations(world))
+
+
+def test_every_invariant_has_a_planted_violation() -> None:
+    natural = {"pay-by"}
+    assert set(PLANTED) | natural == set(verify.CHECKS)
+
+
+class TestAtStripe:
+    """What happened there, whatever the ledger says."""
+
+    def send(self, world: World, paid: Paid, **changes: Any) -> None:
+        asked: Json = {
+            "amount_minor": 123,
+            "currency": "USD",
+            "destination": paid.payout["destination"],
+            "transfer_group": f"payout-{paid.payout['id']}",
+            "metadata": {"payout_id": paid.payout["id"], "attempt": "1"},
+            "idempotency_key": "a new key after an unknown outcome",
+        }
+        world.loopback.run(world.gateway.send_transfer(**(asked | changes)))
+
+    def test_a_second_transfer(self, world: World, paid: Paid) -> None:
+        """The ledger balances, and every payout says paid: only Stripe knows."""
+        self.send(world, paid)
+        found = violations(world)
+        assert set(found) == {"I1"}
+        assert "has 2 transfers at Stripe" in found["I1"][0]
+
+    def test_a_transfer_of_nothing(self, world: World, paid: Paid) -> None:
+        self.send(world, paid, metadata={}, transfer_group="somebody's own")
+        (line,) = violations(world)["I1"]
+        assert "belong to no payout of ours" in line
+
+    def test_a_balance_that_its_own_lines_do_not_explain(
+        self, world: World, paid: Paid, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Stripe would have to contradict itself, so its answer is changed on the way."""
+        told = world.gateway.balance
+
+        async def a_cent_more() -> dict[str, BalanceAmount]:
+            amount = (await told())["USD"]
+            return {"USD": dataclasses.replace(amount, available_minor=amount.available_minor + 1)}
+
+        monkeypatch.setattr(world.gateway, "balance", a_cent_more)
+        (line,) = violations(world)["I4"]
+        assert "its lines sum to" in line
+
+
+class TestOverdue:
+    """Nothing is planted here but time."""
+
+    def test_a_transfer_in_flight_for_a_day(
+        self, world: World, paid: Paid, ravi: Person, finn: Person, fay: Person
+    ) -> None:
+        world.accepted_claim(world.performer("Bea", onboarded=True), paid.job, ravi)
+        run = finn.post("/v1/payout-runs", {"currency": "USD"})
+        fay.post(f"/v1/payout-runs/{run['id']}/approve")
+        world.stripe.fault("drop_before")
+        world.sweep("payouts")
+        world.advance(23 * HOUR)
+        assert violations(world) == {}
+        world.advance(2 * HOUR)
+        (line,) = violations(world)["I14"]
+        assert line.startswith("transfers_in_flight -123 of payout_attempt")
+
+    def test_funds_that_stay_pending(self, world: World, paid: Paid) -> None:
+        world.advance(2 * DAY)
+        assert violations(world) == {}
+        world.advance(2 * DAY)
+        (line,) = violations(world)["I14"]
+        assert line.startswith("stripe_pending 97070 of deposit")
+        world.sweep("funds")
+        assert violations(world) == {}
+
+    def test_a_claim_that_is_in_no_run(self, world: World, paid: Paid, ravi: Person) -> None:
+        bea = world.performer("Bea", onboarded=True)
+        claim = world.accepted_claim(bea, paid.job, ravi)
+        world.advance_to(datetime.fromisoformat(claim["pay_by"]) - timedelta(seconds=2))
+        world.sweep("funds", "inbox")
+        assert violations(world) == {}
+        world.advance(3)
+        (line,) = violations(world)["pay-by"]
+        assert line.startswith(f"claim {claim['id']} should have been paid by")
+        assert line.endswith("in no payout")
+
+    def test_a_performer_left_out_for_a_reason(
+        self, world: World, paid: Paid, ravi: Person
+    ) -> None:
+        claim = world.accepted_claim(world.performer("Bea"), paid.job, ravi)
+        world.advance_to(datetime.fromisoformat(claim["pay_by"]) + timedelta(seconds=1))
+        world.sweep("funds", "payout_runs")
+        assert violations(world) == {}
+
+    def test_a_claim_that_nobody_decided(self, world: World, paid: Paid) -> None:
+        bea = world.performer("Bea")
+        claim = world.claim(bea, paid.job)
+        world.work(bea, claim, "prep", 60)
+        world.advance_to(datetime.fromisoformat(claim["pay_by"]) + timedelta(seconds=1))
+        world.sweep("funds")
+        (line,) = violations(world)["pay-by"]
+        assert line.startswith(f"claim {claim['id']}")
+        assert line.endswith("is not even decided")
+
+
+class TestTheCommand:
+    def test_all_is_well(self, world: World, paid: Paid) -> None:
+        code, out = program(world, "verify")
+        assert code == 0, out
+        assert [line[:4] for line in out.splitlines()] == ["ok  "] * len(verify.CHECKS)
+
+    def test_one_violation_is_enough(self, world: World, paid: Paid) -> None:
+        lift_all_guards(world)
+        world.owner_sql("UPDATE performer SET live_claims = 1")
+        code, out = program(world, "verify", "--json")
+        found = json.loads(out)
+        assert code == 1
+        assert [name for name, text in found.items() if text != "ok"] == ["I6"]
