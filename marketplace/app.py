@@ -33,7 +33,8 @@ from marketplace.shared.database import connect, session_factory
 from marketplace.shared.ids import new_id
 from marketplace.shared.settings import Settings
 from marketplace.stripe_api.gateway import StripeGateway
-from marketplace.stripe_api.routes import STRIPE_ERRORS, answer_stripe_error
+from marketplace.stripe_api.polling import STRIPE_ERRORS
+from marketplace.stripe_api.routes import answer_stripe_error
 from marketplace.stripe_api.routes import router as stripe_api
 from marketplace.webhooks.routes import router as webhooks
 

@@ -91,15 +91,6 @@ def _grace(parts: Parts) -> int:
     return parts.settings.heartbeat_grace_seconds
 
 
-async def _poll(parts: Parts) -> int:
-    """Everything that a lost webhook would have told."""
-    return (
-        await inbox.poll_events(parts.sessions, parts.gateway)
-        + await deposits.poll(parts.sessions, parts.gateway)
-        + await payout_accounts.poll(parts.sessions, parts.gateway)
-    )
-
-
 SWEEPS: dict[str, Scheduled] = {
     "time": Scheduled(
         5,
@@ -156,7 +147,21 @@ SWEEPS: dict[str, Scheduled] = {
         lambda parts: inbox.apply_due(parts.sessions, parts.gateway, EVENT_HANDLERS),
         "apply stored Stripe events",
     ),
-    "poll": Scheduled(30, _poll, "look at Stripe for what a lost webhook would have told"),
+    "poll_events": Scheduled(
+        30,
+        lambda parts: inbox.poll_events(parts.sessions, parts.gateway),
+        "store the Stripe events that no webhook brought",
+    ),
+    "poll_deposits": Scheduled(
+        30,
+        lambda parts: deposits.poll(parts.sessions, parts.gateway),
+        "look at deposits and top-ups whose event did not come",
+    ),
+    "poll_accounts": Scheduled(
+        30,
+        lambda parts: payout_accounts.poll(parts.sessions, parts.gateway),
+        "look at payout accounts whose event did not come",
+    ),
     "funds": Scheduled(
         10,
         lambda parts: deposits.make_available(parts.sessions),

@@ -27,13 +27,6 @@ STORIES = itertools.count(1)
 HELD = pytest.StashKey[ExitStack]()
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    # SQLModel asks for `exec`, which knows no SQL text; the product's statements are SQL files.
-    config.addinivalue_line(
-        "filterwarnings", r"ignore:\s*\S+ You probably want to use .session.exec:DeprecationWarning"
-    )
-
-
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     node.workerinput["server"] = _server(node.config)

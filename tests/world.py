@@ -46,6 +46,7 @@ HEARTBEAT_SECONDS = 60
 LATE_IN_A_SECOND = 0.4
 TAKE = Path(__file__).parents[1] / "marketplace" / "demo_audio" / "grief-lost-letter.flac"
 STRIPE_KEY = "sk_test_sandbox"
+POLLS = ("poll_events", "poll_deposits", "poll_accounts")
 
 
 def settings(**values: Any) -> Settings:
@@ -356,7 +357,7 @@ class World:
         opened = performer.post("/v1/payout-account", {"return_url": "https://app.example/paid"})
         self.stripe.complete(opened["onboarding_url"], outcome)
         self.advance(5 * 60)
-        self.sweep("poll")
+        self.sweep("poll_accounts")
         account: str = self.value(
             "SELECT stripe_account_id FROM payout_account WHERE performer_id = %s", performer.id
         )
@@ -382,7 +383,7 @@ class World:
         deposit = client.post("/v1/wallet/deposits", asked)
         self.stripe.complete(deposit["checkout_url"], "card")
         self.advance(60)
-        self.sweep("poll")
+        self.sweep("poll_deposits")
         credited: Json = client.get(f"/v1/wallet/deposits/{deposit['id']}")
         assert credited["state"] == "credited"
         return credited
@@ -391,7 +392,7 @@ class World:
         """The platform's own money, available at Stripe at once."""
         topup = finance.post("/v1/topups", {"amount_minor": amount_minor, "currency": "USD"})
         self.advance(60)
-        self.sweep("poll")
+        self.sweep("poll_deposits")
         assert finance.get(f"/v1/topups/{topup['id']}")["state"] == "succeeded"
 
     # work

@@ -11,7 +11,15 @@ import sqlalchemy as sa
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from marketplace.claims.models import PREPARING, WORKING, Activity, Claim, EndedBy, TimeEntry
+from marketplace.claims.models import (
+    PREPARING,
+    WORKING,
+    Activity,
+    Claim,
+    ClaimState,
+    EndedBy,
+    TimeEntry,
+)
 from marketplace.jobs.models import Role
 from marketplace.shared import audit, clock
 from marketplace.shared.database import Sessions, row, sqlstate, statement
@@ -85,6 +93,11 @@ async def _explain_refusal(session: AsyncSession, claim: Claim, activity: Activi
         raise MoveNotAllowed(f"The claim is {claim.state.value}.", state=claim.state.value)
     if claim.deadline <= now:
         raise MoveNotAllowed("The claim's deadline has passed.", state=claim.state.value)
+    if activity is (Activity.PERFORM if claim.state is ClaimState.RETAKE else Activity.RETAKE):
+        raise MoveNotAllowed(
+            f"A claim that is {claim.state.value} has no time for that activity.",
+            state=claim.state.value,
+        )
     spent = await spent_in(session, claim)
     raise TimeCapReached(
         f"No paid {activity.value} time is left in this claim as it stands.",

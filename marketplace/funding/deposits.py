@@ -33,6 +33,7 @@ from marketplace.shared.states import move
 from marketplace.stripe_api import gateway_answers as stripe_answers
 from marketplace.stripe_api.gateway import StripeGateway
 from marketplace.stripe_api.models import BookedBalanceTransaction
+from marketplace.stripe_api.polling import or_later
 
 # Stripe may forget an idempotency key after 24 h; an unopened request is given up before.
 KEY_SERVES = timedelta(hours=23)
@@ -196,13 +197,17 @@ async def poll(sessions: Sessions, gateway: StripeGateway) -> int:
         deposits = await _due_session_ids(session)
         topups = await _due_topup_ids(session)
     for session_id in deposits:
-        payment = await gateway.retrieve_deposit(session_id)
+        payment = await or_later(gateway.retrieve_deposit(session_id), session_id)
+        if payment is None:
+            continue
         async with sessions() as session:
             await audit.act_as(session, "sweep:poll")
             await credit(session, payment=payment)
             await session.commit()
     for topup_id in topups:
-        topup = await gateway.retrieve_topup(topup_id)
+        topup = await or_later(gateway.retrieve_topup(topup_id), topup_id)
+        if topup is None:
+            continue
         async with sessions() as session:
             await audit.act_as(session, "sweep:poll")
             await settle_topup(session, payment=topup)

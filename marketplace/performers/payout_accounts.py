@@ -19,6 +19,7 @@ from marketplace.shared.ids import new_id
 from marketplace.shared.problems import NotFound
 from marketplace.stripe_api.gateway import StripeGateway
 from marketplace.stripe_api.gateway_answers import ConnectedAccount
+from marketplace.stripe_api.polling import or_later
 
 POLL_WHILE_PENDING = timedelta(minutes=2)
 POLL_WHEN_ACTIVE = timedelta(hours=12)
@@ -129,7 +130,10 @@ async def poll(sessions: Sessions, gateway: StripeGateway) -> int:
             )
         ).all()
     for stripe_account_id in due:
-        seen = await gateway.retrieve_account(stripe_account_id or "")
+        account_id = stripe_account_id or ""
+        seen = await or_later(gateway.retrieve_account(account_id), account_id)
+        if seen is None:
+            continue
         async with sessions() as session:
             await audit.act_as(session, "sweep:poll")
             await note_seen(session, seen=seen)

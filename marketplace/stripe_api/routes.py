@@ -10,13 +10,7 @@ from marketplace.shared.requests import Session, TransactionalRoute
 from marketplace.shared.settings import Settings
 from marketplace.stripe_api import inbox
 from marketplace.stripe_api.gateway import StripeGateway, verify_webhook
-from marketplace.stripe_api.gateway_errors import (
-    StripeBusy,
-    StripeMisconfigured,
-    StripeOutcomeUnknown,
-    StripeRefused,
-    WebhookRejected,
-)
+from marketplace.stripe_api.gateway_errors import StripeRefused, WebhookRejected
 
 router = APIRouter(prefix="/v1", route_class=TransactionalRoute, tags=["stripe"])
 
@@ -49,9 +43,6 @@ async def answer_stripe_error(_request: Request, error: Exception) -> JSONRespon
     if isinstance(error, StripeRefused):
         return RefusedByStripe(error.message, stripe_code=error.code).answer()
     return StripeUnavailable().answer()
-
-
-STRIPE_ERRORS = (StripeRefused, StripeOutcomeUnknown, StripeBusy, StripeMisconfigured)
 
 
 def gateway_of(request: Request) -> StripeGateway:

@@ -188,7 +188,7 @@ def test_stopping_what_never_ran_is_409(ana: Person, claim: Json) -> None:
 
 def test_a_retake_is_not_worked_before_it_is_granted(ana: Person, claim: Json) -> None:
     refused = ana.refused("POST", f"/v1/claims/{claim['id']}/time", {"activity": "retake"})
-    assert refused == "409 time_cap_reached"
+    assert refused == "409 move_not_allowed"
 
 
 def test_an_unknown_activity_is_422(ana: Person, claim: Json) -> None:

@@ -201,14 +201,14 @@ class TestPayoutAccounts:
         assert ana.get("/v1/payout-account")["transfers"] != "active"
         world.stripe.complete(opened["onboarding_url"], "complete")
         world.advance(300)
-        world.sweep("poll")
+        world.sweep("poll_accounts")
         assert ana.get("/v1/payout-account")["transfers"] == "active"
 
     def test_a_restriction_is_seen_and_said(self, world: World, ana: Person) -> None:
         account = world.onboard(ana)
         world.stripe.restrict(account)
         world.advance(13 * 3_600)
-        world.sweep("poll")
+        world.sweep("poll_accounts")
         seen = ana.get("/v1/payout-account")
         assert seen["transfers"] == "inactive"
         assert seen["requirement"]

@@ -182,7 +182,7 @@ class TestRetakes:
         assert again["state_reason"] == RETAKE["comment"]
         assert again["deadline"] > claim["deadline"]
         perform = ana.refused("POST", f"/v1/claims/{claim['id']}/time", {"activity": "perform"})
-        assert perform == "409 time_cap_reached"
+        assert perform == "409 move_not_allowed"
         world.work(ana, claim, "retake", 60)
         world.hand_in(ana, claim, world.take(ana, claim))
         world.judge(ravi, ACCEPT)

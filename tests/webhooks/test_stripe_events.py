@@ -5,7 +5,7 @@ import hmac
 import json
 import time
 
-from tests.world import Client, Json, Person, World
+from tests.world import POLLS, Client, Json, Person, World
 
 
 def sign(world: World, body: bytes, *, to: str = "platform", age_seconds: int = 0) -> str:
@@ -58,7 +58,7 @@ def test_real_webhooks_credit_a_deposit(world: World) -> None:
         world.sweep("inbox")
     assert acme.get(f"/v1/wallet/deposits/{deposit['id']}")["state"] == "credited"
     world.advance(600)
-    world.sweep("inbox", "poll", "inbox")
+    world.sweep("inbox", *POLLS, "inbox")
     assert acme.wallet_minor == 5_000
 
 
@@ -127,7 +127,7 @@ def test_a_declined_card_credits_nothing(world: World) -> None:
     deposit = acme.post("/v1/wallet/deposits", asked)
     world.stripe.complete(deposit["checkout_url"], "card_declined")
     world.advance(60)
-    world.sweep("poll", "inbox")
+    world.sweep(*POLLS, "inbox")
     assert acme.get(f"/v1/wallet/deposits/{deposit['id']}")["state"] == "awaiting_payment"
     assert acme.wallet_minor == 0
 
@@ -137,7 +137,7 @@ def test_a_page_that_is_never_paid_expires(world: World) -> None:
     asked = {"amount_minor": 5_000, "success_url": "https://acme.example/"}
     deposit = acme.post("/v1/wallet/deposits", asked)
     world.advance(25 * 3_600)
-    world.sweep("poll")
+    world.sweep(*POLLS)
     assert acme.get(f"/v1/wallet/deposits/{deposit['id']}")["state"] == "expired"
 
 
@@ -173,7 +173,7 @@ def test_the_same_event_by_many_sweeps_has_one_effect(world: World) -> None:
 
     async def many() -> None:
         await asyncio.gather(
-            *(SWEEPS[name].run(world.parts) for name in ("poll", "inbox") for _ in range(4))
+            *(SWEEPS[name].run(world.parts) for name in (*POLLS, "inbox") for _ in range(4))
         )
 
     world.loopback.run(many())
