@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -146,6 +147,8 @@ def _simulate(options: argparse.Namespace) -> int:
 def _serve(options: argparse.Namespace) -> None:
     from marketplace import server
 
+    # A plain kill, too, stops what we started: uvicorn raises the signal again when it is done.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     listener = server.listen(options.host, options.port, shared=options.share_port)
     public_url = os.environ.get("PUBLIC_URL") or "http://{}:{}".format(*listener.getsockname())
     with installation.parts_in(options.data, virtual_clock=options.virtual_clock) as parts:

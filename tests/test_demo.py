@@ -297,7 +297,7 @@ def test_kill_all_in_the_middle_of_everything(
     def settled() -> bool:
         world.advance(LEASE_SECONDS)
         with suppress(httpx.TransportError):
-            world.sweep("poll", "inbox")
+            world.sweep("poll_events", "poll_deposits", "inbox")
         return not world.value(
             "SELECT (SELECT count(*) FROM payout WHERE state <> 'paid')"
             " + (SELECT count(*) FROM deposit WHERE state NOT IN ('credited', 'available'))"
@@ -375,7 +375,8 @@ class TestADataFolder:
             assert verified.count("ok  ") == 11
         finally:
             process.terminate()
-            assert process.wait(END_SECONDS) == 0
+            assert process.wait(END_SECONDS) == 0, "and it stops what it started"
+            assert not (data / "running.env").exists()
             assert process.stdout is not None
             process.stdout.close()
 

@@ -12,7 +12,8 @@ import pytest
 from marketplace.accounts import tokens
 from marketplace.shared.ids import new_id
 from tests.processes import served
-from tests.world import World
+from tests.reports.conftest import violations
+from tests.world import Json, Person, World
 
 PERFORMERS = 200
 ROLES = 10
@@ -77,7 +78,8 @@ def ask_all(asks: list[Ask]) -> list[httpx.Response]:
     return asyncio.run(run())
 
 
-def test_two_hundred_race_for_ten_roles(world: World, servers: list[str]) -> None:
+def test_two_hundred_race_for_ten_roles(world: World, finn: Person, servers: list[str]) -> None:
+    world.capital(finn, 50_000)
     acme = world.client(deposit_minor=1_000_000)
     roles = world.roles(world.published_job(acme, tasks=ROLES))
     performers = crowd(world, PERFORMERS)
@@ -98,11 +100,55 @@ def test_two_hundred_race_for_ten_roles(world: World, servers: list[str]) -> Non
     assert world.value("SELECT sum(live_claims) FROM performer") == ROLES
     assert world.value("SELECT count(*) FROM consent_grant") == ROLES
     assert world.value("SELECT count(*) FROM role WHERE state = 'held'") == ROLES
-    winners = {
-        token for (_, token, _, _), answer in zip(asks, answers, strict=True) if answer.is_success
+    won = {
+        token: answer.json()
+        for (_, token, _, _), answer in zip(asks, answers, strict=True)
+        if answer.is_success
     }
-    repeated = ask_all([each for each in asks if each[1] in winners])
+    for token, claim in won.items():
+        each_winner_has_what_was_promised(world, performers[token], claim)
+    repeated = ask_all([each for each in asks if each[1] in won])
     assert all(answer.headers["idempotent-replayed"] == "true" for answer in repeated)
+    assert {answer.json()["id"] for answer in repeated} == {claim["id"] for claim in won.values()}
+    assert violations(world) == {}
+
+
+def each_winner_has_what_was_promised(world: World, performer: UUID, claim: Json) -> None:
+    """One claim of their own, at the rate in force, with their own consent, and counted once."""
+    (row,) = world.sql(
+        "SELECT claim.id, claim.rate_minor_per_hour, rate.number, live_claims,"
+        " consent.performer_id = claim.performer_id AS is_theirs, licence_version"
+        " FROM claim JOIN rate ON rate.id = rate_id"
+        " JOIN consent_grant AS consent ON consent.id = consent_grant_id"
+        " JOIN performer ON person_id = claim.performer_id WHERE claim.performer_id = %s",
+        performer,
+    )
+    assert row == {
+        "id": UUID(claim["id"]),
+        "rate_minor_per_hour": 7_400,
+        "number": 1,
+        "live_claims": 1,
+        "is_theirs": True,
+        "licence_version": "acme-1",
+    }
+    assert claim["rate_minor_per_hour"] == 7_400
+
+
+def test_everybody_storms_everything(world: World, finn: Person, servers: list[str]) -> None:
+    """Two dozen people ask for all ten roles at once: each role goes to one, nobody passes a limit."""
+    world.capital(finn, 50_000)
+    acme = world.client(deposit_minor=1_000_000)
+    roles = world.roles(world.published_job(acme, tasks=ROLES))
+    asks = [
+        (servers[(turn + number) % 2], token, role, f"storm-{role}")
+        for number, token in enumerate(crowd(world, 24))
+        for turn, role in enumerate(roles[number % ROLES :] + roles[: number % ROLES])
+    ]
+    codes = Counter(answer.status_code for answer in ask_all(asks))
+    assert codes == {201: ROLES, 409: len(asks) - ROLES}
+    assert world.value("SELECT count(DISTINCT role_id) FROM claim") == ROLES
+    assert world.value("SELECT max(live_claims) FROM performer") <= 3
+    assert violations(world) == {}
 
 
 def test_repeats_of_a_key_in_flight_get_one_answer(world: World, servers: list[str]) -> None:

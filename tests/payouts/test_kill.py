@@ -4,11 +4,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import pytest
 
 from tests.processes import END_SECONDS, environment
-from tests.world import Json, Person, World
+from tests.reports.conftest import violations
+from tests.world import HOUR, Client, Json, Person, World
 
 LEASE_SECONDS = 61
 
@@ -21,13 +23,21 @@ def sender(world: World, *where: str) -> subprocess.Popen[bytes]:
     )
 
 
+def wait_for_the_fault(world: World) -> None:
+    deadline = time.monotonic() + END_SECONDS
+    while not world.stripe.faults_fired():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def paid_once(world: World, finn: Person, owed: Person, payout: Json) -> None:
     (transfer,) = world.stripe.transfers()
     now = finn.get(f"/v1/payouts/{payout['id']}")
     assert (now["state"], now["transfer_id"]) == ("paid", transfer["id"])
     assert (transfer["amount"], transfer["destination"]) == (123, payout["destination"])
     (attempt,) = now["attempts"]
-    assert attempt["outcome"] == "succeeded"
+    assert (attempt["number"], attempt["outcome"]) == (1, "succeeded")
+    assert attempt["idempotency_key"] == f"payout-{payout['id']}-attempt-1"
     assert world.ledger("performer_payable", owed.id) == 0
     assert world.ledger("transfers_in_flight") == 0
     assert world.value("SELECT sum(amount_minor)::bigint FROM ledger_entry") == 0
@@ -39,6 +49,9 @@ def paid_once(world: World, finn: Person, owed: Person, payout: Json) -> None:
         {"kind": "transfer_confirmed", "times": 1},
         {"kind": "transfer_sent", "times": 1},
     ]
+    # Nothing is left over anywhere, at Stripe neither.
+    world.sweep("poll_events", "inbox", "funds")
+    assert violations(world) == {}
 
 
 @pytest.mark.parametrize("step", ["lease", "intent", "transfer", "outcome"])
@@ -57,14 +70,69 @@ def test_killed_while_stripe_thinks(
 ) -> None:
     world.stripe.fault("hang")
     process = sender(world)
-    deadline = time.monotonic() + END_SECONDS
-    while not world.stripe.faults_fired():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for_the_fault(world)
     process.kill()
     assert process.wait(END_SECONDS) == -signal.SIGKILL
     assert finn.get(f"/v1/payouts/{approved['id']}")["state"] == "sending"
     world.advance(LEASE_SECONDS)
+    assert sender(world).wait(END_SECONDS) == 0
+    paid_once(world, finn, owed, approved)
+
+
+@pytest.mark.parametrize("fault", ["apply_then_drop", "409"])
+def test_without_a_proof_the_next_process_asks_with_the_same_key(
+    world: World, finn: Person, owed: Person, approved: Json, fault: str
+) -> None:
+    world.stripe.fault(fault)
+    assert sender(world).wait(END_SECONDS) == 0
+    assert world.stripe.faults_fired() == 1
+    assert finn.get(f"/v1/payouts/{approved['id']}")["state"] == "unknown"
+    world.advance(10)
+    assert sender(world).wait(END_SECONDS) == 0
+    paid_once(world, finn, owed, approved)
+
+
+def test_a_repeat_while_the_first_is_in_hand(
+    world: World, finn: Person, owed: Person, approved: Json
+) -> None:
+    """Stripe still works on what a dead process asked for: the key is in use."""
+    world.stripe.fault("slow", seconds=4)
+    process = sender(world)
+    wait_for_the_fault(world)
+    process.kill()
+    assert process.wait(END_SECONDS) == -signal.SIGKILL
+    world.advance(LEASE_SECONDS)
+    world.sweep("payouts")
+    assert finn.get(f"/v1/payouts/{approved['id']}")["state"] == "unknown"
+    time.sleep(4)
+    world.advance(10)
+    world.sweep("payouts")
+    paid_once(world, finn, owed, approved)
+
+
+@pytest.mark.parametrize("fault", ["apply_then_drop", "error_500_after_apply"])
+def test_down_for_25_hours_after_a_lost_reply(
+    world: World, finn: Person, owed: Person, approved: Json, fault: str
+) -> None:
+    """By then Stripe has forgotten the key: asking once more would pay twice."""
+    world.stripe.fault(fault)
+    world.sweep("payouts")
+    for _ in range(25):
+        world.stripe.fault("drop_before", method="*")
+        world.advance(HOUR)
+        world.sweep("payouts")
+        assert finn.get(f"/v1/payouts/{approved['id']}")["state"] == "unknown"
+    assert world.stripe.faults_fired() == 26
+    world.advance(HOUR)
+    world.sweep("payouts")
+    paid_once(world, finn, owed, approved)
+
+
+def test_killed_and_not_missed_for_25_hours(
+    world: World, finn: Person, owed: Person, approved: Json
+) -> None:
+    assert sender(world, "after", "transfer").wait(END_SECONDS) == -signal.SIGKILL
+    world.advance(25 * HOUR)
     assert sender(world).wait(END_SECONDS) == 0
     paid_once(world, finn, owed, approved)
 
@@ -75,3 +143,22 @@ def test_three_processes_send_it_once(
     processes = [sender(world) for _ in range(3)]
     assert [process.wait(END_SECONDS) for process in processes] == [0, 0, 0]
     paid_once(world, finn, owed, approved)
+
+
+def test_two_processes_share_many_payouts(
+    world: World, acme: Client, ravi: Person, finn: Person, fay: Person
+) -> None:
+    world.capital(finn, 500_000)
+    job = world.published_job(acme, tasks=6)
+    for number in range(6):
+        performer = world.performer(f"Performer {number}", onboarded=True)
+        world.accepted_claim(performer, job, ravi)
+    run = finn.post("/v1/payout-runs", {"currency": "USD"})
+    fay.post(f"/v1/payout-runs/{run['id']}/approve")
+    world.stripe.control("PUT", "settings", latency_ms=50)
+    processes = [sender(world) for _ in range(2)]
+    assert [process.wait(END_SECONDS) for process in processes] == [0, 0]
+    sent = Counter(transfer["metadata"]["payout_id"] for transfer in world.stripe.transfers())
+    assert sorted(sent.values()) == [1] * 6
+    assert finn.get(f"/v1/payout-runs/{run['id']}")["paid_minor"] == 6 * 123
+    assert violations(world) == {}
