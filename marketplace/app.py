@@ -9,7 +9,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
+from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from marketplace import __version__
@@ -107,9 +109,11 @@ def create_app(settings: Settings, *, sweeps: bool = True) -> FastAPI:
 
 
 @asynccontextmanager
-async def parts_of(settings: Settings) -> AsyncIterator[Parts]:
-    """The connections that the application and its sweeps work with."""
-    engine = connect(settings.database_url, settings.database_pool_size)
+async def parts_of(
+    settings: Settings, *, engine: AsyncEngine | None = None
+) -> AsyncIterator[Parts]:
+    """The connections that the application and its sweeps work with, or those of `engine`."""
+    engine = engine or connect(settings.database_url, settings.database_pool_size)
     gateway = StripeGateway(
         api_key=settings.stripe_api_key.get_secret_value(), api_base=settings.stripe_api_base
     )
@@ -139,7 +143,7 @@ def _add_health(app: FastAPI) -> None:
         try:
             async with request.app.state.sessions() as session:
                 await session.execute(sa.text("SELECT 1"))
-        except sa.exc.DBAPIError as error:
+        except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
             raise problems.TryAgain("The database does not answer.") from error
         return {"status": "ok"}
 
@@ -148,6 +152,7 @@ def _add_error_answers(app: FastAPI) -> None:
     app.add_exception_handler(problems.Problem, problems.answer_problem)
     app.add_exception_handler(RequestValidationError, problems.answer_validation_error)
     app.add_exception_handler(HTTPException, problems.answer_http_exception)
+    app.add_exception_handler(ClientDisconnect, problems.answer_nobody)
     for error in STRIPE_ERRORS:
         app.add_exception_handler(error, answer_stripe_error)
     app.add_exception_handler(Exception, problems.answer_unexpected)

@@ -1,14 +1,16 @@
-"""The command line. Errors are one line on stderr and exit code 2."""
+"""The command line. A bad argument or variable is one line on stderr and exit code 2."""
 
 import argparse
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID
 
 import pydantic
@@ -16,29 +18,53 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace import __version__, installation
 from marketplace.installation import DEFAULT_DATA, InstallationError
+from marketplace.shared.settings import Settings
+
+UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+# A clock never goes back: a slip of the keyboard would leave the database in a year without end.
+LONGEST_ADVANCE = 10 * 365 * UNITS["d"]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    options = _parser().parse_args(arguments)
+    options = _options(sys.argv[1:] if arguments is None else arguments)
     try:
         code = options.run(options)
     except InstallationError as error:
         _complain(str(error))
     except pydantic.ValidationError as error:
-        missing = ", ".join(str(each["loc"][0]).upper() for each in error.errors())
-        _complain(f"check these environment variables: {missing}")
+        at_fault = ", ".join(
+            f"{'.'.join(map(str, each['loc'])).upper()} ({each['msg']})" for each in error.errors()
+        )
+        _complain(f"check these environment variables: {at_fault}")
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(code or 0)
 
 
-def _complain(line: str) -> None:
-    print(f"marketplace: {line}", file=sys.stderr)
+def _complain(message: str) -> NoReturn:
+    print(f"marketplace: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Complains as everything else does, without telling the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        _complain(f"{message}; see {self.prog} --help")
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            # What is not text could be sent, stored and shown nowhere.
+            _complain(f"this argument is not UTF-8: {argument!r}")
+    return _parser().parse_args(arguments)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="marketplace", description="Hire vetted improv performers; pay every approved second."
     )
     parser.add_argument("--version", action="version", version=__version__)
@@ -47,8 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     demo = _command(commands, "demo", _demo, "tell the whole story on real parts")
     demo.add_argument("--once", action="store_true", help="exit after the story")
     demo.add_argument("--json", action="store_true", help="print one JSON object last")
-    demo.add_argument("--performers", type=_positive, default=4)
-    demo.add_argument("--tasks", type=_positive, default=6)
+    demo.add_argument("--performers", type=_from(1), default=4)
+    demo.add_argument("--tasks", type=_from(1), default=6)
     demo.add_argument("--audio", type=Path, metavar="DIR", help="your own WAV or FLAC takes")
     _port(demo)
 
@@ -61,6 +87,11 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--share-port", action="store_true", help="let several processes serve one port"
     )
+    serve.add_argument(
+        "--until-stdin-ends",
+        action="store_true",
+        help="stop when standard input does: with the program that holds it open",
+    )
     _port(serve)
 
     _command(commands, "migrate", _migrate, "bring the database to this version's schema")
@@ -71,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     simulate = _command(commands, "simulate", _simulate, "let the demo's cast work on your job")
     simulate.add_argument("job_id", type=UUID)
     simulate.add_argument("--token", help="the client's, to read the job (or MARKETPLACE_TOKEN)")
-    simulate.add_argument("--performers", type=_positive, default=4)
+    simulate.add_argument("--performers", type=_from(1), default=4)
     simulate.add_argument("--audio", type=Path, metavar="DIR", help="your own WAV or FLAC takes")
 
     verify = _command(commands, "verify", _verify, "check every invariant on the live database")
@@ -80,8 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     explain = _command(commands, "explain", _explain, "follow any cent from end to end")
     explain.add_argument("id", help="of a payout, claim, ledger line, transfer …")
 
-    operator = _command(commands, "invite-operator", _invite_operator, "invite an operator")
-    operator.set_defaults(run=_invite_operator)
+    _command(commands, "invite-operator", _invite_operator, "invite an operator")
 
     reset = _command(commands, "reset-password", _reset_password, "a one-time code, for an hour")
     reset.add_argument("email")
@@ -106,29 +136,26 @@ def _command(
 
 
 def _port(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--port", type=int, default=8000, help="0 takes a free port")
+    parser.add_argument("--port", type=_from(0, 65_535), default=8000, help="0 takes a free port")
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
+def _from(least: int, most: int = 10_000) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not re.fullmatch("[0-9]{1,9}", text) or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {most}")
+        return int(text)
+
+    return read
 
 
 def _duration(text: str) -> int:
     """`2d6h` and the like, in seconds."""
-    units = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
-    total, digits = 0, ""
-    for character in text:
-        if character.isdigit():
-            digits += character
-        elif character in units and digits:
-            total, digits = total + int(digits) * units[character], ""
-        else:
-            raise argparse.ArgumentTypeError("write it like 2d6h or 90s")
-    if digits or not total:
+    if not re.fullmatch("([0-9]{1,99}[dhms]){1,9}", text):
         raise argparse.ArgumentTypeError("write it like 2d6h or 90s")
+    parts = re.findall("([0-9]+)([dhms])", text)
+    total = sum(int(number) * UNITS[unit] for number, unit in parts)
+    if not 0 < total <= LONGEST_ADVANCE:
+        raise argparse.ArgumentTypeError("must be from a second to ten years (3650d)")
     return total
 
 
@@ -149,19 +176,29 @@ def _serve(options: argparse.Namespace) -> None:
 
     # A plain kill, too, stops what we started: uvicorn raises the signal again when it is done.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    listener = server.listen(options.host, options.port, shared=options.share_port)
-    public_url = os.environ.get("PUBLIC_URL") or "http://{}:{}".format(*listener.getsockname())
-    with installation.parts_in(options.data, virtual_clock=options.virtual_clock) as parts:
+    if options.until_stdin_ends:
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
+    with (
+        server.listen(options.host, options.port, shared=options.share_port) as listener,
+        installation.parts_in(options.data, virtual_clock=options.virtual_clock) as parts,
+    ):
+        public_url = os.environ.get("PUBLIC_URL") or "http://{}:{}".format(*listener.getsockname())
         variables = {**parts, "PUBLIC_URL": public_url}
-        settings = installation.settings_from(variables)
+        settings = _settings(variables)
         with installation.announced(options.data, variables):
             server.serve(settings, listener, sweeps=not options.no_sweeps)
+
+
+def _end_with_stdin() -> None:
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _migrate(options: argparse.Namespace) -> None:
     if os.environ.get("DATABASE_URL") and not os.environ.get("MIGRATION_DATABASE_URL"):
         raise InstallationError("set MIGRATION_DATABASE_URL to the login that owns the database")
-    with installation.parts_in(options.data):
+    with installation.database_in(options.data):
         print("the database is up to date")
 
 
@@ -250,15 +287,30 @@ def _in_transaction(
 async def _with_parts(variables: dict[str, str], run: Callable[[Any], Awaitable[Any]]) -> Any:
     from marketplace.app import parts_of
 
-    async with parts_of(installation.settings_from(variables, database_pool_size=2)) as parts:
+    async with parts_of(_settings(variables, database_pool_size=2)) as parts:
         return await run(parts)
+
+
+def _settings(variables: Mapping[str, str], **overrides: Any) -> Settings:
+    """The settings, once the storage that they name was opened. Raises InstallationError."""
+    from obstore.exceptions import BaseError as StorageError
+
+    from marketplace.recordings.storage import open_storage
+
+    settings = installation.settings_from(variables, **overrides)
+    try:
+        open_storage(settings.storage_url)
+    except OSError as error:
+        raise InstallationError(f"STORAGE_URL cannot be used: {error.strerror}") from error
+    except (ValueError, StorageError) as error:
+        cause = str(error).partition("\n")[0]
+        raise InstallationError(f"STORAGE_URL cannot be used: {cause}") from error
+    return settings
 
 
 def _clock(options: argparse.Namespace) -> None:
     with installation.parts_for_command(options.data) as variables:
-        owner_url = variables.get("MIGRATION_DATABASE_URL") or os.environ.get(
-            "MIGRATION_DATABASE_URL"
-        )
+        owner_url = installation.owner_url(variables)
         if owner_url is None:
             raise InstallationError("set MIGRATION_DATABASE_URL: only the owner moves the clock")
         offset = installation.advance_clock(
@@ -272,7 +324,11 @@ def _openapi(options: argparse.Namespace) -> int:
     if options.check is None:
         sys.stdout.write(text)
         return 0
-    if not options.check.exists() or options.check.read_text(encoding="utf-8") != text:
+    try:
+        checked_in = options.check.read_bytes()
+    except OSError as error:
+        raise InstallationError(f"{options.check} cannot be read: {error.strerror}") from error
+    if checked_in != text.encode():
         raise InstallationError(
             f"{options.check} differs from the code: run `marketplace openapi > {options.check}`"
         )

@@ -41,11 +41,20 @@ def parts_in(data: Path, *, virtual_clock: bool = False) -> Iterator[dict[str, s
 
     Raises InstallationError. With `virtual_clock` a new database can be moved through time.
     """
+    with (
+        database_in(data, virtual_clock=virtual_clock) as database,
+        _stripe(data) as stripe,
+    ):
+        storage = os.environ.get("STORAGE_URL") or str((data / "files").resolve())
+        yield {**database, **stripe, "STORAGE_URL": storage}
+
+
+@contextmanager
+def database_in(data: Path, *, virtual_clock: bool = False) -> Iterator[dict[str, str]]:
+    """Environment variables for a running database alone. Raises InstallationError."""
     with _database(data, virtual_clock=virtual_clock) as database:
         _check_logins(database)
-        with _stripe(data) as stripe:
-            storage = os.environ.get("STORAGE_URL") or str((data / "files").resolve())
-            yield {**database, **stripe, "STORAGE_URL": storage}
+        yield database
 
 
 @contextmanager
@@ -72,12 +81,34 @@ def _database(data: Path, *, virtual_clock: bool) -> Iterator[dict[str, str]]:
 
 def _named_database(*, virtual_clock: bool) -> dict[str, str]:
     """The database of DATABASE_URL; migrated here only if MIGRATION_DATABASE_URL is set."""
-    urls = {"DATABASE_URL": os.environ["DATABASE_URL"]}
-    owner_url = os.environ.get("MIGRATION_DATABASE_URL")
-    if owner_url:
-        urls["MIGRATION_DATABASE_URL"] = owner_url
+    urls = {"DATABASE_URL": _address("DATABASE_URL")}
+    if os.environ.get("MIGRATION_DATABASE_URL"):
+        urls["MIGRATION_DATABASE_URL"] = _address("MIGRATION_DATABASE_URL")
         _migrate(urls, virtual_clock=virtual_clock)
     return urls
+
+
+def owner_url(variables: Mapping[str, str]) -> str | None:
+    """The login that owns the database, from running parts or from the environment."""
+    if "MIGRATION_DATABASE_URL" in variables:
+        return variables["MIGRATION_DATABASE_URL"]
+    named = os.environ.get("MIGRATION_DATABASE_URL")
+    return _address("MIGRATION_DATABASE_URL") if named else None
+
+
+def _address(name: str) -> str:
+    """The environment's PostgreSQL URL; a complaint does not repeat it, as it holds a password."""
+    url = os.environ[name]
+    try:
+        url.encode()
+        kind = sa.make_url(url).drivername.partition("+")[0]
+    except (sa.exc.ArgumentError, ValueError):
+        kind = ""
+    if kind not in {"postgresql", "postgres"}:
+        raise InstallationError(
+            f"{name} is not an address such as postgresql://login:password@host:5432/database"
+        )
+    return url
 
 
 def _migrate(urls: Mapping[str, str], *, virtual_clock: bool) -> None:
@@ -85,10 +116,14 @@ def _migrate(urls: Mapping[str, str], *, virtual_clock: bool) -> None:
         migrate.migrate(urls["MIGRATION_DATABASE_URL"], urls["DATABASE_URL"])
         if virtual_clock:
             make_clock_virtual(urls["MIGRATION_DATABASE_URL"])
-    except sa.exc.OperationalError as error:
+    except sa.exc.DBAPIError as error:
         raise InstallationError(
-            f"the database cannot be reached as its owner: {str(error.orig).splitlines()[0]}"
+            f"the database cannot be used as its owner: {_first_line(error)}"
         ) from error
+
+
+def _first_line(error: sa.exc.DBAPIError) -> str:
+    return str(error.orig).partition("\n")[0]
 
 
 def make_clock_virtual(owner_url: str) -> None:
@@ -116,10 +151,21 @@ def advance_clock(owner_url: str, stripe_api_base: str | None, seconds: int) -> 
         raise InstallationError(
             "this database keeps real time; only a new demo or test database can be moved"
         ) from error
-    httpx.put(
-        f"{stripe_api_base}{CONTROL}/clock", json={"offset_seconds": offset}, trust_env=False
-    ).raise_for_status()
+    except sa.exc.DBAPIError as error:
+        raise InstallationError(f"the clock cannot be moved: {_first_line(error)}") from error
+    with _asking_the_sandbox():
+        httpx.put(
+            f"{stripe_api_base}{CONTROL}/clock", json={"offset_seconds": offset}, trust_env=False
+        ).raise_for_status()
     return offset
+
+
+@contextmanager
+def _asking_the_sandbox() -> Iterator[None]:
+    try:
+        yield
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise InstallationError(f"the Stripe sandbox does not answer: {error}") from error
 
 
 def _as_owner(owner_url: str, statement: str) -> int:
@@ -142,24 +188,33 @@ def _check_logins(urls: Mapping[str, str]) -> None:
                     "the database lacks migrations: set MIGRATION_DATABASE_URL and run "
                     "`marketplace migrate`"
                 )
-            if connection.exec_driver_sql(OWNS_SOMETHING).scalar():
+            if connection.exec_driver_sql(CAN_LIFT_GUARDS).scalar():
                 raise InstallationError(
-                    "DATABASE_URL's login owns tables or is a superuser, so it could lift the "
-                    "ledger's guards: use a login that owns nothing"
+                    "DATABASE_URL's login is a superuser, makes roles, or owns what is in the "
+                    "database, so it could lift the ledger's guards: use a login that owns nothing"
                 )
-    except sa.exc.OperationalError as error:
-        raise InstallationError(
-            f"the database cannot be reached: {str(error.orig).splitlines()[0]}"
-        ) from error
+    except sa.exc.DBAPIError as error:
+        raise InstallationError(f"the database cannot be used: {_first_line(error)}") from error
     finally:
         engine.dispose()
 
 
-OWNS_SOMETHING = """
-    SELECT rolsuper OR EXISTS (
-        SELECT FROM pg_class WHERE relnamespace = 'public'::regnamespace
-        AND pg_has_role(pg_class.relowner, 'MEMBER')
-    ) FROM pg_roles WHERE rolname = current_user
+# Owners of a schema or a function may drop what stands in their way, too.
+CAN_LIFT_GUARDS = """
+    SELECT rolsuper OR rolcreaterole
+        OR has_schema_privilege(schema.oid, 'CREATE')
+        OR pg_has_role(nspowner, 'MEMBER')
+        OR has_table_privilege('public.account_balance', 'UPDATE')
+        OR EXISTS (
+            SELECT FROM pg_class
+            WHERE relnamespace = schema.oid AND pg_has_role(relowner, 'MEMBER')
+        )
+        OR EXISTS (
+            SELECT FROM pg_proc
+            WHERE pronamespace = schema.oid AND pg_has_role(proowner, 'MEMBER')
+        )
+    FROM pg_roles, pg_namespace AS schema
+    WHERE rolname = current_user AND nspname = 'public'
 """
 
 
@@ -186,17 +241,20 @@ def _stripe(data: Path) -> Iterator[dict[str, str]]:
 @contextmanager
 def sandbox(state: Path, *, port: int = 0) -> Iterator[str]:
     """The Stripe sandbox as a process of its own; answers its base address."""
-    state.parent.mkdir(parents=True, exist_ok=True)
+    _make(state.parent)
     process = subprocess.Popen(  # noqa: S603 - our own program
         [
             *(sys.executable, "-m", "marketplace.stripe_sandbox"),
-            *("--port", str(port), "--state", str(state)),
+            *("--port", str(port), "--state", str(state), "--until-stdin-ends"),
         ],
+        # Held open by us alone: killed, we take the sandbox with us.
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         # The terminal's Ctrl-C is for our program, which then stops the sandbox in order.
         start_new_session=True,
     )
+    assert process.stdin is not None
     assert process.stdout is not None
     try:
         line = process.stdout.readline()
@@ -205,7 +263,12 @@ def sandbox(state: Path, *, port: int = 0) -> Iterator[str]:
         yield line.removeprefix("listening on ").strip()
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(timeout=SANDBOX_STOP_SECONDS)
+        try:
+            process.wait(timeout=SANDBOX_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdin.close()
         process.stdout.close()
 
 
@@ -214,7 +277,7 @@ def register_webhooks(settings: Settings) -> None:
     if settings.stripe_api_base is None:
         return
     endpoints = f"{settings.stripe_api_base}{CONTROL}/webhook_endpoints"
-    with httpx.Client(trust_env=False, timeout=10) as http:
+    with _asking_the_sandbox(), httpx.Client(trust_env=False, timeout=10) as http:
         for endpoint in http.get(endpoints).raise_for_status().json():
             # Another process that starts now may have been quicker.
             http.delete(f"{endpoints}/{endpoint['id']}")
@@ -242,7 +305,7 @@ def settings_from(variables: Mapping[str, str], **overrides: Any) -> Settings:
 @contextmanager
 def announced(data: Path, variables: Mapping[str, str]) -> Iterator[None]:
     """`running.env` in the data folder, for us alone, while the program runs."""
-    data.mkdir(parents=True, exist_ok=True)
+    _make(data)
     file = data / "running.env"
     text = "".join(f"export {name}={json.dumps(value)}\n" for name, value in variables.items())
     # Written whole under a name of its own: several processes may serve from one folder.
@@ -256,6 +319,15 @@ def announced(data: Path, variables: Mapping[str, str]) -> Iterator[None]:
         with suppress(OSError):
             if file.read_text() == text:
                 file.unlink()
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InstallationError(
+            f"{folder} cannot be used: {error.strerror}; choose --data"
+        ) from error
 
 
 @contextmanager

@@ -17,7 +17,9 @@ def migrate(owner_url: str, application_url: str, *, revision: str = "head") -> 
     engine = sa.create_engine(driver_url(owner_url))
     try:
         with engine.connect() as connection:
-            command.upgrade(_config(connection, application_url), revision)
+            # The privileges name every table of this version, so they come with the last of them.
+            granted = application_url if revision == "head" else None
+            command.upgrade(_config(connection, granted), revision)
     finally:
         engine.dispose()
 

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from marketplace.shared import problems
+from marketplace.shared.idempotency import HEADER
 
 Json = dict[str, Any]
 
@@ -34,6 +35,7 @@ def describe(app: FastAPI) -> Json:
         schemas["Problem"] = problems.PROBLEM_SCHEMA
         for path in document["paths"].values():
             for operation in path.values():
+                _drop_key_of_nobody(operation)
                 _add_common_errors(operation)
                 _add_examples(operation, schemas)
                 _share_error_examples(operation, document["components"])
@@ -41,6 +43,13 @@ def describe(app: FastAPI) -> Json:
             schemas.pop(framework_error, None)
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _drop_key_of_nobody(operation: Json) -> None:
+    """Where nobody is signed in, an idempotency key has no owner and is not looked at."""
+    if "security" not in operation and "parameters" in operation:
+        named = [each for each in operation.pop("parameters") if each["name"] != HEADER]
+        operation |= {"parameters": named} if named else {}
 
 
 def _add_common_errors(operation: Json) -> None:

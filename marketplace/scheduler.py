@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
-from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.claims import service as claims
-from marketplace.claims import settlement, time
-from marketplace.funding import deposits
+from marketplace.claims import settlement, time, withholdings
+from marketplace.funding import deposits, topups
 from marketplace.jobs import service as jobs
 from marketplace.payouts import sending
 from marketplace.payouts import service as payouts
@@ -62,16 +61,13 @@ async def _deposit_changed(gateway: StripeGateway, event: StripeEvent) -> inbox.
 
 async def _topup_changed(gateway: StripeGateway, event: StripeEvent) -> inbox.Effect:
     payment = await gateway.retrieve_topup(event.object_id)
-    return partial(deposits.settle_topup, payment=payment)
+    return partial(topups.settle, payment=payment)
 
 
 async def _account_changed(gateway: StripeGateway, event: StripeEvent) -> inbox.Effect:
     seen = await gateway.retrieve_account(event.account or event.object_id)
 
-    async def note(session: AsyncSession) -> None:
-        await payout_accounts.note_seen(session, seen=seen)
-
-    return note
+    return partial(payout_accounts.note_seen, seen=seen)
 
 
 # What each event type means here; any other type is kept and has no effect.
@@ -80,6 +76,7 @@ EVENT_HANDLERS: dict[str, inbox.Handler] = {
     "checkout.session.async_payment_succeeded": _deposit_changed,
     "checkout.session.async_payment_failed": _deposit_changed,
     "checkout.session.expired": _deposit_changed,
+    "topup.created": _topup_changed,
     "topup.succeeded": _topup_changed,
     "topup.failed": _topup_changed,
     "topup.canceled": _topup_changed,
@@ -122,6 +119,11 @@ SWEEPS: dict[str, Scheduled] = {
         lambda parts: reviews.decide_overdue(parts.sessions),
         "accept takes that nobody decided in time",
     ),
+    "withdrawn": Scheduled(
+        5,
+        lambda parts: reviews.end_withdrawn(parts.sessions, grace_seconds=_grace(parts)),
+        "end the work of claims whose consent was withdrawn; their time is paid",
+    ),
     "pay": Scheduled(
         5,
         lambda parts: settlement.pay_overdue(parts.sessions),
@@ -129,13 +131,13 @@ SWEEPS: dict[str, Scheduled] = {
     ),
     "withheld": Scheduled(
         300,
-        lambda parts: settlement.return_withheld(parts.sessions),
+        lambda parts: withholdings.return_unclaimed(parts.sessions),
         "return withheld money when the time for an appeal is over",
     ),
     "auditions": Scheduled(
         60,
-        lambda parts: auditions.give_up_overdue(parts.sessions),
-        "fail auditions that were not handed in; started time is paid",
+        lambda parts: auditions.give_up_overdue(parts.sessions, grace_seconds=_grace(parts)),
+        "fail auditions that were not handed in; the time worked is paid",
     ),
     "jobs": Scheduled(
         2,
@@ -155,7 +157,12 @@ SWEEPS: dict[str, Scheduled] = {
     "poll_deposits": Scheduled(
         30,
         lambda parts: deposits.poll(parts.sessions, parts.gateway),
-        "look at deposits and top-ups whose event did not come",
+        "look at deposits whose event did not come",
+    ),
+    "poll_topups": Scheduled(
+        30,
+        lambda parts: topups.poll(parts.sessions, parts.gateway),
+        "look at top-ups whose reply or event did not come",
     ),
     "poll_accounts": Scheduled(
         30,

@@ -18,16 +18,20 @@ def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
         if shared:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind((host, port))
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         listener.close()
+        why = getattr(error, "strerror", None) or "there is no such host"
         raise InstallationError(
-            f"cannot listen on {host}:{port}: {error.strerror}; choose another --port"
+            f"cannot listen on {host}:{port}: {why}; choose another --host or --port"
         ) from error
     return listener
 
 
 def serve(settings: Settings, listener: socket.socket, *, sweeps: bool) -> None:
-    """Answer requests until SIGINT or SIGTERM, then finish those in hand."""
+    """Answer requests until SIGINT or SIGTERM, then finish those in hand.
+
+    Raises InstallationError when the sandbox cannot be told where to send its events.
+    """
     app = create_app(settings, sweeps=sweeps)
     config = uvicorn.Config(
         app,
@@ -39,6 +43,8 @@ def serve(settings: Settings, listener: socket.socket, *, sweeps: bool) -> None:
     )
     server = _Server(config, settings)
     server.run(sockets=[listener])
+    if server.failure is not None:
+        raise server.failure
 
 
 class _Server(uvicorn.Server):
@@ -47,9 +53,15 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
         super().__init__(config)
         self._settings = settings
+        self.failure: InstallationError | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started and not self.should_exit:
-            register_webhooks(self._settings)
+            try:
+                register_webhooks(self._settings)
+            except InstallationError as error:
+                # Raised when all has stopped in order; from here it would leave the rest hanging.
+                self.failure, self.should_exit = error, True
+                return
             print(f"listening on {self._settings.public_url}", flush=True)  # noqa: T201 - told to whoever started us

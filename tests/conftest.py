@@ -4,12 +4,15 @@ With xdist the controller starts the server and tells its workers where it is; w
 story that needs it does. `DATABASE_URL` and `MIGRATION_DATABASE_URL` name another server instead.
 """
 
+import copy
+import gc
 import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +27,25 @@ from tests.world import Client, Person, World
 
 SERVER = pytest.StashKey[dict[str, str]]()
 STORIES = itertools.count(1)
+# A container's memory disk often holds 64 MiB only; a run needs some 600.
+MEMORY_BYTES = 2 << 30
 HELD = pytest.StashKey[ExitStack]()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     node.workerinput["server"] = _server(node.config)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that no worker is left alone with one of them at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("story") is None)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: no collection of garbage need look through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -54,9 +70,8 @@ def _start(held: ExitStack) -> dict[str, str]:
         urls = {"owner": os.environ["MIGRATION_DATABASE_URL"], "app": os.environ["DATABASE_URL"]}
     else:
         memory = Path("/dev/shm")  # noqa: S108 - in memory a database is copied four times as fast
-        folder = Path(
-            tempfile.mkdtemp(prefix="marketplace-tests-", dir=memory if memory.is_dir() else None)
-        )
+        roomy = memory.is_dir() and shutil.disk_usage(memory).free >= MEMORY_BYTES
+        folder = Path(tempfile.mkdtemp(prefix="marketplace-tests-", dir=memory if roomy else None))
         held.callback(shutil.rmtree, folder, ignore_errors=True)
         server = held.enter_context(EmbeddedPostgres(folder / "postgres", durable=False))
         urls = {"owner": server.owner_url, "app": server.application_url}
@@ -98,23 +113,84 @@ def loopback() -> Iterator[Loopback]:
         yield started
 
 
-@pytest.fixture
-def database(server: dict[str, str], maintenance: psycopg.Connection) -> Iterator[dict[str, str]]:
-    """A copy of the template: copying files takes 25 ms, and append-only tables stay append-only."""
-    template = sa.make_url(server["owner"]).database
+@dataclass(frozen=True)
+class Scene:
+    """A world at rest, in which any number of stories can begin."""
+
+    world: World
+    database: str
+    sandbox: bytes
+    cast: Any
+
+    def cast_in(self, world: World) -> Any:
+        """Who and what the scene has made, speaking to a story's own world."""
+        return copy.deepcopy(self.cast, {id(self.world): world})
+
+
+@contextmanager
+def _copied(
+    server: dict[str, str], maintenance: psycopg.Connection, template: str
+) -> Iterator[dict[str, str]]:
+    """A copy of a database: copying files takes 25 ms, and append-only tables stay append-only."""
     name = f"marketplace_story_{os.getpid()}_{next(STORIES)}"
     maintenance.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY".encode())
     yield {login: on_database(server[login], name) for login in ("owner", "app")}
     maintenance.execute(f"DROP DATABASE {name}".encode())
 
 
+@pytest.fixture(scope="session")
+def make_scene(
+    server: dict[str, str],
+    maintenance: psycopg.Connection,
+    loopback: Loopback,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[Callable[[World], Any]], Scene]]:
+    """Plays a story's beginning once; the stories that share it begin with copies of its end.
+
+    What the beginning answers is its cast. Stored files are not kept.
+    """
+    with ExitStack() as kept:
+
+        def make(play: Callable[[World], Any]) -> Scene:
+            template = sa.make_url(server["owner"]).database or ""
+            urls = kept.enter_context(_copied(server, maintenance, template))
+            files = tmp_path_factory.mktemp("files")
+            with World(
+                owner_url=urls["owner"], app_url=urls["app"], loopback=loopback, files=files
+            ) as world:
+                cast = play(world)
+                sandbox = world.sandbox()
+            database = sa.make_url(urls["owner"]).database or ""
+            return Scene(world, database, sandbox, cast)
+
+        yield make
+
+
 @pytest.fixture
-def world(database: dict[str, str], loopback: Loopback, tmp_path: Path) -> Iterator[World]:
+def scene() -> Scene | None:
+    """Where the story begins: in an empty world, unless a folder says otherwise."""
+    return None
+
+
+@pytest.fixture
+def database(
+    server: dict[str, str], maintenance: psycopg.Connection, scene: Scene | None
+) -> Iterator[dict[str, str]]:
+    template = scene.database if scene else sa.make_url(server["owner"]).database or ""
+    with _copied(server, maintenance, template) as urls:
+        yield urls
+
+
+@pytest.fixture
+def world(
+    database: dict[str, str], loopback: Loopback, scene: Scene | None, tmp_path: Path
+) -> Iterator[World]:
     with World(
         owner_url=database["owner"],
         app_url=database["app"],
         loopback=loopback,
         files=tmp_path / "files",
+        sandbox=scene.sandbox if scene else None,
     ) as made:
         yield made
 

@@ -20,6 +20,7 @@ from uuid import UUID
 
 import httpx
 import psycopg
+import sqlalchemy as sa
 from psycopg.rows import dict_row
 from pydantic import SecretStr
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -34,6 +35,7 @@ from marketplace.performers import service as performers
 from marketplace.performers.models import PerformerState
 from marketplace.performers.schemas import Profile
 from marketplace.shared import audit
+from marketplace.shared.database import connect, driver_url
 from marketplace.shared.settings import Settings
 from marketplace.stripe_api.gateway import StripeGateway
 from marketplace.stripe_sandbox.app import build_app
@@ -46,7 +48,7 @@ HEARTBEAT_SECONDS = 60
 LATE_IN_A_SECOND = 0.4
 TAKE = Path(__file__).parents[1] / "marketplace" / "demo_audio" / "grief-lost-letter.flac"
 STRIPE_KEY = "sk_test_sandbox"
-POLLS = ("poll_events", "poll_deposits", "poll_accounts")
+POLLS = ("poll_events", "poll_deposits", "poll_topups", "poll_accounts")
 
 
 def settings(**values: Any) -> Settings:
@@ -56,6 +58,16 @@ def settings(**values: Any) -> Settings:
         stripe_connect_webhook_secret=SecretStr("whsec_connect"),
         **values,
     )
+
+
+# One for all stories of a worker: what it has compiled for one serves the next.
+ENGINE = connect("postgresql://nowhere", 10)
+STORYS_DATABASE: dict[str, Any] = {}
+
+
+@sa.event.listens_for(ENGINE.sync_engine, "do_connect")
+def lead_there(_dialect: Any, _record: Any, _args: Any, asked: dict[str, Any]) -> None:
+    asked.update(STORYS_DATABASE)
 
 
 APP = create_app(settings(database_url="postgresql://nowhere", storage_url="nowhere"), sweeps=False)
@@ -188,8 +200,17 @@ class Stripe:
 
 
 class World:
-    def __init__(self, *, owner_url: str, app_url: str, loopback: Loopback, files: Path) -> None:
+    def __init__(
+        self,
+        *,
+        owner_url: str,
+        app_url: str,
+        loopback: Loopback,
+        files: Path,
+        sandbox: bytes | None = None,
+    ) -> None:
         self.owner_url, self.app_url = owner_url, app_url
+        self._remembered = sandbox
         self.loopback = loopback
         self.names = itertools.count(1)
         self.http = loopback.http
@@ -217,9 +238,14 @@ class World:
 
     async def _start(self) -> None:
         product, stripe = self.loopback.product, self.loopback.stripe
-        sandbox = build_app(open_state(Path(":memory:")), abort=stripe.abort, ready=lambda: None)
+        self._memory = open_state(Path(":memory:"))
+        if self._remembered is not None:
+            self._memory.deserialize(self._remembered)
+        sandbox = build_app(self._memory, abort=stripe.abort, ready=lambda: None)
         await self._running.enter_async_context(sandbox.router.lifespan_context(sandbox))
-        self.parts = await self._running.enter_async_context(parts_of(self.settings))
+        _, there = ENGINE.dialect.create_connect_args(driver_url(self.app_url))
+        STORYS_DATABASE.update(there)
+        self.parts = await self._running.enter_async_context(parts_of(self.settings, engine=ENGINE))
         # As the application's own lifespan does; its routes are worth keeping from story to story.
         self.app = APP
         self.app.state.settings = self.settings
@@ -227,6 +253,14 @@ class World:
         self.app.state.gateway = self.parts.gateway
         self.app.state.storage = self.parts.storage
         product.app, stripe.app = self.app, sandbox
+
+    def sandbox(self) -> bytes:
+        """All that the sandbox remembers, for a world that begins where this one is."""
+
+        async def read() -> bytes:
+            return self._memory.serialize()
+
+        return self.loopback.run(read())
 
     @property
     def gateway(self) -> StripeGateway:
@@ -392,7 +426,7 @@ class World:
         """The platform's own money, available at Stripe at once."""
         topup = finance.post("/v1/topups", {"amount_minor": amount_minor, "currency": "USD"})
         self.advance(60)
-        self.sweep("poll_deposits")
+        self.sweep("poll_topups")
         assert finance.get(f"/v1/topups/{topup['id']}")["state"] == "succeeded"
 
     # work

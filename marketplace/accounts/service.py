@@ -5,14 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-import anyio.to_thread
 import sqlalchemy as sa
-from argon2 import PasswordHasher
-from argon2.exceptions import Argon2Error
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from marketplace.accounts import tokens
+from marketplace.accounts import passwords, tokens
 from marketplace.accounts.models import (
     AccessToken,
     Client,
@@ -40,10 +37,6 @@ DEVICE_TOKEN_LASTS = timedelta(days=90)
 MOST_FAILURES = 10
 FAILURE_WINDOW = timedelta(minutes=15)
 
-_hasher = PasswordHasher()
-# Checked when the address is unknown, so that the answer takes as long as for a known one.
-_NOBODYS_HASH = _hasher.hash("nobody has this password")
-
 
 class CodeNotValid(BadRequest):
     """This code is unknown, expired or used; ask for a new one."""
@@ -61,7 +54,6 @@ class SignInRefused(Unauthorized):
     """The e-mail address or the password is wrong."""
 
     code = "sign_in_refused"
-    keeps_writes = True
 
 
 class TooManyFailures(TooManyRequests):
@@ -121,9 +113,16 @@ async def invite(
 async def join(
     session: AsyncSession, *, code: str, email: str, name: str, password: str, device: str
 ) -> Granted:
-    """A new person with what the invite grants, signed in on this device."""
+    """A new person with what the invite grants, signed in on this device.
+
+    Commits once the code is known to serve: the password is hashed in no transaction.
+    """
+    with passwords.place_in_line():
+        await _valid_invite(session, code)
+        await session.commit()
+        password_hash = await passwords.hashed(password)
     invited = await _take_invite(session, code)
-    person = Person(email=email, name=name, password_hash=await hash_password(password))
+    person = Person(email=email, name=name, password_hash=password_hash)
     await audit.act_as(session, str(person.id))
     session.add(person)
     try:
@@ -148,21 +147,20 @@ async def accept_invite(session: AsyncSession, *, code: str, person_id: UUID) ->
 
 
 async def _take_invite(session: AsyncSession, code: str) -> Invite:
-    now = await clock.now(session)
-    invited = (
-        await session.exec(
-            select(Invite)
-            .where(
-                Invite.code_hash == tokens.hash_of(code),
-                col(Invite.used_at).is_(None),
-                Invite.expires_at > now,
-            )
-            .with_for_update()
-        )
-    ).first()
+    invited = await _valid_invite(session, code, lock=True)
+    invited.used_at = await clock.now(session)
+    return invited
+
+
+async def _valid_invite(session: AsyncSession, code: str, *, lock: bool = False) -> Invite:
+    query = select(Invite).where(
+        Invite.code_hash == tokens.hash_of(code),
+        col(Invite.used_at).is_(None),
+        Invite.expires_at > await clock.now(session),
+    )
+    invited = (await session.exec(query.with_for_update() if lock else query)).first()
     if invited is None:
         raise CodeNotValid
-    invited.used_at = now
     return invited
 
 
@@ -177,11 +175,17 @@ async def _grant(session: AsyncSession, person_id: UUID, invited: Invite) -> Non
 
 
 async def sign_in(session: AsyncSession, *, email: str, password: str, device: str) -> Granted:
-    await _refuse_after_many_failures(session, email)
-    person = await person_by_email(session, email)
-    stored = person.password_hash if person else _NOBODYS_HASH
-    if not await _verify(stored, password) or person is None:
-        await _count_failure(session, email)
+    """A token for this device. Commits the try before the password is checked in no transaction."""
+    with passwords.place_in_line():
+        await _count_try(session, email)
+        person = await person_by_email(session, email)
+        await session.commit()
+        stored = person.password_hash if person else passwords.NOBODYS_HASH
+        if not await passwords.is_right(password, stored) or person is None:
+            raise SignInRefused
+    await session.refresh(person, with_for_update={"key_share": True})
+    if person.password_hash != stored:
+        # Reset meanwhile: that reset signs every device out.
         raise SignInRefused
     await audit.act_as(session, str(person.id))
     await session.execute(
@@ -196,15 +200,15 @@ async def person_by_email(session: AsyncSession, email: str) -> Person | None:
     return found.first()
 
 
-async def _refuse_after_many_failures(session: AsyncSession, email: str) -> None:
-    """Count and refuse under one row lock, so that parallel tries cannot outrun the count."""
+async def _count_try(session: AsyncSession, email: str) -> None:
+    """A failure until it succeeds: counted first, so that parallel tries cannot outrun the count."""
     found = await row(
         session,
         "INSERT INTO sign_in_failure AS f (email_hash, failures, window_started_at)"
-        " VALUES (:email, 0, marketplace_now())"
+        " VALUES (:email, 1, marketplace_now())"
         " ON CONFLICT (email_hash) DO UPDATE SET"
-        "  failures = CASE WHEN f.window_started_at < marketplace_now() - :window THEN 0"
-        "   ELSE f.failures END,"
+        "  failures = CASE WHEN f.window_started_at < marketplace_now() - :window THEN 1"
+        "   ELSE f.failures + 1 END,"
         "  window_started_at = CASE WHEN f.window_started_at < marketplace_now() - :window"
         "   THEN marketplace_now() ELSE f.window_started_at END"
         " RETURNING failures, window_started_at + :window - marketplace_now() AS wait",
@@ -212,15 +216,8 @@ async def _refuse_after_many_failures(session: AsyncSession, email: str) -> None
         window=FAILURE_WINDOW,
     )
     assert found is not None
-    if found["failures"] >= MOST_FAILURES:
+    if found["failures"] > MOST_FAILURES:
         raise TooManyFailures(headers={"Retry-After": str(int(found["wait"].total_seconds()) + 1)})
-
-
-async def _count_failure(session: AsyncSession, email: str) -> None:
-    await session.execute(
-        sa.text("UPDATE sign_in_failure SET failures = failures + 1 WHERE email_hash = :email"),
-        {"email": _email_hash(email)},
-    )
 
 
 def _email_hash(email: str) -> str:
@@ -325,24 +322,22 @@ async def password_reset_code(session: AsyncSession, *, email: str) -> Granted:
 
 
 async def reset_password(session: AsyncSession, *, code: str, password: str) -> None:
-    """Set the new password and end every session of the person."""
+    """Set the new password and end every session of the person.
+
+    Commits once the code is known to serve: the password is hashed in no transaction.
+    """
+    with passwords.place_in_line():
+        await _valid_reset(session, code)
+        await session.commit()
+        password_hash = await passwords.hashed(password)
+    reset = await _valid_reset(session, code, lock=True)
     now = await clock.now(session)
-    found = await session.exec(
-        select(PasswordReset)
-        .where(
-            PasswordReset.code_hash == tokens.hash_of(code),
-            col(PasswordReset.used_at).is_(None),
-            PasswordReset.expires_at > now,
-        )
-        .with_for_update()
-    )
-    reset = found.first()
-    if reset is None:
-        raise CodeNotValid
     reset.used_at = now
     person = await session.get_one(Person, reset.person_id)
-    person.password_hash = await hash_password(password)
+    person.password_hash = password_hash
     await audit.act_as(session, str(person.id))
+    # First the person's row: who signs in at this moment holds it, or sees the new password.
+    await session.flush()
     await session.execute(
         sa.update(AccessToken)
         .where(col(AccessToken.person_id) == person.id, col(AccessToken.revoked_at).is_(None))
@@ -351,15 +346,13 @@ async def reset_password(session: AsyncSession, *, code: str, password: str) -> 
     await audit.record(session, subject=("person", person.id), action="password_reset")
 
 
-async def hash_password(password: str) -> str:
-    return await anyio.to_thread.run_sync(_hasher.hash, password)
-
-
-async def _verify(stored: str, password: str) -> bool:
-    def verify() -> bool:
-        try:
-            return _hasher.verify(stored, password)
-        except Argon2Error:
-            return False
-
-    return await anyio.to_thread.run_sync(verify)
+async def _valid_reset(session: AsyncSession, code: str, *, lock: bool = False) -> PasswordReset:
+    query = select(PasswordReset).where(
+        PasswordReset.code_hash == tokens.hash_of(code),
+        col(PasswordReset.used_at).is_(None),
+        PasswordReset.expires_at > await clock.now(session),
+    )
+    reset = (await session.exec(query.with_for_update() if lock else query)).first()
+    if reset is None:
+        raise CodeNotValid
+    return reset

@@ -69,7 +69,9 @@ WITH clock AS (
            ARRAY(SELECT jsonb_array_elements_text(licence -> 'allowed_uses')),
            ARRAY(SELECT jsonb_array_elements_text(licence -> 'forbidden_uses')),
            licence ->> 'territory', (licence ->> 'exclusive')::boolean,
-           now + make_interval(months => (licence ->> 'term_months')::int),
+           -- Months are counted in UTC, whatever the session's time zone.
+           (now AT TIME ZONE 'UTC' + make_interval(months => (licence ->> 'term_months')::int))
+               AT TIME ZONE 'UTC',
            rate_minor_per_hour || ' ' || currency || ' minor units per hour of work', 'api_claim'
     FROM held
     RETURNING id

@@ -10,7 +10,7 @@ SET ended_at = greatest(entry.started_at, least(
         WHEN entry.heartbeat_at + make_interval(secs => :grace) < clock.second THEN 'silence'
         ELSE :ended_by
     END
-FROM claim, (SELECT date_trunc('second', marketplace_now()) AS second) AS clock
+FROM claim, (SELECT present_second() AS second) AS clock
 WHERE claim.id = entry.claim_id
   AND entry.ended_at IS NULL
   AND (CAST(:claim AS uuid) IS NULL OR entry.claim_id = :claim)

@@ -41,7 +41,6 @@ CLAIM_MOVES: Moves[ClaimState] = {
 
 # The performer may work in these, and they count against the performer's limit.
 WORKING = frozenset({ClaimState.ACTIVE, ClaimState.IN_SESSION, ClaimState.RETAKE})
-LIVE = WORKING | {ClaimState.SUBMITTED}
 
 
 class Claim(SQLModel, table=True):
@@ -51,6 +50,16 @@ class Claim(SQLModel, table=True):
             ["role_id", "task_id", "job_id", "client_id"],
             ["role.id", "role.task_id", "role.job_id", "role.client_id"],
             name="fk_claim_role",
+        ),
+        sa.ForeignKeyConstraint(
+            ["job_id", "client_id", "lineage_id"],
+            ["job.id", "job.client_id", "job.lineage_id"],
+            name="fk_claim_lineage",
+        ),
+        sa.ForeignKeyConstraint(
+            ["reservation_id", "client_id", "currency"],
+            ["reservation.id", "reservation.client_id", "reservation.currency"],
+            name="fk_claim_reservation",
         ),
         # The price of this claim is that of one rate row, and of nothing else: these columns are
         # copied from it, tied to it, and the application's login may not change them.
@@ -118,7 +127,7 @@ class Claim(SQLModel, table=True):
     pay_by: datetime = stamp()
     retakes_granted: int = 0
     # Set when the claim ended before its pay was decided: its money waits in a reserve of its own.
-    reservation_id: UUID | None = link("reservation.id", default=None)
+    reservation_id: UUID | None = None
     # When an undecided pay is decided in the performer's favour.
     pay_due_at: datetime | None = stamp(default=None)
 

@@ -6,7 +6,7 @@ from sqlmodel import col, select
 
 from marketplace.accounts.models import Role
 from marketplace.accounts.principals import Performer, Principal, Reviewer, person_with
-from marketplace.claims import service, settlement, time
+from marketplace.claims import service, settlement, time, withholdings
 from marketplace.claims.models import WORKING, Claim, ClaimRecording, TimeEntry
 from marketplace.claims.schemas import (
     ClaimAnswer,
@@ -20,6 +20,7 @@ from marketplace.claims.schemas import (
     WithholdingAnswer,
     WithholdingDecision,
 )
+from marketplace.consents.service import ConsentWithdrawn, require_consent
 from marketplace.jobs.models import Job
 from marketplace.recordings import service as recordings
 from marketplace.recordings.gates import Tier
@@ -30,21 +31,18 @@ from marketplace.shared.idempotency import IdempotencyKeyReused, key_of, request
 from marketplace.shared.money import pay_minor
 from marketplace.shared.pagination import PageQuery, newest_first
 from marketplace.shared.problems import MoveNotAllowed, NotFound, documented
-from marketplace.shared.requests import KEY_REQUIRED, OWN_KEY, Session, TransactionalRoute
+from marketplace.shared.requests import (
+    KEY_REQUIRED,
+    OWN_KEY,
+    Grace,
+    Session,
+    TransactionalRoute,
+)
 from marketplace.shared.schemas import Page
-from marketplace.shared.settings import Settings
 
 router = APIRouter(prefix="/v1", route_class=TransactionalRoute, tags=["claims"])
 
 PayDecider = Annotated[Principal, Depends(person_with(Role.REVIEWER, Role.OPERATOR))]
-
-
-def _grace(request: Request) -> int:
-    settings: Settings = request.app.state.settings
-    return settings.heartbeat_grace_seconds
-
-
-Grace = Annotated[int, Depends(_grace)]
 
 
 @router.post(
@@ -173,7 +171,13 @@ async def _time(session: Session, claim: Claim, entry: TimeEntry | None) -> Time
 @router.post(
     "/claims/{claim_id}/recordings",
     status_code=201,
-    responses=documented(NotFound, MoveNotAllowed, recordings.UploadTooLarge),
+    responses=documented(
+        NotFound,
+        MoveNotAllowed,
+        ConsentWithdrawn,
+        recordings.UploadTooLarge,
+        recordings.TooManyUploads,
+    ),
 )
 async def declare_recording(
     claim_id: UUID, body: NewRecording, request: Request, session: Session, performer: Performer
@@ -182,6 +186,7 @@ async def declare_recording(
     claim = await service.own_claim(session, claim_id, performer.person)
     if claim.state not in WORKING:
         raise MoveNotAllowed(f"The claim is {claim.state.value}.", state=claim.state.value)
+    await require_consent(session, claim.consent_grant_id)
     job = await session.get_one(Job, claim.job_id)
     recording = await recordings.declare(
         session,
@@ -235,13 +240,17 @@ async def read_pay_decision(
     "/claims/{claim_id}/pay",
     status_code=201,
     dependencies=[KEY_REQUIRED],
-    responses=documented(NotFound, settlement.PayAlreadyDecided, settlement.SecondPersonNeeded),
+    responses=documented(
+        NotFound,
+        settlement.PayAlreadyDecided,
+        settlement.SecondPersonNeeded,
+        settlement.ActsForTheClient,
+    ),
 )
 async def pay_claim(claim_id: UUID, session: Session, decider: PayDecider) -> PayDecisionAnswer:
     """Pay the time of a claim that expired or was released, before its due time does."""
     locked = await settlement.lock(session, claim_id)
-    if locked.claim.performer_id == decider.person:
-        raise settlement.SecondPersonNeeded
+    await settlement.require_impartial(session, locked.claim, decider.person)
     decision = await settlement.pay_undecided(session, locked.claim, decided_by=decider.person)
     return PayDecisionAnswer.model_validate(decision)
 
@@ -249,14 +258,19 @@ async def pay_claim(claim_id: UUID, session: Session, decider: PayDecider) -> Pa
 @router.post(
     "/claims/{claim_id}/withholdings",
     status_code=201,
-    responses=documented(NotFound, settlement.PayAlreadyDecided, settlement.SecondPersonNeeded),
+    responses=documented(
+        NotFound,
+        settlement.PayAlreadyDecided,
+        settlement.SecondPersonNeeded,
+        settlement.ActsForTheClient,
+    ),
 )
 async def propose_withholding(
     claim_id: UUID, body: NewWithholding, session: Session, reviewer: Reviewer
 ) -> WithholdingAnswer:
     """Propose not to pay an ended claim's time. A second person decides; undecided is paid."""
     locked = await settlement.lock(session, claim_id)
-    withholding = await settlement.propose_withholding(
+    withholding = await withholdings.propose(
         session, locked, ground=body.ground, reason=body.reason, proposed_by=reviewer.person
     )
     return WithholdingAnswer.model_validate(withholding)
@@ -266,14 +280,18 @@ async def propose_withholding(
     "/withholdings/{withholding_id}/decision",
     dependencies=[KEY_REQUIRED],
     responses=documented(
-        NotFound, MoveNotAllowed, settlement.PayAlreadyDecided, settlement.SecondPersonNeeded
+        NotFound,
+        MoveNotAllowed,
+        settlement.PayAlreadyDecided,
+        settlement.SecondPersonNeeded,
+        settlement.ActsForTheClient,
     ),
 )
 async def decide_withholding(
     withholding_id: UUID, body: WithholdingDecision, session: Session, decider: PayDecider
 ) -> WithholdingAnswer:
     """Confirm or reject a withholding somebody else proposed."""
-    withholding = await settlement.decide_withholding(
+    withholding = await withholdings.decide(
         session,
         withholding_id=withholding_id,
         confirm=body.confirm,

@@ -1,5 +1,6 @@
 """Making claims, giving them back, and what happens when their deadline passes."""
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +12,7 @@ from marketplace.claims import settlement, time
 from marketplace.claims.models import CLAIM_MOVES, WORKING, Claim, ClaimState, EndedBy
 from marketplace.jobs.models import Job, JobState, Role, RoleState
 from marketplace.performers.models import Performer, PerformerState
-from marketplace.shared import audit, clock, idempotency
+from marketplace.shared import clock, idempotency, sweeps
 from marketplace.shared.database import Sessions, row, statement, violated
 from marketplace.shared.ids import new_id
 from marketplace.shared.problems import Conflict, Forbidden, NotFound, Problem
@@ -184,32 +185,30 @@ async def release(
 
 async def expire_due(sessions: Sessions, *, grace_seconds: int) -> int:
     """Claims whose deadline passed: time worked is paid, the role opens again."""
-    async with sessions() as session:
-        due = (
-            await session.exec(
-                select(Claim.id)
-                .where(col(Claim.state).in_(WORKING))
-                .where(col(Claim.deadline) <= sa.func.marketplace_now())
-                .order_by(col(Claim.deadline))
-                .limit(100)
-            )
-        ).all()
-    for claim_id in due:
-        async with sessions() as session:
-            await audit.act_as(session, "sweep:expiry")
-            locked = await settlement.lock(session, claim_id)
-            claim = locked.claim
-            if claim.state in WORKING and claim.deadline <= await clock.now(session):
-                await _end(
-                    session,
-                    locked,
-                    ClaimState.EXPIRED,
-                    EndedBy.DEADLINE,
-                    reason="Its deadline passed.",
-                    grace_seconds=grace_seconds,
-                )
-            await session.commit()
-    return len(due)
+    due = (
+        select(Claim.id)
+        .where(col(Claim.state).in_(WORKING))
+        .where(col(Claim.deadline) <= sa.func.marketplace_now())
+        .order_by(col(Claim.deadline))
+    )
+    expire = partial(_expire, grace_seconds=grace_seconds)
+    return await sweeps.each_due(sessions, "expiry", due, expire)
+
+
+async def _expire(session: AsyncSession, claim_id: UUID, *, grace_seconds: int) -> bool:
+    locked = await settlement.lock(session, claim_id)
+    claim = locked.claim
+    if claim.state not in WORKING or claim.deadline > await clock.now(session):
+        return False
+    await _end(
+        session,
+        locked,
+        ClaimState.EXPIRED,
+        EndedBy.DEADLINE,
+        reason="Its deadline passed.",
+        grace_seconds=grace_seconds,
+    )
+    return True
 
 
 async def _end(

@@ -13,24 +13,24 @@ import sqlalchemy as sa
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from marketplace.accounts.models import ClientMember
 from marketplace.claims.models import (
     WITHHOLDING_MOVES,
     Claim,
     PayDecision,
     PayOutcome,
     Withholding,
-    WithholdingGround,
     WithholdingState,
 )
 from marketplace.claims.time import seconds_of
 from marketplace.funding import reserves
-from marketplace.funding.models import Reservation, ReserveCause, ReserveMove
+from marketplace.funding.models import ReserveCause, ReserveMove
 from marketplace.jobs import roles
 from marketplace.jobs.models import Job, Role
 from marketplace.ledger import service as ledger
 from marketplace.ledger.models import AccountKind, TransactionKind
 from marketplace.performers import service as performers
-from marketplace.shared import audit, clock
+from marketplace.shared import clock, sweeps
 from marketplace.shared.database import Sessions
 from marketplace.shared.money import fee_minor, pay_minor
 from marketplace.shared.problems import Conflict, Forbidden, NotFound
@@ -38,8 +38,6 @@ from marketplace.shared.states import move
 
 # How long an ended claim's time may stay undecided; then it is paid.
 DECISION_WITHIN = timedelta(hours=72)
-# How long withheld money stays set aside for an appeal.
-APPEAL_WITHIN = timedelta(days=30)
 
 
 class PayAlreadyDecided(Conflict):
@@ -52,6 +50,12 @@ class SecondPersonNeeded(Forbidden):
     """Somebody else than the proposer must decide this, and not the performer."""
 
     code = "second_person_needed"
+
+
+class ActsForTheClient(Forbidden):
+    """Who acts for the client decides nothing about the people it pays; ask a colleague."""
+
+    code = "acts_for_the_client"
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,15 @@ async def lock(session: AsyncSession, claim_id: UUID) -> Locked:
         .execution_options(populate_existing=True)
     )
     return Locked(found.one(), await roles.lock_role(session, claim.role_id), job)
+
+
+async def require_impartial(session: AsyncSession, claim: Claim, person_id: UUID) -> None:
+    """Neither the performer nor anybody who acts for the client that pays."""
+    if claim.performer_id == person_id:
+        raise SecondPersonNeeded
+    member = await session.get(ClientMember, person_id)
+    if member is not None and member.client_id == claim.client_id:
+        raise ActsForTheClient
 
 
 async def pay_and_finish_role(
@@ -203,7 +216,6 @@ async def _book(session: AsyncSession, claim: Claim, decision: PayDecision) -> U
     source = reserves.reserve(await _reservation_id(session, claim))
     posting = ledger.Posting(
         kind=TransactionKind.CLAIM_PAID,
-        source_type="pay_decision",
         source_id=decision.id,
         currency=claim.currency,
         moves=(
@@ -234,61 +246,16 @@ async def decision_of(session: AsyncSession, claim_id: UUID) -> PayDecision | No
     return found.first()
 
 
-async def propose_withholding(
-    session: AsyncSession,
-    locked: Locked,
-    *,
-    ground: WithholdingGround,
-    reason: str,
-    proposed_by: UUID,
-) -> Withholding:
-    """One person's word that the time of an ended claim should not be paid; needs a second's."""
-    claim = locked.claim
-    if claim.performer_id == proposed_by:
-        raise SecondPersonNeeded
-    if claim.pay_due_at is None:
-        raise PayAlreadyDecided("This claim's pay is not open to a decision.")
-    withholding = Withholding(
-        claim_id=claim.id,
-        state=WithholdingState.PROPOSED,
-        ground=ground,
-        reason=reason,
-        proposed_by=proposed_by,
+async def withhold(session: AsyncSession, claim: Claim, withholding: Withholding) -> None:
+    """Two people agree that the time is not paid: who proposed it, and who confirms it now."""
+    await _decide(
+        session,
+        claim,
+        PayOutcome.WITHHOLD,
+        decided_by=withholding.proposed_by,
+        confirmed_by=withholding.decided_by,
+        reason=f"{withholding.ground.value}: {withholding.reason}",
     )
-    session.add(withholding)
-    try:
-        await session.flush()
-    except sa.exc.IntegrityError as error:
-        raise Conflict("Withholding is proposed for this claim already.") from error
-    return withholding
-
-
-async def decide_withholding(
-    session: AsyncSession, *, withholding_id: UUID, confirm: bool, reason: str, decided_by: UUID
-) -> Withholding:
-    """The second person's word: confirm, and the time is not paid; reject, and it is paid now."""
-    withholding = await session.get(Withholding, withholding_id)
-    if withholding is None:
-        raise NotFound
-    locked = await lock(session, withholding.claim_id)
-    await session.refresh(withholding, with_for_update=True)
-    if decided_by in {withholding.proposed_by, locked.claim.performer_id}:
-        raise SecondPersonNeeded
-    to = WithholdingState.CONFIRMED if confirm else WithholdingState.REJECTED
-    move(withholding, to, WITHHOLDING_MOVES, reason=reason)
-    withholding.decided_by = decided_by
-    if confirm:
-        await _decide(
-            session,
-            locked.claim,
-            PayOutcome.WITHHOLD,
-            decided_by=withholding.proposed_by,
-            confirmed_by=decided_by,
-            reason=f"{withholding.ground.value}: {withholding.reason}",
-        )
-    else:
-        await pay_undecided(session, locked.claim, decided_by=decided_by)
-    return withholding
 
 
 async def pay_undecided(
@@ -304,56 +271,26 @@ async def pay_undecided(
         .with_for_update()
     )
     for withholding in found:
-        move(
-            withholding,
-            WithholdingState.REJECTED,
-            WITHHOLDING_MOVES,
-            reason="Nobody confirmed it in time.",
-        )
+        reason = "The time was paid." if decided_by else "Nobody confirmed it in time."
+        move(withholding, WithholdingState.REJECTED, WITHHOLDING_MOVES, reason=reason)
+        withholding.decided_by = decided_by
     await session.flush()
     return decision
 
 
 async def pay_overdue(sessions: Sessions) -> int:
     """Overdue means pay."""
-    async with sessions() as session:
-        overdue = (
-            await session.exec(
-                select(Claim.id)
-                .where(col(Claim.pay_due_at) <= sa.func.marketplace_now())
-                .limit(100)
-            )
-        ).all()
-    for claim_id in overdue:
-        async with sessions() as session:
-            await audit.act_as(session, "sweep:pay")
-            locked = await lock(session, claim_id)
-            due = locked.claim.pay_due_at
-            if due is not None and due <= await clock.now(session):
-                await pay_undecided(session, locked.claim, decided_by=None)
-            await session.commit()
-    return len(overdue)
+    overdue = (
+        select(Claim.id)
+        .where(col(Claim.pay_due_at) <= sa.func.marketplace_now())
+        .order_by(col(Claim.pay_due_at))
+    )
+    return await sweeps.each_due(sessions, "pay", overdue, _pay_overdue)
 
 
-async def return_withheld(sessions: Sessions) -> int:
-    """Withheld money goes back to the client when the time for an appeal is over."""
-    async with sessions() as session:
-        found = await session.execute(
-            sa.text(
-                "SELECT claim.id FROM pay_decision JOIN claim ON claim.id = pay_decision.claim_id"
-                " JOIN account_balance ON account_id ="
-                "  account_id('job_reserve', claim.reservation_id, claim.currency)"
-                " WHERE outcome = 'withhold' AND balance_minor > 0"
-                "  AND decided_at <= marketplace_now() - :window LIMIT 100"
-            ),
-            {"window": APPEAL_WITHIN},
-        )
-        claim_ids = [claim_id for (claim_id,) in found]
-    for claim_id in claim_ids:
-        async with sessions() as session:
-            await audit.act_as(session, "sweep:withheld")
-            locked = await lock(session, claim_id)
-            reservation = await session.get_one(Reservation, locked.claim.reservation_id)
-            await reserves.give_back_what_is_left(session, reservation)
-            await session.commit()
-    return len(claim_ids)
+async def _pay_overdue(session: AsyncSession, claim_id: UUID) -> bool:
+    claim = (await lock(session, claim_id)).claim
+    if claim.pay_due_at is None or claim.pay_due_at > await clock.now(session):
+        return False
+    await pay_undecided(session, claim, decided_by=None)
+    return True

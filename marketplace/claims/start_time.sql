@@ -1,7 +1,7 @@
 -- Start an activity in a claim: ends the performer's running entry and opens the next, in one go.
 -- Answers the new entry, or nothing when the claim is not workable or the activity's cap is used up.
 WITH clock AS (
-    SELECT date_trunc('second', marketplace_now()) AS second
+    SELECT present_second() AS second
 ), own AS (
     SELECT claim.id, claim.state, claim.performer_id, claim.retakes_granted,
            role.prep_seconds_cap, role.perform_seconds_cap, clock.second,

@@ -22,9 +22,9 @@ from marketplace.claims.models import (
 )
 from marketplace.jobs.models import Role
 from marketplace.shared import audit, clock
-from marketplace.shared.database import Sessions, row, sqlstate, statement
+from marketplace.shared.database import Sessions, row, sqlstate, statement, take_turns
 from marketplace.shared.ids import new_id
-from marketplace.shared.problems import Conflict, MoveNotAllowed
+from marketplace.shared.problems import Conflict, MoveNotAllowed, TryAgain
 
 EXCLUSION_VIOLATION = "23P01"
 
@@ -68,21 +68,27 @@ async def start(
         "grace": grace_seconds,
         "entry": new_id(),
     }
-    started = await _try_to_start(session, values) or await _try_to_start(session, values)
+    # One start at a time per performer, whatever device it comes from.
+    await take_turns(session, "time", claim.performer_id)
+    started = await _try_to_start(session, values)
+    if started is None:
+        started = await _try_to_start(session, values)
+    if started is None:
+        raise TryAgain
     await session.refresh(claim)
     if not started:
         await _explain_refusal(session, claim, activity)
     return await session.get_one(TimeEntry, values["entry"])
 
 
-async def _try_to_start(session: AsyncSession, values: dict[str, object]) -> bool:
-    """False also when another device of the performer was quicker; then a second try sees it."""
+async def _try_to_start(session: AsyncSession, values: dict[str, object]) -> bool | None:
+    """None when the running entry was ended meanwhile, in a later second; try once more."""
     try:
         async with session.begin_nested():
             found = await row(session, statement("marketplace.claims", "start_time.sql"), **values)
     except sa.exc.IntegrityError as error:
         if sqlstate(error) == EXCLUSION_VIOLATION:
-            return False
+            return None
         raise
     return found is not None
 
@@ -117,7 +123,7 @@ async def heartbeat(session: AsyncSession, claim: Claim, *, grace_seconds: int) 
     )
     await session.execute(
         sa.text(
-            "UPDATE time_entry SET heartbeat_at = date_trunc('second', marketplace_now())"
+            "UPDATE time_entry SET heartbeat_at = greatest(heartbeat_at, present_second())"
             " WHERE id = :id AND ended_at IS NULL"
         ),
         {"id": entry.id},

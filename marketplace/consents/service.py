@@ -34,6 +34,11 @@ async def withdrawal_of(session: AsyncSession, grant_id: UUID) -> ConsentWithdra
     return found.first()
 
 
+async def require_consent(session: AsyncSession, grant_id: UUID) -> None:
+    if await withdrawal_of(session, grant_id) is not None:
+        raise ConsentWithdrawn
+
+
 async def withdraw(
     session: AsyncSession, grant: ConsentGrant, *, reason: str | None
 ) -> ConsentWithdrawal:

@@ -74,7 +74,7 @@ async def list_accepted_recordings(
     "/recordings/{recording_id}/links",
     status_code=201,
     dependencies=[SECRET_ANSWER],
-    responses=documented(NotFound, ConsentWithdrawn),
+    responses=documented(NotFound, ConsentWithdrawn, service.ConsentEnded),
 )
 async def create_download_link(
     recording_id: UUID, request: Request, session: Session, client: TakeReader
@@ -94,12 +94,12 @@ async def create_download_link(
 @router.get(
     "/downloads/{token}",
     response_class=StreamingResponse,
-    responses=documented(NotFound, service.LinkGone, service.TakeGone),
+    responses=documented(NotFound, service.LinkGone, service.TakeGone, service.ConsentEnded),
 )
 async def download_recording(
     token: str, session: Session, storage: FileStorage
 ) -> StreamingResponse:
-    """Download a take by its link. Stops at once when the performer withdraws the consent."""
+    """Download a take by its link, until the performer withdraws the consent or its term ends."""
     return await stream_of(storage, await service.follow_link(session, token))
 
 

@@ -14,7 +14,7 @@ from marketplace.consents.models import ConsentGrant, ConsentWithdrawal
 from marketplace.consents.service import ConsentWithdrawn, withdrawal_of
 from marketplace.deliveries.models import DownloadLink
 from marketplace.jobs.models import Role
-from marketplace.recordings.models import Recording
+from marketplace.recordings.models import Recording, RecordingState
 from marketplace.reviews.models import Submission, SubmissionRecording, SubmissionState
 from marketplace.shared import audit, clock
 from marketplace.shared.pagination import PageQuery, newest_first
@@ -33,6 +33,12 @@ class TakeGone(Problem):
     status, code = 410, "consent_withdrawn"
 
 
+class ConsentEnded(Problem):
+    """The licence's term is over; this take is not delivered any more."""
+
+    status, code = 410, "consent_ended"
+
+
 def _accepted_takes(client_id: UUID) -> Any:
     return (
         sa.select(
@@ -48,6 +54,8 @@ def _accepted_takes(client_id: UUID) -> Any:
         .where(
             col(Submission.state) == SubmissionState.ACCEPTED,
             col(Submission.client_id) == client_id,
+            # Its bytes are gone.
+            col(Recording.state) != RecordingState.UNREADABLE,
         )
     )
 
@@ -70,6 +78,8 @@ async def make_link(
         raise NotFound
     if take.withdrawn_at is not None:
         raise ConsentWithdrawn
+    now = await clock.now(session)
+    _require_term(take.ConsentGrant, now)
     secret = tokens.new_secret(tokens.DOWNLOAD)
     link = DownloadLink(
         token_hash=tokens.hash_of(secret),
@@ -77,7 +87,7 @@ async def make_link(
         recording_id=recording_id,
         consent_grant_id=take.ConsentGrant.id,
         made_by=made_by,
-        expires_at=await clock.now(session) + lasts,
+        expires_at=now + lasts,
     )
     session.add(link)
     await session.flush()
@@ -86,7 +96,7 @@ async def make_link(
 
 
 async def follow_link(session: AsyncSession, secret: str) -> Recording:
-    """The take behind a link, as long as the link lasts and the consent stands."""
+    """The take behind a link, as long as the link and the licence last and the consent stands."""
     if not tokens.is_well_formed(secret):
         raise NotFound
     found = await session.exec(
@@ -95,8 +105,15 @@ async def follow_link(session: AsyncSession, secret: str) -> Recording:
     link = found.first()
     if link is None:
         raise NotFound
-    if link.expires_at <= await clock.now(session):
+    now = await clock.now(session)
+    if link.expires_at <= now:
         raise LinkGone
     if await withdrawal_of(session, link.consent_grant_id) is not None:
         raise TakeGone
+    _require_term(await session.get_one(ConsentGrant, link.consent_grant_id), now)
     return await session.get_one(Recording, link.recording_id)
+
+
+def _require_term(consent: ConsentGrant, now: datetime) -> None:
+    if consent.term_ends_at is not None and consent.term_ends_at <= now:
+        raise ConsentEnded

@@ -48,7 +48,12 @@ class Api:
     async def call(self, method: str, path: str, token: str | None = None, **sent: Any) -> Any:
         """The answer's JSON. Raises Refused, or PlayBroke when nobody answers."""
         answer = await self.send(method, path, token, **sent)
-        return answer.json() if answer.content else None
+        try:
+            return answer.json() if answer.content else None
+        except ValueError as error:
+            raise PlayBroke(
+                f"{answer.url} is not the marketplace: it does not speak JSON"
+            ) from error
 
     async def send(
         self, method: str, path: str, token: str | None = None, **sent: Any
@@ -61,17 +66,24 @@ class Api:
             async with self._slots:
                 answer = await self._http.request(method, path, headers=headers, **sent)
         except httpx.TransportError as error:
-            raise PlayBroke(f"{method} {path} got no answer: {type(error).__name__}") from error
+            raise _silence(f"{method} {self._http.base_url.join(path)}", error) from error
         if answer.status_code >= 400:
             raise _refusal(answer)
         return answer
 
     async def fill_in(self, hosted_page: str, outcome: Outcome) -> None:
         """Complete one of Stripe's hosted pages as a person would: it leads back to us."""
-        async with self._slots:
-            answer = await self._http.post(hosted_page, data={"outcome": outcome})
+        try:
+            async with self._slots:
+                answer = await self._http.post(hosted_page, data={"outcome": outcome})
+        except httpx.TransportError as error:
+            raise _silence("Stripe's page", error) from error
         if answer.status_code != 303:
             raise PlayBroke(f"Stripe's page answered {answer.status_code} instead of leading back")
+
+
+def _silence(asked: str, error: httpx.TransportError) -> PlayBroke:
+    return PlayBroke(f"{asked} got no answer: {type(error).__name__} {error}".strip())
 
 
 def _refusal(answer: httpx.Response) -> Refused:

@@ -86,7 +86,7 @@ async def _simulate(
             takes=takes,
             currency=job["currency"] if job else "USD",
         )
-        await _perform(troupe, str(options.job_id), job)
+        await _perform(troupe, options, job)
         await _tell_result(troupe)
     except Refused as refused:
         raise PlayBroke(f"an unexpected {refused.status} {refused.code}: {refused}") from refused
@@ -99,6 +99,8 @@ async def _read_job(api: Api, options: argparse.Namespace) -> Any:
     token = options.token or os.environ.get("MARKETPLACE_TOKEN")
     if not token:
         return None
+    if not (token.isascii() and token.isprintable()):
+        raise InstallationError("the token (--token or MARKETPLACE_TOKEN) is none of ours")
     try:
         job = await api.call("GET", f"/v1/jobs/{options.job_id}", token)
     except Refused as refused:
@@ -111,7 +113,7 @@ async def _read_job(api: Api, options: argparse.Namespace) -> Any:
 
 
 async def _virtual_clock(variables: Mapping[str, str]) -> Clock | None:
-    owner_url = variables.get("MIGRATION_DATABASE_URL") or os.environ.get("MIGRATION_DATABASE_URL")
+    owner_url = installation.owner_url(variables)
     if owner_url is None:
         return None
     clock = Clock(owner_url, variables["STRIPE_API_BASE"])
@@ -122,8 +124,8 @@ async def _virtual_clock(variables: Mapping[str, str]) -> Clock | None:
     return clock
 
 
-async def _perform(troupe: Troupe, job_id: str, job: Any) -> None:
-    tell = troupe.tell
+async def _perform(troupe: Troupe, options: argparse.Namespace, job: Any) -> None:
+    tell, job_id = troupe.tell, str(options.job_id)
     await audition(troupe, _profile(job))
     tell.say(f"{name_of(troupe.performers)} are vetted, and paid for their auditions.")
     tell.busy("performers claim")
@@ -134,6 +136,8 @@ async def _perform(troupe: Troupe, job_id: str, job: Any) -> None:
         works = await claim(troupe, job_id, troupe.performers[: len(open_roles)])
         add(troupe, works, _fates(troupe, works))
     if not troupe.works:
+        # With the client's token it says so if the job was closed meanwhile, or others were quicker.
+        await _read_job(troupe.api, options)
         raise InstallationError(
             f"job {job_id} is not on the board for this cast: it is not open, or asks for languages "
             "or skills the cast lacks; give the client's --token, so that it can prepare"

@@ -193,9 +193,13 @@ def _start(number: int, data: Path, variables: Mapping[str, str], port: int) -> 
     log = folder / "serve.log"
     with log.open("wb") as out:
         process = subprocess.Popen(  # noqa: S603 - our own program
-            _program("serve", "--data", str(folder), "--port", str(port), "--share-port"),
+            _program(
+                *("serve", "--data", str(folder), "--port", str(port)),
+                *("--share-port", "--until-stdin-ends"),
+            ),
             env=_environment(variables),
-            stdin=subprocess.DEVNULL,
+            # Held open by us alone: killed, we take the servers with us.
+            stdin=subprocess.PIPE,
             stdout=out,
             stderr=out,
             # The terminal's Ctrl-C is for our program, which then stops the servers in order.
@@ -232,6 +236,8 @@ def _stop(servers: list[Server]) -> None:
         except subprocess.TimeoutExpired:
             server.process.kill()
             server.process.wait()
+        assert server.process.stdin is not None
+        server.process.stdin.close()
 
 
 def _deaf_to_signals() -> None:

@@ -1,8 +1,8 @@
-"""Deposits through Stripe's hosted Checkout, and the platform's own top-ups.
+"""Deposits through Stripe's hosted Checkout.
 
-Both commit the intent, call Stripe outside any transaction, and commit the outcome; a repeat with
-the same key goes on where the last try stopped. The wallet is credited only when the charge and
-its balance transaction are known.
+The intent is committed, Stripe is called outside any transaction, and the outcome is committed; a
+repeat with the same key goes on where the last try stopped. The wallet is credited only when the
+charge and its balance transaction are known.
 """
 
 from datetime import timedelta
@@ -14,18 +14,11 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.accounts.models import Client
-from marketplace.funding.models import (
-    DEPOSIT_MOVES,
-    TOPUP_MOVES,
-    Deposit,
-    DepositState,
-    Topup,
-    TopupState,
-)
+from marketplace.funding.models import DEPOSIT_MOVES, Deposit, DepositState
 from marketplace.funding.reserves import wallet
 from marketplace.ledger import service as ledger
 from marketplace.ledger.models import AccountKind, TransactionKind
-from marketplace.shared import audit, clock
+from marketplace.shared import audit, clock, sweeps
 from marketplace.shared.database import Sessions
 from marketplace.shared.idempotency import IdempotencyKeyReused
 from marketplace.shared.problems import Conflict, NotFound
@@ -33,12 +26,14 @@ from marketplace.shared.states import move
 from marketplace.stripe_api import gateway_answers as stripe_answers
 from marketplace.stripe_api.gateway import StripeGateway
 from marketplace.stripe_api.models import BookedBalanceTransaction
-from marketplace.stripe_api.polling import or_later
+from marketplace.stripe_api.polling import look_at_each
 
 # Stripe may forget an idempotency key after 24 h; an unopened request is given up before.
 KEY_SERVES = timedelta(hours=23)
 POLL_EVERY = timedelta(minutes=5)
 FIRST_POLL = timedelta(seconds=30)
+# Of a completed page: a bank debit that bounced.
+FAILED_PAYMENT = {"requires_payment_method", "canceled"}
 
 
 class DepositExpired(Conflict):
@@ -57,7 +52,12 @@ async def request_deposit(
         "success_url": success_url,
         "idempotency_key": key,
     }
-    deposit = Deposit(**values, currency=client.currency, state=DepositState.REQUESTED)
+    deposit = Deposit(
+        **values,
+        currency=client.currency,
+        state=DepositState.REQUESTED,
+        due_at=await clock.now(session) + KEY_SERVES,
+    )
     await session.execute(
         sa.dialects.postgresql.insert(Deposit)
         .values(deposit.model_dump(exclude={"created_at"}))
@@ -77,6 +77,8 @@ async def open_checkout(
     session: AsyncSession, gateway: StripeGateway, deposit: Deposit, *, actor: UUID
 ) -> Deposit:
     """Get the hosted page. Commits before and lets the caller commit after the call to Stripe."""
+    if deposit.state is DepositState.EXPIRED:
+        raise DepositExpired
     if deposit.state is not DepositState.REQUESTED:
         return deposit
     if await clock.now(session) > deposit.created_at + KEY_SERVES:
@@ -103,7 +105,7 @@ async def open_checkout(
     return locked
 
 
-async def credit(session: AsyncSession, *, payment: stripe_answers.Deposit) -> None:
+async def credit(session: AsyncSession, payment: stripe_answers.Deposit) -> None:
     """Bring a deposit to what Stripe says of it now. Repeating this changes nothing."""
     found = await session.exec(
         select(Deposit).where(Deposit.checkout_session_id == payment.session_id).with_for_update()
@@ -114,6 +116,9 @@ async def credit(session: AsyncSession, *, payment: stripe_answers.Deposit) -> N
     deposit.due_at = await clock.now(session) + POLL_EVERY
     if payment.status == "expired":
         move(deposit, DepositState.EXPIRED, DEPOSIT_MOVES, reason="The page was not completed.")
+        deposit.due_at = None
+    elif payment.status == "complete" and payment.payment_intent_status in FAILED_PAYMENT:
+        move(deposit, DepositState.EXPIRED, DEPOSIT_MOVES, reason="The payment failed.")
         deposit.due_at = None
     elif payment.payment_intent_status == "succeeded":
         await _book_deposit(session, deposit, payment)
@@ -138,7 +143,6 @@ async def _book_deposit(
     deposit.available_on = deposit.due_at = booked.available_on
     posting = ledger.Posting(
         kind=TransactionKind.DEPOSIT_CREDITED,
-        source_type="deposit",
         source_id=deposit.id,
         currency=deposit.currency,
         moves=(
@@ -160,30 +164,29 @@ async def _book_deposit(
 
 async def make_available(sessions: Sessions) -> int:
     """Deposits whose charge Stripe has let out of pending by its `available_on`."""
-    async with sessions() as session:
-        await audit.act_as(session, "sweep:funds")
-        due = await session.exec(
-            select(Deposit)
-            .where(Deposit.state == DepositState.CREDITED)
-            .where(col(Deposit.due_at) <= sa.func.marketplace_now())
-            .order_by(col(Deposit.id))
-            .limit(100)
-            .with_for_update(skip_locked=True)
-        )
-        deposits = list(due)
-        for deposit in deposits:
-            move(deposit, DepositState.AVAILABLE, DEPOSIT_MOVES)
-            deposit.due_at = None
-        await ledger.post(session, *(_available(deposit) for deposit in deposits))
-        await session.commit()
-    return len(deposits)
+    due = (
+        select(Deposit.id)
+        .where(Deposit.state == DepositState.CREDITED)
+        .where(col(Deposit.due_at) <= sa.func.marketplace_now())
+        .order_by(col(Deposit.due_at))
+    )
+    return await sweeps.each_due(sessions, "funds", due, _make_available)
+
+
+async def _make_available(session: AsyncSession, deposit_id: UUID) -> bool:
+    deposit = await _locked_deposit(session, deposit_id)
+    if deposit.state is not DepositState.CREDITED:
+        return False
+    move(deposit, DepositState.AVAILABLE, DEPOSIT_MOVES)
+    deposit.due_at = None
+    await ledger.post(session, _available(deposit))
+    return True
 
 
 def _available(deposit: Deposit) -> ledger.Posting:
     net = deposit.amount_minor - (deposit.fee_minor or 0)
     return ledger.Posting(
         kind=TransactionKind.FUNDS_AVAILABLE,
-        source_type="deposit",
         source_id=deposit.id,
         currency=deposit.currency,
         moves=(((AccountKind.STRIPE_AVAILABLE, None), (AccountKind.STRIPE_PENDING, None), net),),
@@ -192,47 +195,30 @@ def _available(deposit: Deposit) -> ledger.Posting:
 
 
 async def poll(sessions: Sessions, gateway: StripeGateway) -> int:
-    """Look at the deposits and top-ups whose event did not come."""
+    """Look at the deposits whose event did not come; give up those whose page never opened."""
     async with sessions() as session:
-        deposits = await _due_session_ids(session)
-        topups = await _due_topup_ids(session)
-    for session_id in deposits:
-        payment = await or_later(gateway.retrieve_deposit(session_id), session_id)
-        if payment is None:
-            continue
-        async with sessions() as session:
-            await audit.act_as(session, "sweep:poll")
-            await credit(session, payment=payment)
-            await session.commit()
-    for topup_id in topups:
-        topup = await or_later(gateway.retrieve_topup(topup_id), topup_id)
-        if topup is None:
-            continue
-        async with sessions() as session:
-            await audit.act_as(session, "sweep:poll")
-            await settle_topup(session, payment=topup)
-            await session.commit()
-    return len(deposits) + len(topups)
-
-
-async def _due_session_ids(session: AsyncSession) -> list[str]:
-    found = await session.exec(
-        select(Deposit.checkout_session_id)
-        .where(Deposit.state == DepositState.AWAITING_PAYMENT)
-        .where(col(Deposit.due_at) <= sa.func.marketplace_now())
-        .limit(50)
-    )
-    return [session_id for session_id in found if session_id]
-
-
-async def _due_topup_ids(session: AsyncSession) -> list[str]:
-    found = await session.exec(
-        select(Topup.stripe_topup_id)
-        .where(Topup.state == TopupState.PENDING)
-        .where(col(Topup.due_at) <= sa.func.marketplace_now())
-        .limit(50)
-    )
-    return [topup_id for topup_id in found if topup_id]
+        await audit.act_as(session, "sweep:poll")
+        await session.execute(
+            sa.text(
+                "UPDATE deposit SET state = 'expired', due_at = NULL,"
+                " state_reason = 'Its page was never opened.'"
+                " WHERE state = 'requested' AND due_at <= marketplace_now()"
+            )
+        )
+        # Put off before they are looked at: what fails now does not stand in the others' way.
+        found = await session.execute(
+            sa.text(
+                "UPDATE deposit SET due_at = marketplace_now() + :wait WHERE id IN ("
+                " SELECT id FROM deposit"
+                " WHERE state = 'awaiting_payment' AND due_at <= marketplace_now()"
+                " ORDER BY due_at LIMIT 50 FOR NO KEY UPDATE SKIP LOCKED"
+                ") RETURNING checkout_session_id"
+            ),
+            {"wait": POLL_EVERY},
+        )
+        due = [session_id for (session_id,) in found]
+        await session.commit()
+    return await look_at_each(sessions, due, gateway.retrieve_deposit, credit)
 
 
 async def _locked_deposit(session: AsyncSession, deposit_id: UUID) -> Deposit:
@@ -253,104 +239,3 @@ async def own_deposit(session: AsyncSession, deposit_id: UUID, client_id: UUID) 
     if deposit is None:
         raise NotFound
     return deposit
-
-
-async def request_topup(
-    session: AsyncSession, *, amount_minor: int, currency: str, requested_by: UUID, key: str
-) -> Topup:
-    values: dict[str, Any] = {
-        "currency": currency,
-        "amount_minor": amount_minor,
-        "requested_by": requested_by,
-        "idempotency_key": key,
-    }
-    topup = Topup(**values, state=TopupState.REQUESTED)
-    await session.execute(
-        sa.dialects.postgresql.insert(Topup)
-        .values(topup.model_dump(exclude={"created_at"}))
-        .on_conflict_do_nothing(constraint="uq_topup_requested_by_idempotency_key")
-    )
-    stored = (
-        await session.exec(
-            select(Topup).where(Topup.requested_by == requested_by, Topup.idempotency_key == key)
-        )
-    ).one()
-    if any(getattr(stored, name) != value for name, value in values.items()):
-        raise IdempotencyKeyReused
-    return stored
-
-
-async def send_topup(session: AsyncSession, gateway: StripeGateway, topup: Topup) -> Topup:
-    """Ask Stripe for the money. Commits before and lets the caller commit after the call."""
-    if topup.state is not TopupState.REQUESTED:
-        return topup
-    if await clock.now(session) > topup.created_at + KEY_SERVES:
-        raise DepositExpired
-    await session.commit()
-    payment = await gateway.create_topup(
-        amount_minor=topup.amount_minor,
-        currency=topup.currency,
-        description="Platform capital",
-        metadata={"topup_id": str(topup.id)},
-        idempotency_key=f"topup-{topup.id}",
-    )
-    await audit.act_as(session, str(topup.requested_by))
-    locked = (
-        await session.exec(
-            select(Topup)
-            .where(Topup.id == topup.id)
-            .with_for_update()
-            .execution_options(populate_existing=True)
-        )
-    ).one()
-    if locked.state is TopupState.REQUESTED:
-        move(locked, TopupState.PENDING, TOPUP_MOVES)
-        locked.stripe_topup_id = payment.id
-        locked.due_at = await clock.now(session) + FIRST_POLL
-        await session.flush()
-        await settle_topup(session, payment=payment)
-    return locked
-
-
-async def settle_topup(session: AsyncSession, *, payment: stripe_answers.Topup) -> None:
-    """Bring a top-up to what Stripe says of it now. Repeating this changes nothing."""
-    found = await session.exec(
-        select(Topup).where(Topup.stripe_topup_id == payment.id).with_for_update()
-    )
-    topup = found.first()
-    if topup is None or topup.state is not TopupState.PENDING:
-        return
-    topup.due_at = await clock.now(session) + POLL_EVERY
-    if payment.status in {"failed", "canceled", "reversed"}:
-        move(topup, TopupState.FAILED, TOPUP_MOVES, reason=payment.failure_message)
-        topup.due_at = None
-    elif payment.status == "succeeded" and payment.balance_transaction_id:
-        await _book_topup(session, topup, payment.balance_transaction_id)
-    await session.flush()
-
-
-async def _book_topup(session: AsyncSession, topup: Topup, balance_transaction_id: str) -> None:
-    move(topup, TopupState.SUCCEEDED, TOPUP_MOVES)
-    topup.due_at = None
-    posting = ledger.Posting(
-        kind=TransactionKind.TOPUP_SUCCEEDED,
-        source_type="topup",
-        source_id=topup.id,
-        currency=topup.currency,
-        moves=(
-            (
-                (AccountKind.STRIPE_AVAILABLE, None),
-                (AccountKind.PLATFORM_CAPITAL, None),
-                topup.amount_minor,
-            ),
-        ),
-    )
-    await ledger.post(session, posting)
-    session.add(
-        BookedBalanceTransaction(
-            id=balance_transaction_id,
-            net_minor=topup.amount_minor,
-            currency=topup.currency,
-            ledger_transaction_id=posting.id,
-        )
-    )

@@ -24,7 +24,7 @@ class DepositState(StrEnum):
     AWAITING_PAYMENT = "awaiting_payment"  # the hosted page waits for the client
     CREDITED = "credited"  # paid: in the wallet, still pending at Stripe
     AVAILABLE = "available"  # Stripe lets us spend it
-    EXPIRED = "expired"  # the page was never completed
+    EXPIRED = "expired"  # never paid: the page lapsed, or the payment failed
 
 
 DEPOSIT_MOVES: Moves[DepositState] = {
@@ -44,7 +44,7 @@ class TopupState(StrEnum):
 
 TOPUP_MOVES: Moves[TopupState] = {
     None: frozenset({TopupState.REQUESTED}),
-    TopupState.REQUESTED: frozenset({TopupState.PENDING}),
+    TopupState.REQUESTED: frozenset({TopupState.PENDING, TopupState.FAILED}),
     TopupState.PENDING: frozenset({TopupState.SUCCEEDED, TopupState.FAILED}),
 }
 
@@ -116,7 +116,11 @@ class Reservation(SQLModel, table=True):
     """
 
     __tablename__ = "reservation"
-    __table_args__ = (sa.UniqueConstraint("id", "client_id", "currency"), updatable())
+    __table_args__ = (
+        sa.UniqueConstraint("id", "client_id"),
+        sa.UniqueConstraint("id", "client_id", "currency"),
+        updatable(),
+    )
 
     id: UUID = key()
     client_id: UUID = link("client.id", index=True)

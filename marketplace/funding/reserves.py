@@ -60,7 +60,6 @@ def _posting(move: ReserveMove) -> ledger.Posting:
     target = reserve(move.to_reservation_id) if move.to_reservation_id else wallet(move.client_id)
     return ledger.Posting(
         kind=TransactionKind.RESERVE_CHANGED,
-        source_type="reserve_move",
         source_id=move.id,
         currency=move.currency,
         moves=((source, target, move.amount_minor),),
@@ -77,6 +76,22 @@ async def open_reservations(
     session.add_all(reservations)
     await session.flush()
     return reservations
+
+
+async def left_in_each(
+    session: AsyncSession, reservations: Sequence[Reservation]
+) -> dict[UUID, int]:
+    """What is left in each reserve, in minor units."""
+    found = await session.execute(
+        sa.text(
+            "SELECT reservation.id, coalesce(balance_minor, 0) FROM reservation"
+            " LEFT JOIN account_balance"
+            "  ON account_id = account_id('job_reserve', reservation.id, reservation.currency)"
+            " WHERE reservation.id = ANY (:ids)"
+        ),
+        {"ids": [reservation.id for reservation in reservations]},
+    )
+    return {reservation_id: int(left) for reservation_id, left in found}
 
 
 async def outstanding(session: AsyncSession, subject_id: UUID) -> int:

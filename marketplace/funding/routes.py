@@ -7,7 +7,7 @@ from sqlmodel import col, select
 
 from marketplace.accounts.models import Client, Scope
 from marketplace.accounts.principals import Finance, Principal, client_with
-from marketplace.funding import deposits
+from marketplace.funding import deposits, topups
 from marketplace.funding.models import Deposit, Topup
 from marketplace.funding.schemas import (
     DepositAnswer,
@@ -96,21 +96,21 @@ async def read_wallet(session: Session, client: WalletReader) -> WalletAnswer:
     status_code=201,
     dependencies=[OWN_KEY, KEY_REQUIRED],
     responses=documented(
-        deposits.DepositExpired, IdempotencyKeyReused, RefusedByStripe, StripeUnavailable
+        topups.TopupUnanswered, IdempotencyKeyReused, RefusedByStripe, StripeUnavailable
     ),
 )
 async def create_topup(
     body: NewTopup, request: Request, session: Session, finance: Finance, gateway: Gateway
 ) -> TopupAnswer:
     """Bring the platform's own money into its Stripe balance (it also carries Stripe's fees)."""
-    topup = await deposits.request_topup(
+    topup = await topups.request(
         session,
         amount_minor=body.amount_minor,
         currency=body.currency,
         requested_by=finance.person,
         key=key_of(request) or "",
     )
-    return TopupAnswer.model_validate(await deposits.send_topup(session, gateway, topup))
+    return TopupAnswer.model_validate(await topups.send(session, gateway, topup))
 
 
 @router.get("/topups/{topup_id}", responses=documented(NotFound))

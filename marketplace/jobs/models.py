@@ -4,7 +4,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlmodel import Index, SQLModel, text
+from sqlmodel import Field, Index, SQLModel, text
 
 from marketplace.shared.columns import (
     json_object,
@@ -144,6 +144,11 @@ class Role(SQLModel, table=True):
         sa.ForeignKeyConstraint(
             ["task_id", "job_id"], ["task.id", "task.job_id"], name="fk_role_task"
         ),
+        sa.ForeignKeyConstraint(
+            ["reservation_id", "client_id"],
+            ["reservation.id", "reservation.client_id"],
+            name="fk_role_reservation",
+        ),
         sa.CheckConstraint("number BETWEEN 1 AND 4", name="number_allowed"),
         sa.CheckConstraint(
             "state IN ('unfunded', 'withdrawn') OR reservation_id IS NOT NULL", name="reserved"
@@ -172,7 +177,7 @@ class Role(SQLModel, table=True):
     retakes_max: int
     state: RoleState = state_column(RoleState)
     state_reason: str | None = None
-    reservation_id: UUID | None = link("reservation.id", default=None, unique=True)
+    reservation_id: UUID | None = Field(default=None, unique=True)
 
     @property
     def longest_seconds(self) -> int:

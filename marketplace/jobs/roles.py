@@ -1,8 +1,9 @@
-"""What becomes of a role when the claim that held it ends."""
+"""The states of roles, and what becomes of one when the claim that held it ends."""
 
 from uuid import UUID
 
-from sqlmodel import select
+import sqlalchemy as sa
+from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.funding import reserves
@@ -85,3 +86,12 @@ async def _withdraw(session: AsyncSession, role: Role) -> None:
 
 async def _reservation(session: AsyncSession, role: Role) -> Reservation:
     return await session.get_one(Reservation, role.reservation_id)
+
+
+async def set_state(
+    session: AsyncSession, role_ids: list[UUID], state: RoleState, reason: str | None = None
+) -> None:
+    """Many roles in one statement; the database's trigger checks and records each move."""
+    await session.execute(
+        sa.update(Role).where(col(Role.id).in_(role_ids)).values(state=state, state_reason=reason)
+    )

@@ -7,7 +7,7 @@ from sqlmodel import col, select
 from marketplace.accounts.models import Scope
 from marketplace.accounts.principals import Operator, Performer, Principal, client_with
 from marketplace.funding.reserves import WalletTooLow
-from marketplace.jobs import board, service
+from marketplace.jobs import board, publishing, service
 from marketplace.jobs.models import Job, JobState, Role, RoleState, Task
 from marketplace.jobs.schemas import (
     BoardItem,
@@ -109,7 +109,7 @@ async def quote_job(
 ) -> Quote:
     """What the roles not yet funded would cost: expected, and the worst case that is reserved."""
     job = await service.own_job(session, job_id, client.client)
-    return await service.quote(session, job, platform_fee=platform_fee)
+    return await publishing.quote(session, job, platform_fee=platform_fee)
 
 
 @router.post(
@@ -118,7 +118,7 @@ async def quote_job(
     responses=documented(
         NotFound,
         MoveNotAllowed,
-        service.NothingToPublish,
+        publishing.NothingToPublish,
         WalletTooLow,
         rates.RateCutNeedsNotice,
         rates.RateBelowMinimum,
@@ -134,7 +134,7 @@ async def publish_job(
 ) -> JobAnswer:
     """Reserve the worst case of all roles that are not funded yet, or of so many, and open them."""
     job = await service.own_job(session, job_id, client.client)
-    job = await service.publish(
+    job = await publishing.publish(
         session, job, roles=body.roles, platform_fee=platform_fee, actor=client.id
     )
     return await _answer(session, job, response)
@@ -240,7 +240,7 @@ async def announce_rate(
     ).first()
     if lineage is None:
         raise NotFound
-    rate = await service.announce_rate(
+    rate = await publishing.announce_rate(
         session,
         lineage=lineage,
         rate_minor_per_hour=body.rate_minor_per_hour,

@@ -146,6 +146,9 @@ class BoardItem(Answer):
     elicitation: Elicitation
     languages: list[str]
     licence: dict[str, Any]
+    labels: dict[str, Any] = Field(
+        description="The scheme, and the dimensions with the scale that self-labels may use."
+    )
     currency: str
     rate_minor_per_hour: int
     rate_id: UUID

@@ -1,4 +1,4 @@
-"""What a client asks for, in the field's own terms. See the README for the corpora behind them."""
+"""What a client asks for, in the field's own terms."""
 
 from enum import StrEnum
 from typing import Annotated, Literal, Self
@@ -9,8 +9,6 @@ from marketplace.performers.models import AgeBand
 from marketplace.performers.schemas import LanguageTags, Slugs
 from marketplace.recordings.gates import Tier
 from marketplace.shared.schemas import Body, Name, Prose, Slug
-
-EMOTIONML = "http://www.w3.org/TR/emotion-voc/xml"
 
 
 class Elicitation(StrEnum):
@@ -31,22 +29,11 @@ class ContentWarning(StrEnum):
 
 class LabelScheme(StrEnum):
     BIG6_NEUTRAL = "big6_neutral"
-    MSP17 = "msp17"
     PLUTCHIK8 = "plutchik8"
-    GENEVA20 = "geneva20"
     CUSTOM = "custom"
 
 
-# The W3C EmotionML vocabulary that each scheme's names come from, where there is one.
-VOCABULARY_URI: dict[LabelScheme, str | None] = {
-    LabelScheme.BIG6_NEUTRAL: f"{EMOTIONML}#big6",
-    LabelScheme.MSP17: None,
-    LabelScheme.PLUTCHIK8: None,
-    LabelScheme.GENEVA20: None,
-    LabelScheme.CUSTOM: None,
-}
-DIMENSIONS_URI = f"{EMOTIONML}#pad-dimensions"
-
+# Big six: http://www.w3.org/TR/emotion-voc/xml#big6, and neutral.
 EMOTIONS: dict[LabelScheme, frozenset[str]] = {
     LabelScheme.BIG6_NEUTRAL: frozenset(
         {"anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral"}
@@ -76,6 +63,10 @@ class Dimension(StrEnum):
     DOMINANCE = "dominance"
 
 
+# Self-assessment manikins: a dimension goes from 1 to this many points.
+SCALE_POINTS = {"sam5": 5, "sam7": 7, "sam9": 9}
+
+
 class Use(StrEnum):
     TRAIN_EMOTION_RECOGNITION = "train_emotion_recognition"
     TRAIN_SPEECH_GENERATION = "train_speech_generation"
@@ -92,6 +83,8 @@ class ForbiddenUse(StrEnum):
 
 
 class Labels(Body):
+    """What is asked for: emotions of the scheme, and values on these dimensions' scale."""
+
     scheme: Annotated[LabelScheme, Strict(strict=False)] = LabelScheme.BIG6_NEUTRAL
     dimensions: Annotated[list[Annotated[Dimension, Strict(strict=False)]], Field(max_length=3)] = (
         Field(default_factory=lambda: list(Dimension))
@@ -107,13 +100,10 @@ class Speakers(Body):
         list[Annotated[AgeBand, Strict(strict=False)]],
         Field(max_length=len(AgeBand), description="Preferred"),
     ] = Field(default_factory=list)
-    minimum_speakers: Annotated[int, Field(ge=1, le=10_000)] = 1
-    largest_share_percent: Annotated[int, Field(ge=1, le=100)] = 100
 
 
 class Audio(Body):
     tier: Annotated[Tier, Strict(strict=False)] = Tier.STUDIO
-    room_tone_seconds: Annotated[int, Field(ge=0, le=60)] = 10
 
 
 class Licence(Body):

@@ -25,10 +25,6 @@ class AccountKind(StrEnum):
     PLATFORM_CAPITAL = "platform_capital"
 
 
-# Money that is somebody's and may be spent only once: the database keeps their balances ≥ 0.
-GUARDED = frozenset({AccountKind.CLIENT_WALLET, AccountKind.JOB_RESERVE})
-
-
 class TransactionKind(StrEnum):
     """The event that moved money; with its source row it is unique."""
 
@@ -43,6 +39,25 @@ class TransactionKind(StrEnum):
     TRANSFER_REFUSED = "transfer_refused"
 
 
+# The table whose row is that event.
+SOURCE_TABLES = {
+    TransactionKind.DEPOSIT_CREDITED: "deposit",
+    TransactionKind.FUNDS_AVAILABLE: "deposit",
+    TransactionKind.TOPUP_SUCCEEDED: "topup",
+    TransactionKind.RESERVE_CHANGED: "reserve_move",
+    TransactionKind.CLAIM_PAID: "pay_decision",
+    TransactionKind.AUDITION_PAID: "audition",
+    TransactionKind.TRANSFER_SENT: "payout_attempt",
+    TransactionKind.TRANSFER_CONFIRMED: "payout_attempt",
+    TransactionKind.TRANSFER_REFUSED: "payout_attempt",
+}
+
+
+def _is_event_of_its_source() -> sa.CheckConstraint:
+    pairs = ", ".join(f"('{kind.value}', '{table}')" for kind, table in SOURCE_TABLES.items())
+    return sa.CheckConstraint(f"(kind, source_type) IN ({pairs})", name="source_known")
+
+
 class Account(SQLModel, table=True):
     __tablename__ = "account"
     __table_args__ = (
@@ -55,6 +70,8 @@ class Account(SQLModel, table=True):
             postgresql_nulls_not_distinct=True,
         ),
         is_one_of("kind", AccountKind),
+        # One that is opened under another id could never be opened again.
+        sa.CheckConstraint("id = account_id(kind, owner_id, currency)", name="id_follows"),
         updatable(),
     )
 
@@ -83,13 +100,14 @@ class LedgerTransaction(SQLModel, table=True):
         sa.UniqueConstraint("kind", "source_type", "source_id", name="uq_ledger_transaction_event"),
         Index("ix_ledger_transaction_source", "source_id"),
         Index("ix_ledger_transaction_booked_at", "booked_at"),
-        is_one_of("kind", TransactionKind),
+        _is_event_of_its_source(),
         updatable(),
     )
 
     id: UUID = key()
     kind: TransactionKind = choice(TransactionKind)
-    # The table and row of that one event (a reservation change, a pay decision, an attempt …).
+    # The table and row of that one event (a reservation change, a pay decision, an attempt …);
+    # the table follows from the kind.
     source_type: str
     source_id: UUID
     currency: str

@@ -9,7 +9,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from marketplace.ledger.models import AccountKind, TransactionKind
+from marketplace.ledger.models import SOURCE_TABLES, AccountKind, TransactionKind
 from marketplace.shared.database import statement, violated
 from marketplace.shared.ids import new_id
 
@@ -28,7 +28,6 @@ class Posting:
     """
 
     kind: TransactionKind
-    source_type: str
     source_id: UUID
     currency: str
     moves: tuple[tuple[Account, Account, int], ...]
@@ -69,7 +68,7 @@ def _header(posting: Posting) -> dict[str, Any]:
     return {
         "id": str(posting.id),
         "kind": posting.kind.value,
-        "source_type": posting.source_type,
+        "source_type": SOURCE_TABLES[posting.kind],
         "source_id": str(posting.source_id),
         "currency": posting.currency,
         "occurred_at": occurred_at.isoformat() if occurred_at else None,
@@ -109,17 +108,3 @@ async def guarded_balance(
         {"kind": kind.value, "owner_id": owner_id, "currency": currency},
     )
     return int(balance or 0)
-
-
-async def balance(
-    session: AsyncSession, kind: AccountKind, owner_id: UUID | None, currency: str
-) -> int:
-    """Debits minus credits of any account, summed from its entries."""
-    total = await session.scalar(
-        sa.text(
-            "SELECT sum(amount_minor) FROM ledger_entry"
-            " WHERE account_id = account_id(:kind, :owner_id, :currency)"
-        ),
-        {"kind": kind.value, "owner_id": owner_id, "currency": currency},
-    )
-    return int(total or 0)

@@ -187,6 +187,7 @@ class PayoutAttempt(SQLModel, table=True):
             "outcome",
             "concluded_at",
             "transfer_id",
+            "not_found_at",
             "error_code",
             "error_message",
             "stripe_request_id",
@@ -205,6 +206,8 @@ class PayoutAttempt(SQLModel, table=True):
     outcome: AttemptOutcome | None = choice(AttemptOutcome, default=None)
     concluded_at: datetime | None = stamp(default=None)
     transfer_id: str | None = Field(default=None, unique=True)
+    # When Stripe was last looked through for a transfer of an expired key, in vain.
+    not_found_at: datetime | None = stamp(default=None)
     error_code: str | None = None
     error_message: str | None = None
     stripe_request_id: str | None = None

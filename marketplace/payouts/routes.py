@@ -5,7 +5,7 @@ from fastapi import APIRouter, Query, Request
 from sqlmodel import col, select
 
 from marketplace.accounts.principals import Finance
-from marketplace.payouts import service
+from marketplace.payouts import outcomes, service
 from marketplace.payouts.models import (
     Payout,
     PayoutAttempt,
@@ -74,7 +74,9 @@ async def read_payout_run(run_id: UUID, session: Session, finance: Finance) -> P
 @router.post(
     "/payout-runs/{run_id}/approve",
     dependencies=[KEY_REQUIRED],
-    responses=documented(NotFound, MoveNotAllowed, service.PreparerMayNotApprove),
+    responses=documented(
+        NotFound, MoveNotAllowed, service.PreparerMayNotApprove, service.OwnPayout
+    ),
 )
 async def approve_payout_run(run_id: UUID, session: Session, finance: Finance) -> PayoutRunAnswer:
     """Approve a run somebody else prepared; its payouts are sent from now on."""
@@ -142,7 +144,9 @@ async def release_payout(
 @router.post(
     "/payouts/{payout_id}/approve",
     dependencies=[KEY_REQUIRED],
-    responses=documented(NotFound, MoveNotAllowed, service.PreparerMayNotApprove, Conflict),
+    responses=documented(
+        NotFound, MoveNotAllowed, service.PreparerMayNotApprove, service.OwnPayout, Conflict
+    ),
 )
 async def approve_payout_again(
     payout_id: UUID, body: Decision, session: Session, finance: Finance
@@ -150,6 +154,27 @@ async def approve_payout_again(
     """Let a held or refused payout be tried again."""
     payout = await service.approve_again(
         session, payout_id=payout_id, reason=body.reason, approver=finance.person
+    )
+    return await _detail(session, payout)
+
+
+@router.post(
+    "/payouts/{payout_id}/absent",
+    dependencies=[KEY_REQUIRED],
+    responses=documented(
+        NotFound,
+        MoveNotAllowed,
+        service.PreparerMayNotApprove,
+        service.OwnPayout,
+        outcomes.NotProvenAbsent,
+    ),
+)
+async def decide_payout_absent(
+    payout_id: UUID, body: Decision, session: Session, finance: Finance
+) -> PayoutDetail:
+    """End an unknown outcome that a look-up did not find at Stripe: it counts as refused."""
+    payout = await outcomes.decide_absent(
+        session, payout_id=payout_id, reason=body.reason, decider=finance.person
     )
     return await _detail(session, payout)
 

@@ -52,6 +52,9 @@ class AttemptAnswer(Answer):
     outcome: AttemptOutcome | None
     concluded_at: datetime | None
     transfer_id: str | None
+    not_found_at: datetime | None = Field(
+        description="When a look-up last found no transfer of it; finance may then decide."
+    )
     error_code: str | None
     error_message: str | None
     stripe_request_id: str | None

@@ -7,6 +7,7 @@ transaction.
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -15,16 +16,16 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.ledger import service as ledger
 from marketplace.ledger.models import AccountKind, TransactionKind
+from marketplace.payouts import outcomes
 from marketplace.payouts.models import (
     PAYOUT_MOVES,
-    AttemptOutcome,
     Payout,
     PayoutAttempt,
     PayoutState,
 )
 from marketplace.payouts.service import find_payout
 from marketplace.performers.models import PayoutAccount, TransfersCapability
-from marketplace.shared import audit, clock
+from marketplace.shared import audit, clock, sweeps
 from marketplace.shared.database import Sessions
 from marketplace.shared.ids import new_id
 from marketplace.shared.states import move
@@ -36,14 +37,11 @@ from marketplace.stripe_api.gateway_errors import (
     StripeOutcomeUnknown,
     StripeRefused,
 )
-from marketplace.stripe_api.models import BookedBalanceTransaction
 
 # Stripe may forget a key after 24 h; after this a transfer is looked up instead of asked for.
 KEY_SERVES = timedelta(hours=23)
 # Longer than a call to Stripe may take; after it another process may go on.
 LEASE = timedelta(seconds=60)
-LONGEST_WAIT = timedelta(hours=1)
-WAIT_FOR_FUNDS = timedelta(hours=1)
 IN_FLIGHT = (PayoutState.SENDING, PayoutState.UNKNOWN)
 ACTOR = "sweep:payouts"
 
@@ -55,9 +53,7 @@ class Intent:
     attempt_id: UUID
     payout_id: UUID
     key: str
-    amount_minor: int
-    currency: str
-    destination: str
+    request: dict[str, Any]
     committed_at: datetime
     now: datetime
 
@@ -66,23 +62,12 @@ class Intent:
         return self.now - self.committed_at < KEY_SERVES
 
 
-@dataclass(frozen=True)
-class Failure:
-    """Why there is no transfer: definitively refused, or not known."""
-
-    refused: bool
-    code: str
-    message: str
-    request_id: str | None = None
-    # Null: no use in asking again; a person must look.
-    ask_again: bool = True
-
-
 async def send_due(sessions: Sessions, gateway: StripeGateway, *, most: int = 100) -> int:
     """Send what is approved and go on with what was interrupted; answers how many were looked at."""
     looked_at = 0
     while looked_at < most and (payout := await _take_due(sessions)) is not None:
-        await send(sessions, gateway, payout)
+        with sweeps.one_row("payouts", payout.id):
+            await send(sessions, gateway, payout)
         looked_at += 1
     return looked_at
 
@@ -137,10 +122,7 @@ async def _commit_intent(
             move(locked, PayoutState.HELD, PAYOUT_MOVES, reason=hold)
             locked.due_at = None
         elif available < locked.amount_minor:
-            locked.due_at = await clock.now(session) + WAIT_FOR_FUNDS
-            locked.state_reason = (
-                f"Waits for funds at Stripe; looked at again by {locked.due_at:%Y-%m-%d %H:%M} UTC."
-            )
+            await outcomes.wait_for_funds(session, locked)
         else:
             intent = await _new_attempt(session, locked)
         await session.commit()
@@ -171,7 +153,6 @@ async def _new_attempt(session: AsyncSession, payout: Payout) -> Intent:
     attempt_id = new_id()
     posting = ledger.Posting(
         kind=TransactionKind.TRANSFER_SENT,
-        source_type="payout_attempt",
         source_id=attempt_id,
         currency=payout.currency,
         moves=(
@@ -224,180 +205,50 @@ def _intent(attempt: PayoutAttempt, now: datetime) -> Intent:
         attempt_id=attempt.id,
         payout_id=attempt.payout_id,
         key=attempt.idempotency_key,
-        amount_minor=attempt.request["amount_minor"],
-        currency=attempt.request["currency"],
-        destination=attempt.request["destination"],
+        request=attempt.request,
         committed_at=attempt.committed_at,
         now=now,
     )
 
 
-async def _ask_stripe(gateway: StripeGateway, intent: Intent) -> Transfer | Failure:
+async def _ask_stripe(gateway: StripeGateway, intent: Intent) -> Transfer | outcomes.Failure:
     """Step 2, outside any transaction. Younger than 23 h: the same key; older: look it up."""
     try:
         if not intent.key_serves:
             return await _look_up(gateway, intent)
-        transfer = await gateway.send_transfer(
-            amount_minor=intent.amount_minor,
-            currency=intent.currency,
-            destination=intent.destination,
-            transfer_group=f"payout-{intent.payout_id}",
-            metadata=_metadata(intent),
-            idempotency_key=intent.key,
-        )
+        transfer = await gateway.send_transfer(**intent.request, idempotency_key=intent.key)
     except StripeRefused as error:
-        return Failure(
+        return outcomes.Failure(
             refused=True, code=error.code, message=error.message, request_id=error.request_id
         )
     except (StripeBusy, StripeMisconfigured, StripeOutcomeUnknown) as error:
-        return Failure(refused=False, code=type(error).__name__, message=str(error))
+        return outcomes.Failure(refused=False, code=type(error).__name__, message=str(error))
     return transfer
 
 
-def _metadata(intent: Intent) -> dict[str, str]:
-    return {"payout_id": str(intent.payout_id), "attempt": intent.key.rpartition("-")[2]}
-
-
-async def _look_up(gateway: StripeGateway, intent: Intent) -> Transfer | Failure:
-    for transfer in await gateway.find_transfers(transfer_group=f"payout-{intent.payout_id}"):
-        if transfer.metadata == _metadata(intent):
+async def _look_up(gateway: StripeGateway, intent: Intent) -> Transfer | outcomes.Failure:
+    group = intent.request["transfer_group"]
+    for transfer in await gateway.find_transfers(transfer_group=group):
+        if transfer.metadata == intent.request["metadata"]:
             return transfer
-    return Failure(
+    return outcomes.Failure(
         refused=False,
-        code="not_found",
+        code=outcomes.NOT_FOUND,
         message="Stripe has no such transfer, and its key is too old to ask again: finance decides.",
-        ask_again=False,
     )
 
 
-async def _commit_outcome(sessions: Sessions, intent: Intent, outcome: Transfer | Failure) -> None:
+async def _commit_outcome(
+    sessions: Sessions, intent: Intent, outcome: Transfer | outcomes.Failure
+) -> None:
     """Step 3."""
     async with sessions() as session:
         await audit.act_as(session, ACTOR)
         payout = await find_payout(session, intent.payout_id, lock=True)
         attempt = await session.get_one(PayoutAttempt, intent.attempt_id, with_for_update=True)
         if attempt.outcome is None and payout.state in IN_FLIGHT:
-            await _conclude(session, payout, attempt, outcome)
+            await outcomes.conclude(session, payout, attempt, outcome)
         await session.commit()
-
-
-async def _conclude(
-    session: AsyncSession, payout: Payout, attempt: PayoutAttempt, outcome: Transfer | Failure
-) -> None:
-    if isinstance(outcome, Transfer):
-        if _is_ours(outcome, attempt):
-            await _paid(session, payout, attempt, outcome)
-        else:
-            await _unknown(session, payout, _contradiction(outcome))
-    elif outcome.refused:
-        await _refused(session, payout, attempt, outcome)
-    else:
-        await _unknown(session, payout, outcome)
-
-
-def _is_ours(transfer: Transfer, attempt: PayoutAttempt) -> bool:
-    asked = attempt.request
-    return (transfer.amount_minor, transfer.currency, transfer.destination) == (
-        asked["amount_minor"],
-        asked["currency"],
-        asked["destination"],
-    )
-
-
-def _contradiction(transfer: Transfer) -> Failure:
-    return Failure(
-        refused=False,
-        code="contradiction",
-        message=f"Stripe's {transfer.id} is not what was asked for: finance must look.",
-        ask_again=False,
-    )
-
-
-async def _paid(
-    session: AsyncSession, payout: Payout, attempt: PayoutAttempt, transfer: Transfer
-) -> None:
-    posting = ledger.Posting(
-        kind=TransactionKind.TRANSFER_CONFIRMED,
-        source_type="payout_attempt",
-        source_id=attempt.id,
-        currency=payout.currency,
-        moves=(
-            (
-                (AccountKind.TRANSFERS_IN_FLIGHT, None),
-                (AccountKind.STRIPE_AVAILABLE, None),
-                payout.amount_minor,
-            ),
-        ),
-        occurred_at=transfer.created_at,
-    )
-    await ledger.post(session, posting)
-    if transfer.balance_transaction_id:
-        session.add(
-            BookedBalanceTransaction(
-                id=transfer.balance_transaction_id,
-                net_minor=-payout.amount_minor,
-                currency=payout.currency,
-                ledger_transaction_id=posting.id,
-            )
-        )
-    await _close_attempt(session, attempt, AttemptOutcome.SUCCEEDED, posting.id)
-    attempt.transfer_id = transfer.id
-    attempt.stripe_request_id = transfer.request_id
-    move(payout, PayoutState.PAID, PAYOUT_MOVES)
-    payout.transfer_id = transfer.id
-    payout.due_at = None
-    await session.flush()
-
-
-async def _refused(
-    session: AsyncSession, payout: Payout, attempt: PayoutAttempt, failure: Failure
-) -> None:
-    posting = ledger.Posting(
-        kind=TransactionKind.TRANSFER_REFUSED,
-        source_type="payout_attempt",
-        source_id=attempt.id,
-        currency=payout.currency,
-        moves=(
-            (
-                (AccountKind.TRANSFERS_IN_FLIGHT, None),
-                (AccountKind.PERFORMER_PAYABLE, payout.performer_id),
-                payout.amount_minor,
-            ),
-        ),
-    )
-    await ledger.post(session, posting)
-    await _close_attempt(session, attempt, AttemptOutcome.REFUSED, posting.id)
-    attempt.error_code = failure.code
-    attempt.error_message = failure.message
-    attempt.stripe_request_id = failure.request_id
-    move(
-        payout,
-        PayoutState.REFUSED,
-        PAYOUT_MOVES,
-        reason=f"Stripe refused it ({failure.code}): {failure.message}",
-    )
-    payout.due_at = None
-    await session.flush()
-
-
-async def _close_attempt(
-    session: AsyncSession, attempt: PayoutAttempt, outcome: AttemptOutcome, posting_id: UUID
-) -> None:
-    # First of all: reading the clock flushes what is set so far, and a concluded attempt is final.
-    now = await clock.now(session)
-    attempt.outcome, attempt.concluded_at = outcome, now
-    attempt.conclusion_transaction_id = posting_id
-
-
-async def _unknown(session: AsyncSession, payout: Payout, failure: Failure) -> None:
-    """Nothing is proven: keep the attempt and its key, and look again after a growing wait."""
-    if payout.state is PayoutState.SENDING:
-        move(payout, PayoutState.UNKNOWN, PAYOUT_MOVES)
-    payout.state_reason = failure.message[:500]
-    payout.tries += 1
-    wait = min(timedelta(seconds=2 ** min(payout.tries, 12)), LONGEST_WAIT)
-    payout.due_at = await clock.now(session) + wait if failure.ask_again else None
-    await session.flush()
 
 
 async def _postpone(sessions: Sessions, payout_id: UUID, reason: str) -> None:
@@ -406,7 +257,7 @@ async def _postpone(sessions: Sessions, payout_id: UUID, reason: str) -> None:
         payout = await find_payout(session, payout_id, lock=True)
         if payout.state is PayoutState.APPROVED:
             payout.tries += 1
-            wait = min(timedelta(seconds=2 ** min(payout.tries, 12)), LONGEST_WAIT)
+            wait = min(timedelta(seconds=2 ** min(payout.tries, 12)), outcomes.LONGEST_WAIT)
             payout.due_at = await clock.now(session) + wait
             payout.state_reason = reason[:500]
         await session.commit()

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -17,7 +18,7 @@ from marketplace.payouts.models import (
     PayoutState,
     RunState,
 )
-from marketplace.shared import audit, clock
+from marketplace.shared import clock, sweeps
 from marketplace.shared.database import Sessions, row, statement, violated
 from marketplace.shared.ids import new_id
 from marketplace.shared.problems import Conflict, Forbidden, NotFound
@@ -34,6 +35,12 @@ class PreparerMayNotApprove(Forbidden):
     """A run is approved by somebody other than the person who prepared it."""
 
     code = "preparer_may_not_approve"
+
+
+class OwnPayout(Forbidden):
+    """Nobody decides about a payout of their own; ask a colleague."""
+
+    code = "own_payout"
 
 
 @dataclass(frozen=True)
@@ -78,29 +85,24 @@ async def draft(
 
 async def draft_scheduled(sessions: Sessions, *, minimum_minor: int) -> int:
     """The weekly run of each currency in which somebody is owed money, once per slot."""
-    async with sessions() as session:
-        found = await session.execute(
-            sa.text(
-                "SELECT DISTINCT currency, last_run_at(marketplace_now()) AS slot_at FROM account"
-                " WHERE kind = 'performer_payable'"
-            )
-        )
-        slots = list(found)
-    drafted = 0
-    for currency, slot_at in slots:
-        async with sessions() as session:
-            await audit.act_as(session, "sweep:payout_runs")
-            if await _may_draft(session, currency, slot_at):
-                run = await draft(
-                    session,
-                    currency=currency,
-                    minimum_minor=minimum_minor,
-                    prepared_by=None,
-                    slot_at=slot_at,
-                )
-                drafted += run is not None
-            await session.commit()
-    return drafted
+    currencies = sa.text("SELECT DISTINCT currency FROM account WHERE kind = 'performer_payable'")
+    draft_slot = partial(_draft_slot, minimum_minor=minimum_minor)
+    return await sweeps.each_due(sessions, "payout_runs", currencies, draft_slot)
+
+
+async def _draft_slot(session: AsyncSession, currency: str, *, minimum_minor: int) -> bool:
+    slot_at = await session.scalar(sa.text("SELECT last_run_at(marketplace_now())"))
+    assert isinstance(slot_at, datetime)
+    if not await _may_draft(session, currency, slot_at):
+        return False
+    run = await draft(
+        session,
+        currency=currency,
+        minimum_minor=minimum_minor,
+        prepared_by=None,
+        slot_at=slot_at,
+    )
+    return run is not None
 
 
 async def _may_draft(session: AsyncSession, currency: str, slot_at: datetime) -> bool:
@@ -137,6 +139,9 @@ async def approve(session: AsyncSession, *, run_id: UUID, approver: UUID) -> Pay
     run = await find_run(session, run_id, lock=True)
     if run.prepared_by == approver:
         raise PreparerMayNotApprove
+    own = select(Payout.id).where(Payout.run_id == run.id, Payout.performer_id == approver)
+    if (await session.exec(own)).first() is not None:
+        raise OwnPayout
     move(run, RunState.APPROVED, RUN_MOVES)
     run.approved_by = approver
     run.approved_at = await clock.now(session)
@@ -154,6 +159,7 @@ async def discard(session: AsyncSession, *, run_id: UUID, reason: str) -> Payout
     await session.execute(
         sa.update(PayoutLine)
         .where(col(PayoutLine.payout_id).in_(select(Payout.id).where(Payout.run_id == run.id)))
+        .where(col(PayoutLine.released_at).is_(None))
         .values(released_at=sa.func.marketplace_now())
         .execution_options(synchronize_session=False)
     )
@@ -206,15 +212,21 @@ async def approve_again(
 ) -> Payout:
     """Let a held or refused payout be tried again (a new attempt, a new key)."""
     payout = await find_payout(session, payout_id, lock=True)
-    run = await find_run(session, payout.run_id)
-    if run.prepared_by == approver:
-        raise PreparerMayNotApprove
+    await require_second_person(session, payout, approver)
     if payout.state is PayoutState.DRAFT:
         raise Conflict("It is a draft; approve its run.", state=payout.state.value)
     move(payout, PayoutState.APPROVED, PAYOUT_MOVES, reason=reason)
     payout.due_at = await clock.now(session)
     await session.flush()
     return payout
+
+
+async def require_second_person(session: AsyncSession, payout: Payout, decider: UUID) -> None:
+    """Neither who prepared the run nor who is paid decides."""
+    if (await find_run(session, payout.run_id)).prepared_by == decider:
+        raise PreparerMayNotApprove
+    if payout.performer_id == decider:
+        raise OwnPayout
 
 
 async def totals(session: AsyncSession, run_id: UUID) -> RunTotals:

@@ -3,7 +3,8 @@
 The outcome never changes the pay. This module alone posts audition pay.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -25,13 +26,15 @@ from marketplace.rates import service as rates
 from marketplace.rates.models import RateLineage
 from marketplace.recordings.models import USABLE, Recording
 from marketplace.recordings.service import own_recording
-from marketplace.shared import audit, clock
+from marketplace.shared import clock, sweeps
 from marketplace.shared.database import Sessions
 from marketplace.shared.money import pay_minor
 from marketplace.shared.problems import Conflict, Forbidden, NotFound
 from marketplace.shared.states import move
 
 OFFER_LASTS = timedelta(days=14)
+# Whoever starts late has at least this long to hand in.
+START_LASTS = timedelta(days=1)
 ROLE_PROFILE = "audition"
 LIVE = (AuditionState.OFFERED, AuditionState.STARTED, AuditionState.SUBMITTED)
 
@@ -40,6 +43,12 @@ class AuditionRateMissing(Conflict):
     """No audition rate is set in this currency; set one first."""
 
     code = "audition_rate_missing"
+
+
+class AuditionOverdue(Conflict):
+    """The last moment to hand this audition in has passed."""
+
+    code = "audition_overdue"
 
 
 class RecordingNotUsable(Conflict):
@@ -104,49 +113,74 @@ async def offer(
     return audition
 
 
-async def live_audition(session: AsyncSession, performer_id: UUID) -> Audition:
-    """The performer's own running audition, locked."""
-    found = await session.exec(
-        select(Audition)
-        .where(Audition.performer_id == performer_id, col(Audition.state).in_(LIVE))
-        .with_for_update()
+async def live_audition(
+    session: AsyncSession, performer_id: UUID, *, lock: bool = False
+) -> Audition:
+    """The performer's own running audition."""
+    query = select(Audition).where(
+        Audition.performer_id == performer_id, col(Audition.state).in_(LIVE)
     )
-    audition = found.first()
+    if lock:
+        query = query.with_for_update()
+    audition = (await session.exec(query)).first()
     if audition is None:
         raise NotFound("You have no audition to do.")
     return audition
 
 
 async def start(session: AsyncSession, *, performer_id: UUID) -> Audition:
-    audition = await live_audition(session, performer_id)
+    audition, now = await _in_time(session, performer_id)
     move(audition, AuditionState.STARTED, AUDITION_MOVES)
-    now = (await clock.now(session)).replace(microsecond=0)
-    audition.started_at = audition.seen_at = now
+    audition.started_at = audition.seen_at = now.replace(microsecond=0)
+    assert audition.due_at is not None
+    audition.due_at = max(audition.due_at, now + START_LASTS)
     await session.flush()
     return audition
 
 
-async def heartbeat(session: AsyncSession, *, performer_id: UUID) -> Audition:
-    """Say that you are still at it: time is paid up to the last sign of life."""
-    audition = await live_audition(session, performer_id)
+async def heartbeat(session: AsyncSession, *, performer_id: UUID, grace_seconds: int) -> Audition:
+    """Say that you are still at it: the time since the last sign of life is paid, up to the grace."""
+    audition, now = await _in_time(session, performer_id)
     if audition.state is AuditionState.STARTED:
-        audition.seen_at = (await clock.now(session)).replace(microsecond=0)
+        _count(audition, until=now, grace_seconds=grace_seconds)
         await session.flush()
     return audition
 
 
-async def hand_in(session: AsyncSession, *, performer_id: UUID, recording_id: UUID) -> Audition:
-    audition = await live_audition(session, performer_id)
+async def hand_in(
+    session: AsyncSession, *, performer_id: UUID, recording_id: UUID, grace_seconds: int
+) -> Audition:
+    audition, now = await _in_time(session, performer_id)
     recording: Recording = await own_recording(session, recording_id, performer_id)
     if recording.state not in USABLE:
         raise RecordingNotUsable(f"The recording is {recording.state.value}.")
     move(audition, AuditionState.SUBMITTED, AUDITION_MOVES)
-    audition.ended_at = (await clock.now(session)).replace(microsecond=0)
+    _count(audition, until=now, grace_seconds=grace_seconds)
+    audition.ended_at = audition.seen_at
     audition.recording_id = recording.id
     audition.due_at = None
     await _pay(session, audition)
     await session.flush()
     return audition
+
+
+async def _in_time(session: AsyncSession, performer_id: UUID) -> tuple[Audition, datetime]:
+    """The locked audition, while there is time to hand it in."""
+    audition = await live_audition(session, performer_id, lock=True)
+    now = await clock.now(session)
+    if audition.due_at is not None and audition.due_at <= now:
+        raise AuditionOverdue
+    return audition, now
+
+
+def _count(audition: Audition, *, until: datetime, grace_seconds: int) -> None:
+    """Add the whole seconds since the last sign of life; silence is worth the grace at most."""
+    assert audition.seen_at is not None
+    # A request that waited for the row may have begun before the last sign of life.
+    seen_at = max(until.replace(microsecond=0), audition.seen_at)
+    silent_seconds = int((seen_at - audition.seen_at).total_seconds())
+    audition.worked_seconds += min(silent_seconds, grace_seconds)
+    audition.seen_at = seen_at
 
 
 async def decide(
@@ -181,22 +215,20 @@ async def _conclude(
     move(audition, outcome, AUDITION_MOVES, reason=reason)
     audition.due_at = None
     performer = await session.get_one(Performer, audition.performer_id)
-    to = PerformerState.VETTED if outcome is AuditionState.PASSED else PerformerState.DECLINED
-    move(performer, to, PERFORMER_MOVES, reason=reason)
+    # An operator may have decided about them meanwhile; that word stands.
+    if performer.state is PerformerState.AUDITIONING:
+        to = PerformerState.VETTED if outcome is AuditionState.PASSED else PerformerState.DECLINED
+        move(performer, to, PERFORMER_MOVES, reason=reason)
     await session.flush()
 
 
 async def _pay(session: AsyncSession, audition: Audition) -> None:
-    seconds = 0
-    if audition.started_at and audition.ended_at:
-        seconds = int((audition.ended_at - audition.started_at).total_seconds())
-    audition.paid_seconds = min(seconds, audition.seconds_cap)
+    audition.paid_seconds = min(audition.worked_seconds, audition.seconds_cap)
     audition.pay_minor = pay_minor(audition.paid_seconds, audition.rate_minor_per_hour)
     if not audition.pay_minor:
         return
     posting = ledger.Posting(
         kind=TransactionKind.AUDITION_PAID,
-        source_type="audition",
         source_id=audition.id,
         currency=audition.currency,
         moves=(
@@ -212,28 +244,40 @@ async def _pay(session: AsyncSession, audition: Audition) -> None:
     audition.ledger_transaction_id = posting.id
 
 
-async def give_up_overdue(sessions: Sessions) -> int:
-    """Fail the auditions that were not handed in; started time is paid to its last sign of life."""
-    async with sessions() as session:
-        overdue = (
-            await session.exec(
-                select(Audition.id)
-                .where(col(Audition.due_at) <= sa.func.marketplace_now())
-                .limit(50)
-            )
-        ).all()
-    for audition_id in overdue:
-        async with sessions() as session:
-            await audit.act_as(session, "sweep:auditions")
-            audition = await _locked(session, audition_id)
-            if audition.due_at and audition.due_at <= await clock.now(session):
-                audition.ended_at = audition.seen_at
-                await _pay(session, audition)
-                await _conclude(
-                    session, audition, AuditionState.FAILED, "It was not handed in by its deadline."
-                )
-            await session.commit()
-    return len(overdue)
+async def give_up_overdue(sessions: Sessions, *, grace_seconds: int) -> int:
+    """Fail the auditions that were not handed in; the time worked is paid."""
+    overdue = (
+        select(Audition.id)
+        .where(col(Audition.due_at) <= sa.func.marketplace_now())
+        .order_by(col(Audition.due_at))
+    )
+    give_up = partial(_give_up, grace_seconds=grace_seconds)
+    return await sweeps.each_due(sessions, "auditions", overdue, give_up)
+
+
+async def _give_up(session: AsyncSession, audition_id: UUID, *, grace_seconds: int) -> bool:
+    audition = await _locked(session, audition_id)
+    if audition.due_at is None or audition.due_at > await clock.now(session):
+        return False
+    if audition.seen_at is not None:
+        silent_at = audition.seen_at + timedelta(seconds=grace_seconds)
+        _count(audition, until=min(silent_at, audition.due_at), grace_seconds=grace_seconds)
+        audition.ended_at = audition.seen_at
+    await _pay(session, audition)
+    await _conclude(
+        session, audition, AuditionState.FAILED, "It was not handed in by its deadline."
+    )
+    return True
+
+
+async def recording_of(session: AsyncSession, *, audition_id: UUID, reviewer: UUID) -> Recording:
+    """What was handed in, for somebody else to judge."""
+    audition = await session.get(Audition, audition_id)
+    if audition is None or audition.recording_id is None:
+        raise NotFound
+    if audition.performer_id == reviewer:
+        raise OwnAudition
+    return await session.get_one(Recording, audition.recording_id)
 
 
 async def waiting(session: AsyncSession, reviewer: UUID) -> list[Audition]:

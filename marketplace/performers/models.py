@@ -149,7 +149,12 @@ class Audition(SQLModel, table=True):
         sa.CheckConstraint(
             "pay_minor = (2 * paid_seconds * rate_minor_per_hour + 3600) / 7200", name="pay_exact"
         ),
-        sa.CheckConstraint("paid_seconds BETWEEN 0 AND seconds_cap", name="within_cap"),
+        sa.CheckConstraint(
+            "worked_seconds BETWEEN 0 AND coalesce("
+            "extract(epoch FROM coalesce(ended_at, seen_at) - started_at), 0)",
+            name="worked_no_longer_than_it_took",
+        ),
+        sa.CheckConstraint("paid_seconds = least(worked_seconds, seconds_cap)", name="paid_exact"),
         Index(
             "uq_audition_live",
             "performer_id",
@@ -164,6 +169,7 @@ class Audition(SQLModel, table=True):
             "started_at",
             "seen_at",
             "ended_at",
+            "worked_seconds",
             "recording_id",
             "decided_by",
             "paid_seconds",
@@ -185,10 +191,12 @@ class Audition(SQLModel, table=True):
     offered_at: datetime = now_stamp()
     # The last moment to hand it in.
     due_at: datetime | None = stamp(default=None)
-    # Whole seconds; the time between them is paid, up to the cap.
+    # Whole seconds; `seen_at` is the last sign of life.
     started_at: datetime | None = stamp(default=None)
     seen_at: datetime | None = stamp(default=None)
     ended_at: datetime | None = stamp(default=None)
+    # What the signs of life prove; paid up to the cap.
+    worked_seconds: int = Field(default=0, sa_column_kwargs={"server_default": sa.text("0")})
     recording_id: UUID | None = link("recording.id", default=None)
     decided_by: UUID | None = link("person.id", default=None)
     paid_seconds: int | None = None

@@ -7,7 +7,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlmodel import col, select
+from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.accounts.models import Person
@@ -19,7 +19,7 @@ from marketplace.shared.ids import new_id
 from marketplace.shared.problems import NotFound
 from marketplace.stripe_api.gateway import StripeGateway
 from marketplace.stripe_api.gateway_answers import ConnectedAccount
-from marketplace.stripe_api.polling import or_later
+from marketplace.stripe_api.polling import look_at_each
 
 POLL_WHILE_PENDING = timedelta(minutes=2)
 POLL_WHEN_ACTIVE = timedelta(hours=12)
@@ -84,7 +84,7 @@ async def read(session: AsyncSession, performer_id: UUID) -> PayoutAccount:
     return account
 
 
-async def note_seen(session: AsyncSession, *, seen: ConnectedAccount) -> None:
+async def note_seen(session: AsyncSession, seen: ConnectedAccount) -> None:
     """Bring our copy to what Stripe says now. Repeating this changes nothing."""
     account = await _locked(session, PayoutAccount.stripe_account_id == seen.id)
     if account is not None:
@@ -121,21 +121,18 @@ async def _note(session: AsyncSession, account: PayoutAccount, seen: ConnectedAc
 async def poll(sessions: Sessions, gateway: StripeGateway) -> int:
     """Look at the accounts whose event may have been lost."""
     async with sessions() as session:
-        due = (
-            await session.exec(
-                select(PayoutAccount.stripe_account_id)
-                .where(col(PayoutAccount.stripe_account_id).is_not(None))
-                .where(col(PayoutAccount.due_at) <= sa.func.marketplace_now())
-                .limit(50)
-            )
-        ).all()
-    for stripe_account_id in due:
-        account_id = stripe_account_id or ""
-        seen = await or_later(gateway.retrieve_account(account_id), account_id)
-        if seen is None:
-            continue
-        async with sessions() as session:
-            await audit.act_as(session, "sweep:poll")
-            await note_seen(session, seen=seen)
-            await session.commit()
-    return len(due)
+        # Put off before they are looked at: what fails now does not stand in the others' way.
+        found = await session.execute(
+            sa.text(
+                "UPDATE payout_account SET due_at = marketplace_now() + :wait"
+                " WHERE performer_id IN ("
+                "  SELECT performer_id FROM payout_account"
+                "  WHERE stripe_account_id IS NOT NULL AND due_at <= marketplace_now()"
+                "  ORDER BY due_at LIMIT 50 FOR NO KEY UPDATE SKIP LOCKED"
+                " ) RETURNING stripe_account_id"
+            ),
+            {"wait": POLL_WHILE_PENDING},
+        )
+        due = [account_id for (account_id,) in found]
+        await session.commit()
+    return await look_at_each(sessions, due, gateway.retrieve_account, note_seen)

@@ -2,6 +2,7 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
 from sqlmodel import col, select
 
 from marketplace.accounts.principals import Operator, Performer, Reviewer
@@ -23,12 +24,19 @@ from marketplace.performers.schemas import (
 from marketplace.rates import service as rates
 from marketplace.recordings import service as recordings
 from marketplace.recordings.gates import Tier
+from marketplace.recordings.routes import FileStorage, stream_of
 from marketplace.recordings.routes import answer as recording_answer
 from marketplace.recordings.schemas import NewRecording, RecordingAnswer
 from marketplace.shared.etags import SeenVersion, VersionMissing, VersionOutdated, set_etag
 from marketplace.shared.pagination import PageQuery, newest_first
 from marketplace.shared.problems import MoveNotAllowed, NotFound, documented
-from marketplace.shared.requests import OWN_KEY, SECRET_ANSWER, Session, TransactionalRoute
+from marketplace.shared.requests import (
+    OWN_KEY,
+    SECRET_ANSWER,
+    Grace,
+    Session,
+    TransactionalRoute,
+)
 from marketplace.shared.schemas import Page
 from marketplace.stripe_api.routes import Gateway, RefusedByStripe, StripeUnavailable
 
@@ -166,26 +174,34 @@ async def read_own_audition(session: Session, performer: Performer) -> AuditionA
     return AuditionAnswer.model_validate(await auditions.live_audition(session, performer.person))
 
 
-@router.post("/audition/start", responses=documented(NotFound, MoveNotAllowed))
+@router.post(
+    "/audition/start", responses=documented(NotFound, MoveNotAllowed, auditions.AuditionOverdue)
+)
 async def start_audition(session: Session, performer: Performer) -> AuditionAnswer:
-    """Start: from now on your time counts, up to the cap."""
+    """Start: from now on your time counts while you send heartbeats, up to the cap.
+
+    You have at least a day to hand in.
+    """
     return AuditionAnswer.model_validate(
         await auditions.start(session, performer_id=performer.person)
     )
 
 
-@router.post("/audition/heartbeat", responses=documented(NotFound))
-async def keep_audition_alive(session: Session, performer: Performer) -> AuditionAnswer:
-    """Say that you are still at it."""
-    return AuditionAnswer.model_validate(
-        await auditions.heartbeat(session, performer_id=performer.person)
+@router.post("/audition/heartbeat", responses=documented(NotFound, auditions.AuditionOverdue))
+async def keep_audition_alive(
+    session: Session, performer: Performer, grace: Grace
+) -> AuditionAnswer:
+    """Say that you are still at it. Time without a sign of life is not paid."""
+    audition = await auditions.heartbeat(
+        session, performer_id=performer.person, grace_seconds=grace
     )
+    return AuditionAnswer.model_validate(audition)
 
 
 @router.post(
     "/audition/recordings",
     status_code=201,
-    responses=documented(NotFound, recordings.UploadTooLarge),
+    responses=documented(NotFound, recordings.UploadTooLarge, recordings.TooManyUploads),
 )
 async def declare_audition_recording(
     body: NewRecording, request: Request, session: Session, performer: Performer
@@ -207,14 +223,19 @@ async def declare_audition_recording(
 
 @router.post(
     "/audition/hand-in",
-    responses=documented(NotFound, MoveNotAllowed, auditions.RecordingNotUsable),
+    responses=documented(
+        NotFound, MoveNotAllowed, auditions.AuditionOverdue, auditions.RecordingNotUsable
+    ),
 )
 async def hand_in_audition(
-    body: HandedInAudition, session: Session, performer: Performer
+    body: HandedInAudition, session: Session, performer: Performer, grace: Grace
 ) -> AuditionAnswer:
     """Hand the audition in with a recording that passed its checks; your time stops."""
     audition = await auditions.hand_in(
-        session, performer_id=performer.person, recording_id=body.recording_id
+        session,
+        performer_id=performer.person,
+        recording_id=body.recording_id,
+        grace_seconds=grace,
     )
     return AuditionAnswer.model_validate(audition)
 
@@ -224,6 +245,21 @@ async def list_waiting_auditions(session: Session, reviewer: Reviewer) -> Page[A
     """Auditions that wait for a reviewer, oldest first."""
     found = await auditions.waiting(session, reviewer.person)
     return Page(items=[AuditionAnswer.model_validate(row) for row in found], next_cursor=None)
+
+
+@router.get(
+    "/auditions/{audition_id}/recording/content",
+    response_class=StreamingResponse,
+    responses=documented(NotFound, auditions.OwnAudition),
+)
+async def listen_to_audition(
+    audition_id: UUID, session: Session, reviewer: Reviewer, storage: FileStorage
+) -> StreamingResponse:
+    """Listen to an audition that was handed in."""
+    recording = await auditions.recording_of(
+        session, audition_id=audition_id, reviewer=reviewer.person
+    )
+    return await stream_of(storage, recording)
 
 
 @router.post(

@@ -85,6 +85,7 @@ class AuditionAnswer(Answer):
     due_at: datetime | None
     started_at: datetime | None
     ended_at: datetime | None
+    worked_seconds: int = Field(description="Counted at each heartbeat, and when you hand in.")
     recording_id: UUID | None
     paid_seconds: int | None
     pay_minor: int | None

@@ -1,20 +1,17 @@
 """Rate rows never change: announced, effective and superseded are read off the clock.
 
-The database numbers and stamps each row, refuses a cut with less than `CUT_NOTICE` (see the
-migrations), and refuses UPDATE and DELETE.
+The database numbers and stamps each row; it refuses one that takes effect within a minute, so that
+no claim can miss it, a cut with less than 336 hours' notice, and UPDATE and DELETE: see
+`migrations/versions/0003_guards.sql`.
 """
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlmodel import Field, Index, SQLModel
 
 from marketplace.shared.columns import key, link, now_stamp, stamp, updatable
-
-CUT_NOTICE = timedelta(days=14)
-# A change is committed well before it takes effect, so that no claim can miss it.
-SHORTEST_NOTICE = timedelta(minutes=1)
 
 
 class RateLineage(SQLModel, table=True):

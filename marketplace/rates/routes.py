@@ -17,6 +17,7 @@ from marketplace.rates.schemas import (
     RateAnswer,
 )
 from marketplace.shared import clock
+from marketplace.shared.money import Currency
 from marketplace.shared.problems import NotFound, documented
 from marketplace.shared.requests import Session, TransactionalRoute
 from marketplace.shared.schemas import Page, Time
@@ -96,7 +97,7 @@ async def set_minimum_rate(
 
 @router.get("/minimum-rates/{currency}", responses=documented(NotFound))
 async def read_minimum_rate(
-    currency: str, session: Session, principal: Authenticated
+    currency: Currency, session: Session, principal: Authenticated
 ) -> MinimumRateAnswer:
     """The minimum hourly rate of a currency, if one is set."""
     minimum = await service.minimum_rate(session, currency)

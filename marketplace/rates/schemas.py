@@ -23,7 +23,8 @@ class NewRate(Body):
     effective_from: Annotated[
         Time | None,
         Field(
-            description="Null is in a minute, which only a rise may take; a cut needs 14 days' notice.",
+            description="Null is in a minute, which only a rise may take; a cut needs 14 days' notice. "
+            "At most two years ahead.",
             examples=["2026-12-14T06:00:00Z"],
         ),
     ] = None

@@ -1,7 +1,7 @@
 """Announcing rates and reading their history."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 from uuid import UUID
@@ -13,12 +13,14 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from marketplace.rates.models import MinimumRate, Rate, RateLineage
 from marketplace.rates.schemas import RateAnswer, RateStatus
 from marketplace.shared import audit, clock
-from marketplace.shared.database import row, violated
+from marketplace.shared.database import row, take_turns, violated
 from marketplace.shared.money import display
-from marketplace.shared.problems import Conflict
+from marketplace.shared.problems import Conflict, InvalidField
 
 # The elicitation of the platform's own auditions.
 AUDITION = "audition"
+# Whatever lies further ahead is a slip of the pen, and could never be taken back.
+LONGEST_NOTICE = timedelta(days=2 * 365)
 
 
 class RateCutNeedsNotice(Conflict):
@@ -73,11 +75,7 @@ async def hold_lineage(session: AsyncSession, lineage_id: UUID, *, shared: bool 
 
     So no role can open with a reserve that an announcement in the same moment makes too small.
     """
-    function = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
-    await session.execute(
-        sa.text(f"SELECT {function}(hashtextextended(:lineage, 0))"),
-        {"lineage": str(lineage_id)},
-    )
+    await take_turns(session, "rates", lineage_id, shared=shared)
 
 
 async def separate(session: AsyncSession, lineage: RateLineage, *, reason: str) -> RateLineage:
@@ -118,6 +116,8 @@ async def announce(
     effective_from: datetime | None = None,
 ) -> Rate:
     """Append a rate row. Whoever holds roles open at this lineage must reserve a rise for them."""
+    if effective_from is not None and effective_from > await clock.now(session) + LONGEST_NOTICE:
+        raise InvalidField("body.effective_from", "lies more than two years (730 days) ahead")
     await require_minimum(session, lineage.currency, rate_minor_per_hour)
     # For NULL the database takes the earliest moment that is allowed; left out, the column's
     # default would be now, which is too early for all but the first rate.
@@ -185,6 +185,30 @@ async def rate_at(session: AsyncSession, lineage_id: UUID, at: datetime) -> Rate
         .limit(1)
     )
     return found.first()
+
+
+async def paid_for_alike(session: AsyncSession, lineage: RateLineage) -> int | None:
+    """The highest hourly rate in force in the client's lineages that the same performers see.
+
+    Those of the same elicitation whose languages overlap, whatever skills they ask for; a language
+    or a skill more must not make a cheaper kind of job out of the same one.
+    """
+    found = await row(
+        session,
+        "SELECT max(in_force.rate_minor_per_hour) AS highest FROM rate_lineage AS own"
+        " JOIN rate_lineage AS other ON other.client_id = own.client_id AND other.id <> own.id"
+        "  AND other.currency = own.currency AND other.elicitation = own.elicitation"
+        "  AND other.separation = 0"
+        " CROSS JOIN LATERAL (SELECT string_to_array(own.languages, ',') AS wanted,"
+        "  string_to_array(other.languages, ',') AS spoken) AS languages"
+        " CROSS JOIN LATERAL (SELECT rate_minor_per_hour FROM rate"
+        "  WHERE rate.lineage_id = other.id AND effective_from <= marketplace_now()"
+        "  ORDER BY effective_from DESC, number DESC LIMIT 1) AS in_force"
+        " WHERE own.id = :lineage"
+        "  AND (speaks_one_of(spoken, wanted) OR speaks_one_of(wanted, spoken))",
+        lineage=lineage.id,
+    )
+    return found["highest"] if found else None
 
 
 async def highest_rate_ahead(session: AsyncSession, lineage_id: UUID) -> int | None:

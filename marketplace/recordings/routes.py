@@ -64,7 +64,11 @@ async def stream_of(storage: Storage, recording: Recording) -> StreamingResponse
 @router.put(
     "/recordings/{recording_id}/content",
     responses=documented(
-        NotFound, UploadMismatch, service.UploadTooLarge, service.UploadAlreadyDone
+        NotFound,
+        UploadMismatch,
+        service.UploadTooLarge,
+        service.UploadAlreadyDone,
+        service.RecordingGivenUp,
     ),
     openapi_extra=UPLOAD_BODY,
     max_body_size=LARGEST_UPLOAD_BYTES,

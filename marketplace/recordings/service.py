@@ -1,5 +1,6 @@
 """From declared upload to judged recording. The bytes are streamed outside any transaction."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from uuid import UUID
@@ -13,15 +14,19 @@ from marketplace.recordings.checks import Limits, Measurement, Unreadable, measu
 from marketplace.recordings.gates import Tier, Verdict
 from marketplace.recordings.models import RECORDING_MOVES, Recording, RecordingState
 from marketplace.recordings.storage import Storage
-from marketplace.shared import audit, clock
-from marketplace.shared.database import Sessions
+from marketplace.shared import audit, clock, sweeps
+from marketplace.shared.database import Sessions, take_turns
 from marketplace.shared.problems import Conflict, NotFound, Problem
 from marketplace.shared.states import move
 
 UPLOAD_LASTS = timedelta(hours=24)
-# Longer than a check may take; after it another process may try.
-CHECK_LEASE = timedelta(minutes=10)
 MOST_TRIES = 3
+# Of one owner's recordings, uploading or waiting for their check.
+MOST_UNCHECKED = 10
+# The confined workers run as many at once as there are cores.
+CHECKS_AT_ONCE = 4
+# Longer than all tries of a check may take; after it another process may try.
+CHECK_LEASE = timedelta(minutes=20)
 
 OUTCOME = {
     Verdict.PASS: RecordingState.PASSED,
@@ -36,10 +41,22 @@ class UploadTooLarge(Problem):
     status, code = 413, "upload_too_large"
 
 
+class TooManyUploads(Conflict):
+    """You have many recordings on their way already; upload them, or wait for their checks."""
+
+    code = "too_many_uploads"
+
+
 class UploadAlreadyDone(Conflict):
     """This recording's bytes are here already; declare a new recording for other bytes."""
 
     code = "upload_already_done"
+
+
+class RecordingGivenUp(Conflict):
+    """This recording is given up: its bytes came too late or cannot be read; declare a new one."""
+
+    code = "recording_given_up"
 
 
 async def declare(
@@ -56,6 +73,7 @@ async def declare(
     """A recording whose bytes are still to come: exactly these bytes, within a day."""
     if size_bytes > limit_bytes:
         raise UploadTooLarge(f"At most {limit_bytes} bytes are taken.")
+    await _require_few_unchecked(session, owner_id)
     recording = Recording(
         owner_id=owner_id,
         client_id=client_id,
@@ -69,6 +87,19 @@ async def declare(
     session.add(recording)
     await session.flush()
     return recording
+
+
+async def _require_few_unchecked(session: AsyncSession, owner_id: UUID) -> None:
+    # One declaration at a time per owner: they are counted before one more is inserted.
+    await take_turns(session, "recordings", owner_id)
+    unchecked = await session.scalar(
+        select(sa.func.count())
+        .select_from(Recording)
+        .where(Recording.owner_id == owner_id)
+        .where(col(Recording.state).in_([RecordingState.UPLOADING, RecordingState.CHECKING]))
+    )
+    if int(unchecked or 0) >= MOST_UNCHECKED:
+        raise TooManyUploads
 
 
 async def own_recording(session: AsyncSession, recording_id: UUID, owner_id: UUID) -> Recording:
@@ -94,6 +125,8 @@ async def receive(
 
     Raises the storage's UploadError; nothing is kept then, and the upload may be tried again.
     """
+    if recording.state is RecordingState.UNREADABLE:
+        raise RecordingGivenUp
     if recording.state is not RecordingState.UPLOADING:
         raise UploadAlreadyDone
     await session.commit()
@@ -106,6 +139,10 @@ async def receive(
     )
     await audit.act_as(session, str(actor))
     locked = await _locked(session, recording.id)
+    if locked.state is RecordingState.UNREADABLE:
+        # Given up while its last bytes came: nothing refers to them any more.
+        await storage.delete(recording.storage_key)
+        raise RecordingGivenUp
     if locked.state is RecordingState.UPLOADING:
         move(locked, RecordingState.CHECKING, RECORDING_MOVES)
         locked.due_at = await clock.now(session)
@@ -125,16 +162,22 @@ async def _locked(session: AsyncSession, recording_id: UUID) -> Recording:
 
 async def check_due(sessions: Sessions, storage: Storage) -> int:
     """Check stored recordings and give up uploads that never came; answers how many."""
+    checking = (_check_due(sessions, storage) for _ in range(CHECKS_AT_ONCE))
+    # Not a task group: the failure of one must not cut off the others' checks, which are leased.
+    ended = await asyncio.gather(*checking, return_exceptions=True)
+    for failure in ended:
+        if isinstance(failure, BaseException):
+            raise failure
+    return sum(done for done in ended if isinstance(done, int))
+
+
+async def _check_due(sessions: Sessions, storage: Storage) -> int:
     done = 0
     while (recording := await _take_due(sessions)) is not None:
-        if recording.state is RecordingState.UPLOADING:
-            found: Measurement | Unreadable = Unreadable(
-                "never_uploaded", "The file was not uploaded within a day."
-            )
-        else:
-            found = await _measure(storage, recording)
-        await _conclude(sessions, storage, recording, found)
-        done += 1
+        with sweeps.one_row("recordings", recording.id):
+            found = await _find_out(storage, recording)
+            await _conclude(sessions, storage, recording, found)
+            done += 1
     return done
 
 
@@ -155,8 +198,11 @@ async def _take_due(sessions: Sessions) -> Recording | None:
         return recording
 
 
-async def _measure(storage: Storage, recording: Recording) -> Measurement | Unreadable:
-    limits = Limits(longest_seconds=recording.longest_seconds)
+async def _find_out(storage: Storage, recording: Recording) -> Measurement | Unreadable:
+    if recording.state is RecordingState.UPLOADING:
+        return Unreadable("never_uploaded", "The file was not uploaded within a day.")
+    # With room above what the role allows, so that the duration gate, not the worker, judges it.
+    limits = Limits(longest_seconds=max(Limits.longest_seconds, 2 * recording.longest_seconds))
     try:
         async with storage.open_for_check(recording.storage_key) as path:
             found = await measure(path, limits=limits)
@@ -172,13 +218,14 @@ async def _measure(storage: Storage, recording: Recording) -> Measurement | Unre
 async def _conclude(
     sessions: Sessions, storage: Storage, recording: Recording, found: Measurement | Unreadable
 ) -> None:
-    if isinstance(found, Unreadable):
-        # The bytes go first: after a crash the check runs again and finds them missing.
-        await storage.delete(recording.storage_key)
+    """Judge, unless the recording moved on meanwhile: uploaded at last, or checked by another."""
     async with sessions() as session:
         await audit.act_as(session, "sweep:recordings")
         locked = await _locked(session, recording.id)
         if locked.state is recording.state:
+            if isinstance(found, Unreadable):
+                # Before the commit: after a crash the check runs again and finds them missing.
+                await storage.delete(recording.storage_key)
             _judge(locked, found)
         await session.commit()
 

@@ -2,16 +2,24 @@
 
 I2 = """
     -- An earning differs from what was decided.
-    SELECT format('claim %s was decided at %s, its payable got %s',
-                  decision.claim_id, decision.pay_minor, -entry.amount_minor) AS violation
-    FROM pay_decision AS decision
-    JOIN ledger_entry AS entry ON entry.transaction_id = decision.ledger_transaction_id
-    JOIN account ON account.id = entry.account_id AND account.kind = 'performer_payable'
-    WHERE -entry.amount_minor <> decision.pay_minor
-       OR account.owner_id <> decision.performer_id
-    UNION ALL
-    SELECT format('decision %s of claim %s pays %s, but nothing is booked', id, claim_id, pay_minor)
-    FROM pay_decision WHERE pay_minor > 0 AND ledger_transaction_id IS NULL
+    SELECT format('%s %s pays %s, its performer''s payable got %s',
+                  decided.what, decided.id, decided.pay_minor, coalesce(booked.minor, 0))
+        AS violation
+    FROM (
+        SELECT 'claim' AS what, claim_id AS id, performer_id, pay_minor, ledger_transaction_id
+        FROM pay_decision
+        UNION ALL
+        SELECT 'audition', id, performer_id, pay_minor, ledger_transaction_id
+        FROM audition
+    ) AS decided
+    LEFT JOIN LATERAL (
+        SELECT -sum(entry.amount_minor) AS minor
+        FROM ledger_entry AS entry
+        JOIN account ON account.id = entry.account_id
+        WHERE entry.transaction_id = decided.ledger_transaction_id
+          AND account.kind = 'performer_payable' AND account.owner_id = decided.performer_id
+    ) AS booked ON true
+    WHERE decided.pay_minor <> coalesce(booked.minor, 0)
     UNION ALL
     SELECT format('earning %s is in %s payouts at once', ledger_entry_id, count(*))
     FROM payout_line WHERE released_at IS NULL
@@ -303,11 +311,20 @@ PAY_BY = """
           JOIN payout_run ON payout_run.id = payout_exclusion.run_id
           WHERE payout_exclusion.performer_id = claim.performer_id
             AND payout_run.cut_off_at >= decision.decided_at
+            -- Only the latest run's word counts.
+            AND payout_run.id = (
+                SELECT id FROM payout_run AS latest
+                WHERE latest.currency = claim.currency AND latest.state <> 'discarded'
+                ORDER BY cut_off_at DESC, id DESC LIMIT 1
+            )
       )
+      -- Time that two people disagree about is paid later, if it is.
+      AND NOT EXISTS (SELECT FROM withholding WHERE withholding.claim_id = claim.id)
     UNION ALL
     SELECT format('claim %s should have been paid by %s, but is not even decided', claim.id, pay_by)
     FROM claim
     WHERE claim.pay_by < marketplace_now()
       AND NOT EXISTS (SELECT FROM pay_decision WHERE claim_id = claim.id)
+      AND NOT EXISTS (SELECT FROM withholding WHERE withholding.claim_id = claim.id)
       AND EXISTS (SELECT FROM time_entry WHERE claim_id = claim.id AND ended_at > started_at)
 """

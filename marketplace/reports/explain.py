@@ -11,6 +11,7 @@ from uuid import UUID
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from marketplace.ledger.models import SOURCE_TABLES
 from marketplace.shared.database import rows
 from marketplace.shared.money import display, fee_minor, pay_minor
 
@@ -50,16 +51,6 @@ class Node:
         return not self.problems and all(child.complete for child in self.children)
 
 
-SOURCES = (
-    "deposit",
-    "topup",
-    "reserve_move",
-    "pay_decision",
-    "audition",
-    "payout_attempt",
-)
-
-
 def _source(table: str) -> Link:
     return Link(
         table, "id", "source_id", required=always, when=lambda row: row["source_type"] == table
@@ -73,7 +64,7 @@ DOWN: dict[str, tuple[Link, ...]] = {
     "payout_attempt": (Link("payout", "id", "payout_id", required=always),),
     "payout_line": (Link("ledger_entry", "id", "ledger_entry_id", required=always),),
     "ledger_entry": (Link("ledger_transaction", "id", "transaction_id", required=always),),
-    "ledger_transaction": tuple(_source(table) for table in SOURCES),
+    "ledger_transaction": tuple(_source(table) for table in dict.fromkeys(SOURCE_TABLES.values())),
     "pay_decision": (Link("claim", "id", "claim_id", required=always),),
     "claim": (
         Link("rate", "id", "rate_id", required=always),
@@ -297,7 +288,10 @@ def _check_claim(node: Node) -> list[str]:
 def _check_ledger_transaction(node: Node) -> list[str]:
     total = sum(entry["amount_minor"] for entry in _below(node, "ledger_entry"))
     complete = len(_below(node, "ledger_entry")) > 1
-    return [f"its entries sum to {total}"] if complete and total else []
+    problems = [f"its entries sum to {total}"] if complete and total else []
+    if (source := node.row["source_type"]) not in SOURCE_TABLES.values():
+        problems.append(f"leads to no row: {source} is unknown")
+    return problems
 
 
 def _check_line(node: Node) -> list[str]:

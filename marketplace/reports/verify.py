@@ -7,7 +7,7 @@ through its HTTP API only: a balanced ledger alone does not prove that anybody w
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -19,6 +19,8 @@ from marketplace.stripe_api.gateway import StripeGateway
 from marketplace.stripe_api.gateway_answers import BalanceAmount, BalanceTransaction, Transfer
 
 STABLE_READS = 5
+# As long as an unknown outcome may take to be found out.
+BOOKED_WITHIN = timedelta(hours=24)
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def _compare_transfers(
 
 
 async def _stripe_balance(session: AsyncSession, view: StripeView) -> list[str]:
-    """I4. Stripe's balance = the ledger's + what is not booked yet, each line listed by id."""
+    """I4. Stripe's balance = the ledger's + what is not booked yet, by id once that is old."""
     booked = {
         row["id"]: row
         for row in await rows(
@@ -148,6 +150,11 @@ async def _stripe_balance(session: AsyncSession, view: StripeView) -> list[str]:
         for id_, row in booked.items()
         if id_ not in at_stripe and row["booked_at"] <= view.read_from
     ]
+    violations += [
+        f"{line.id} ({line.type}, {line.net_minor} {line.currency}) is not booked"
+        for line in view.balance_transactions
+        if line.id not in booked and line.created_at < view.read_from - BOOKED_WITHIN
+    ]
     for ledger in await rows(session, checks.STRIPE_ACCOUNTS):
         currency = ledger["currency"]
         ours = sum(row["net_minor"] for row in booked.values() if row["currency"] == currency)
@@ -156,7 +163,7 @@ async def _stripe_balance(session: AsyncSession, view: StripeView) -> list[str]:
                 f"the ledger's Stripe accounts hold {ledger['minor']} {currency}, its booked "
                 f"balance transactions {ours}"
             )
-    for currency in {line.currency for line in view.balance_transactions}:
+    for currency in {line.currency for line in view.balance_transactions} | set(view.balances):
         listed = sum(
             line.net_minor for line in view.balance_transactions if line.currency == currency
         )

@@ -6,6 +6,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlmodel import Index, SQLModel, text
 
+from marketplace.claims.models import WithholdingGround
 from marketplace.shared.columns import (
     choice,
     is_one_of,
@@ -31,7 +32,9 @@ class SubmissionState(StrEnum):
 
 SUBMISSION_MOVES: Moves[SubmissionState] = {
     None: frozenset({SubmissionState.CHECKING}),
-    SubmissionState.CHECKING: frozenset({SubmissionState.IN_REVIEW, SubmissionState.RETAKE}),
+    SubmissionState.CHECKING: frozenset(
+        {SubmissionState.IN_REVIEW, SubmissionState.RETAKE, SubmissionState.REFUSED}
+    ),
     SubmissionState.IN_REVIEW: frozenset(
         {SubmissionState.ACCEPTED, SubmissionState.RETAKE, SubmissionState.REFUSED}
     ),
@@ -119,8 +122,22 @@ class Review(SQLModel, table=True):
             "verdict IS DISTINCT FROM 'refuse' OR (reason_code IS NOT NULL AND comment IS NOT NULL)",
             name="refusal_has_reason",
         ),
+        is_one_of("withhold_ground", WithholdingGround),
+        sa.CheckConstraint(
+            "(withhold_ground IS NULL) = (withhold_reason IS NULL)"
+            " AND (withhold_ground IS NULL OR verdict = 'refuse')",
+            name="withholds_with_refusal",
+        ),
         updatable(
-            "lease_until", "decided_at", "verdict", "scores", "flags", "reason_code", "comment"
+            "lease_until",
+            "decided_at",
+            "verdict",
+            "scores",
+            "flags",
+            "reason_code",
+            "comment",
+            "withhold_ground",
+            "withhold_reason",
         ),
     )
 
@@ -137,3 +154,6 @@ class Review(SQLModel, table=True):
     flags: list[str] = texts(default_factory=list)
     reason_code: ReasonCode | None = choice(ReasonCode, default=None)
     comment: str | None = None
+    # Proposed when the take is refused, by this reviewer or by the second one.
+    withhold_ground: WithholdingGround | None = choice(WithholdingGround, default=None)
+    withhold_reason: str | None = None

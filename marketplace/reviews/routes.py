@@ -6,10 +6,11 @@ from sqlmodel import col, select
 
 from marketplace.accounts.principals import Performer, Reviewer
 from marketplace.claims import service as claims
+from marketplace.claims import settlement
 from marketplace.claims.models import Claim
-from marketplace.claims.routes import Grace
+from marketplace.consents.service import ConsentWithdrawn, require_consent
 from marketplace.jobs.models import Job, Role, Task
-from marketplace.recordings.models import USABLE, Recording
+from marketplace.recordings.models import Recording, RecordingState
 from marketplace.recordings.routes import FileStorage, stream_of
 from marketplace.recordings.routes import answer as recording_answer
 from marketplace.reviews import service, submissions
@@ -22,7 +23,7 @@ from marketplace.reviews.schemas import (
     VerdictAnswer,
 )
 from marketplace.shared.problems import InvalidField, MoveNotAllowed, NotFound, documented
-from marketplace.shared.requests import KEY_REQUIRED, Session, TransactionalRoute
+from marketplace.shared.requests import KEY_REQUIRED, Grace, Session, TransactionalRoute
 from marketplace.shared.schemas import Page
 
 router = APIRouter(prefix="/v1", route_class=TransactionalRoute, tags=["reviews"])
@@ -31,7 +32,9 @@ router = APIRouter(prefix="/v1", route_class=TransactionalRoute, tags=["reviews"
 @router.post(
     "/claims/{claim_id}/submissions",
     status_code=201,
-    responses=documented(NotFound, MoveNotAllowed, submissions.RecordingNotReady, InvalidField),
+    responses=documented(
+        NotFound, MoveNotAllowed, ConsentWithdrawn, submissions.RecordingNotReady, InvalidField
+    ),
 )
 async def submit_claim(
     claim_id: UUID, body: NewSubmission, session: Session, performer: Performer, grace: Grace
@@ -80,7 +83,7 @@ async def read_review(review_id: UUID, session: Session, reviewer: Reviewer) -> 
 @router.get(
     "/reviews/{review_id}/recordings/{recording_id}/content",
     response_class=StreamingResponse,
-    responses=documented(NotFound),
+    responses=documented(NotFound, ConsentWithdrawn),
 )
 async def listen_to_recording(
     review_id: UUID,
@@ -91,9 +94,12 @@ async def listen_to_recording(
 ) -> StreamingResponse:
     """Listen to a take that was assigned to you."""
     review = await service.own_review(session, review_id, reviewer.person)
+    submission = await session.get_one(Submission, review.submission_id)
+    claim = await session.get_one(Claim, submission.claim_id)
+    await require_consent(session, claim.consent_grant_id)
     takes = await submissions.recordings_of(session, review.submission_id)
     for take in takes:
-        if take.id == recording_id and take.state in USABLE:
+        if take.id == recording_id and take.state is not RecordingState.UNREADABLE:
             return await stream_of(storage, take)
     raise NotFound
 
@@ -101,7 +107,15 @@ async def listen_to_recording(
 @router.post(
     "/reviews/{review_id}/verdict",
     dependencies=[KEY_REQUIRED],
-    responses=documented(NotFound, service.LeaseOver, service.NoRetakesLeft),
+    responses=documented(
+        NotFound,
+        service.LeaseOver,
+        service.NoRetakesLeft,
+        service.TakeUnreadable,
+        settlement.SecondPersonNeeded,
+        settlement.ActsForTheClient,
+        ConsentWithdrawn,
+    ),
 )
 async def give_verdict(
     review_id: UUID, body: NewVerdict, session: Session, reviewer: Reviewer

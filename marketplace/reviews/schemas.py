@@ -22,7 +22,11 @@ class SelfLabels(Body):
     intensity: Annotated[Intensity, Strict(strict=False)]
     dimensions: dict[
         Annotated[Dimension, Strict(strict=False)], Annotated[int, Field(ge=1, le=9)]
-    ] = Field(default_factory=dict, examples=[{"valence": 2, "arousal": 3}])
+    ] = Field(
+        default_factory=dict,
+        description="Those the job asks for, each on the job's scale.",
+        examples=[{"valence": 2, "arousal": 3}],
+    )
 
 
 class NewSubmission(Body):
@@ -73,7 +77,9 @@ class NewVerdict(Body):
     reason_code: Annotated[ReasonCode | None, Strict(strict=False)] = None
     comment: Prose | None = Field(default=None, examples=["From 0:12 on it is read, not played."])
     withhold: ProposedWithholding | None = Field(
-        default=None, description="Only with a refusal; a second person decides it."
+        default=None,
+        description="Only with a refusal; proposed when the take is refused, and decided by "
+        "somebody else.",
     )
 
     @model_validator(mode="after")

@@ -1,14 +1,21 @@
 """Assigned reviews under a lease, and what a verdict does. The verdict never touches the pay."""
 
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from marketplace.accounts.models import ClientMember
 from marketplace.claims import service as claims
-from marketplace.claims import settlement
+from marketplace.claims import settlement, withholdings
+from marketplace.claims.models import WORKING, Claim, ClaimState
+from marketplace.claims.time import seconds_of
+from marketplace.consents.models import ConsentWithdrawal
+from marketplace.consents.service import require_consent, withdrawal_of
+from marketplace.recordings.models import RecordingState
 from marketplace.reviews.models import (
     SUBMISSION_MOVES,
     Review,
@@ -17,10 +24,13 @@ from marketplace.reviews.models import (
     Verdict,
 )
 from marketplace.reviews.schemas import NewVerdict
-from marketplace.shared import audit, clock
-from marketplace.shared.database import Sessions, row
+from marketplace.reviews.submissions import recordings_of
+from marketplace.shared import clock, sweeps
+from marketplace.shared.database import Sessions, row, take_turns
 from marketplace.shared.problems import Conflict, NotFound
 from marketplace.shared.states import move
+
+CONSENT_WITHDRAWN = "The performer withdrew the consent."
 
 
 class NothingToReview(NotFound):
@@ -41,11 +51,19 @@ class NoRetakesLeft(Conflict):
     code = "no_retakes_left"
 
 
+class TakeUnreadable(Conflict):
+    """A recording of this submission cannot be read, so it cannot be accepted."""
+
+    code = "take_unreadable"
+
+
 async def assign_next(session: AsyncSession, *, reviewer_id: UUID, lease_seconds: int) -> Review:
     """The take that waits longest, leased to this reviewer; the one in hand if there is one.
 
     Never their own take, nor one made for a client they act for, nor one they judged before.
     """
+    # One assignment at a time per reviewer: asking twice at once must not lease two takes.
+    await take_turns(session, "review", reviewer_id)
     held = await _in_hand(session, reviewer_id)
     if held is not None:
         return held
@@ -110,6 +128,8 @@ async def decide(session: AsyncSession, review: Review, given: NewVerdict) -> Su
     """Record the verdict and let it take effect; a first refusal only asks a second reviewer."""
     submission = await session.get_one(Submission, review.submission_id)
     locked = await settlement.lock(session, submission.claim_id)
+    await settlement.require_impartial(session, locked.claim, review.reviewer_id)
+    await require_consent(session, locked.claim.consent_grant_id)
     await session.refresh(submission, with_for_update=True)
     await session.refresh(review, with_for_update=True)
     now = await clock.now(session)
@@ -118,6 +138,8 @@ async def decide(session: AsyncSession, review: Review, given: NewVerdict) -> Su
         raise LeaseOver
     if given.verdict is Verdict.RETAKE and not claims.retakes_left(locked):
         raise NoRetakesLeft
+    if given.verdict is Verdict.ACCEPT:
+        await _require_readable(session, submission.id)
     second = await needs_second_opinion(session, submission.id)
     review.decided_at = now
     review.verdict = given.verdict
@@ -125,11 +147,24 @@ async def decide(session: AsyncSession, review: Review, given: NewVerdict) -> Su
     review.flags = [flag.value for flag in given.flags]
     review.reason_code = given.reason_code
     review.comment = given.comment
+    if given.withhold is not None:
+        review.withhold_ground = given.withhold.ground
+        review.withhold_reason = given.withhold.reason
     await session.flush()
     if given.verdict is Verdict.REFUSE and not second:
         return submission
     await _apply(session, locked, submission, given, review.reviewer_id)
     return submission
+
+
+async def _require_readable(session: AsyncSession, submission_id: UUID) -> None:
+    unreadable = [
+        str(recording.id)
+        for recording in await recordings_of(session, submission_id)
+        if recording.state is RecordingState.UNREADABLE
+    ]
+    if unreadable:
+        raise TakeUnreadable(recording_ids=unreadable)
 
 
 async def needs_second_opinion(session: AsyncSession, submission_id: UUID) -> bool:
@@ -183,17 +218,41 @@ async def _refuse(
     move(submission, SubmissionState.REFUSED, SUBMISSION_MOVES, reason=given.comment)
     claims.settle(locked.claim, reason="The take was refused.")
     await session.flush()
-    if given.withhold is None:
+    proposer = await _first_to_withhold(session, submission.id)
+    if proposer is None or not await seconds_of(session, locked.claim.id):
         await settlement.pay_and_reopen_role(session, locked, decided_by=reviewer_id)
         return
+    assert proposer.withhold_ground is not None
+    assert proposer.withhold_reason is not None
     await settlement.await_decision_and_reopen_role(session, locked)
-    await settlement.propose_withholding(
+    await withholdings.propose(
         session,
         locked,
-        ground=given.withhold.ground,
-        reason=given.withhold.reason,
-        proposed_by=reviewer_id,
+        ground=proposer.withhold_ground,
+        reason=proposer.withhold_reason,
+        proposed_by=proposer.reviewer_id,
     )
+
+
+async def _first_to_withhold(session: AsyncSession, submission_id: UUID) -> Review | None:
+    """A proposal counts whichever of the two reviewers made it."""
+    found = await session.exec(
+        select(Review)
+        .join(Submission, col(Submission.id) == Review.submission_id)
+        .outerjoin(
+            ClientMember,
+            sa.and_(
+                col(ClientMember.person_id) == Review.reviewer_id,
+                col(ClientMember.client_id) == Submission.client_id,
+            ),
+        )
+        .where(Review.submission_id == submission_id, col(Review.withhold_ground).is_not(None))
+        # Who joined the client since has lost their word on its money.
+        .where(col(ClientMember.person_id).is_(None))
+        .order_by(col(Review.decided_at), col(Review.id))
+        .limit(1)
+    )
+    return found.first()
 
 
 async def decide_overdue(sessions: Sessions) -> int:
@@ -201,34 +260,27 @@ async def decide_overdue(sessions: Sessions) -> int:
 
     Unless its recording failed its checks and no retake was left: then it is refused, and paid.
     """
-    async with sessions() as session:
-        overdue = (
-            await session.exec(
-                select(Submission.id)
-                .where(Submission.state == SubmissionState.IN_REVIEW)
-                .where(col(Submission.review_due_at) <= sa.func.marketplace_now())
-                .order_by(col(Submission.review_due_at))
-                .limit(100)
-            )
-        ).all()
-    for submission_id in overdue:
-        async with sessions() as session:
-            await audit.act_as(session, "sweep:accept")
-            await _decide_overdue(session, submission_id)
-            await session.commit()
-    return len(overdue)
+    overdue = (
+        select(Submission.id)
+        .where(Submission.state == SubmissionState.IN_REVIEW)
+        .where(col(Submission.review_due_at) <= sa.func.marketplace_now())
+        .order_by(col(Submission.review_due_at))
+    )
+    return await sweeps.each_due(sessions, "accept", overdue, _decide_overdue)
 
 
-async def _decide_overdue(session: AsyncSession, submission_id: UUID) -> None:
+async def _decide_overdue(session: AsyncSession, submission_id: UUID) -> bool:
     submission = await session.get_one(Submission, submission_id)
     locked = await settlement.lock(session, submission.claim_id)
     await session.refresh(submission, with_for_update=True)
     if submission.state is not SubmissionState.IN_REVIEW:
-        return
+        return False
+    if await withdrawal_of(session, locked.claim.consent_grant_id) is not None:
+        return False  # `end_withdrawn` ends it
     reason = "Nobody decided it in time."
     if submission.accepts_itself:
         await _accept(session, locked, submission, decided_by=None, reason=reason)
-        return
+        return True
     move(
         submission,
         SubmissionState.REFUSED,
@@ -238,3 +290,38 @@ async def _decide_overdue(session: AsyncSession, submission_id: UUID) -> None:
     claims.settle(locked.claim, reason="The take was refused.")
     await session.flush()
     await settlement.pay_and_reopen_role(session, locked, decided_by=None)
+    return True
+
+
+async def end_withdrawn(sessions: Sessions, *, grace_seconds: int) -> int:
+    """Work under a withdrawn consent ends: its time is paid, its role opens for somebody else."""
+    due = (
+        select(Claim.id)
+        .join(ConsentWithdrawal, col(ConsentWithdrawal.consent_grant_id) == Claim.consent_grant_id)
+        .where(col(Claim.state).in_([*WORKING, ClaimState.SUBMITTED]))
+        .order_by(col(Claim.id))
+    )
+    end = partial(_end_withdrawn, grace_seconds=grace_seconds)
+    return await sweeps.each_due(sessions, "withdrawn", due, end)
+
+
+async def _end_withdrawn(session: AsyncSession, claim_id: UUID, *, grace_seconds: int) -> bool:
+    locked = await settlement.lock(session, claim_id)
+    if locked.claim.state in WORKING:
+        await claims.release(
+            session, locked.claim, reason=CONSENT_WITHDRAWN, grace_seconds=grace_seconds
+        )
+        return True
+    if locked.claim.state is not ClaimState.SUBMITTED:
+        return False
+    found = await session.exec(
+        select(Submission)
+        .where(Submission.claim_id == claim_id)
+        .where(col(Submission.state).in_([SubmissionState.CHECKING, SubmissionState.IN_REVIEW]))
+        .with_for_update()
+    )
+    move(found.one(), SubmissionState.REFUSED, SUBMISSION_MOVES, reason=CONSENT_WITHDRAWN)
+    claims.settle(locked.claim, reason=CONSENT_WITHDRAWN)
+    await session.flush()
+    await settlement.pay_and_reopen_role(session, locked, decided_by=None)
+    return True

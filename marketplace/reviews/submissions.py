@@ -1,6 +1,7 @@
 """Handing in, and the review clock: it starts when every recording has its final check."""
 
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -10,6 +11,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from marketplace.claims import service as claims
 from marketplace.claims import settlement
 from marketplace.claims.models import ClaimRecording
+from marketplace.consents.service import require_consent
+from marketplace.jobs.specification import SCALE_POINTS
 from marketplace.recordings.models import FINAL, USABLE, Recording, RecordingState
 from marketplace.reviews.models import (
     SUBMISSION_MOVES,
@@ -17,8 +20,8 @@ from marketplace.reviews.models import (
     SubmissionRecording,
     SubmissionState,
 )
-from marketplace.reviews.schemas import NewSubmission
-from marketplace.shared import audit, clock
+from marketplace.reviews.schemas import NewSubmission, SelfLabels
+from marketplace.shared import clock, sweeps
 from marketplace.shared.database import Sessions
 from marketplace.shared.problems import Conflict, InvalidField, MoveNotAllowed, NotFound
 from marketplace.shared.states import move
@@ -45,6 +48,8 @@ async def hand_in(
         raise NotFound
     if claim.deadline <= await clock.now(session):
         raise MoveNotAllowed("The claim's deadline has passed.", state=claim.state.value)
+    await require_consent(session, claim.consent_grant_id)
+    _require_asked_for(locked.job.specification["labels"], handed_in.self_labels)
     recordings = await _takes(session, claim_id, handed_in.recording_ids)
     await claims.hand_in(session, claim, grace_seconds=grace_seconds)
     earlier = await session.scalar(
@@ -68,6 +73,16 @@ async def hand_in(
     await session.flush()
     await session.refresh(submission)
     return submission
+
+
+def _require_asked_for(labels: dict[str, Any], given: SelfLabels) -> None:
+    points = SCALE_POINTS[labels["dimension_scale"]]
+    for dimension, value in given.dimensions.items():
+        field = f"body.self_labels.dimensions.{dimension.value}"
+        if dimension.value not in labels["dimensions"]:
+            raise InvalidField(field, "this job does not ask for it")
+        if value > points:
+            raise InvalidField(field, f"goes from 1 to {points} in this job")
 
 
 async def _takes(
@@ -109,28 +124,20 @@ async def start_reviews(sessions: Sessions) -> int:
         .where(col(SubmissionRecording.submission_id) == Submission.id)
         .where(col(Recording.state).not_in(FINAL))
     )
-    async with sessions() as session:
-        ready = (
-            await session.exec(
-                select(Submission.id)
-                .where(Submission.state == SubmissionState.CHECKING, ~unchecked.exists())
-                .limit(100)
-            )
-        ).all()
-    for submission_id in ready:
-        async with sessions() as session:
-            await audit.act_as(session, "sweep:reviews")
-            await _start_review(session, submission_id)
-            await session.commit()
-    return len(ready)
+    ready = (
+        select(Submission.id)
+        .where(Submission.state == SubmissionState.CHECKING, ~unchecked.exists())
+        .order_by(col(Submission.id))
+    )
+    return await sweeps.each_due(sessions, "reviews", ready, _start_review)
 
 
-async def _start_review(session: AsyncSession, submission_id: UUID) -> None:
+async def _start_review(session: AsyncSession, submission_id: UUID) -> bool:
     submission = await session.get_one(Submission, submission_id)
     locked = await settlement.lock(session, submission.claim_id)
     await session.refresh(submission, with_for_update=True)
     if submission.state is not SubmissionState.CHECKING:
-        return
+        return False
     failing = [
         recording
         for recording in await recordings_of(session, submission.id)
@@ -140,12 +147,13 @@ async def _start_review(session: AsyncSession, submission_id: UUID) -> None:
         reason = f"A recording did not pass its checks: {_why(failing[0])}"
         move(submission, SubmissionState.RETAKE, SUBMISSION_MOVES, reason=reason)
         await claims.grant_retake(session, locked, reason=reason)
-        return
+        return True
     move(submission, SubmissionState.IN_REVIEW, SUBMISSION_MOVES)
     submission.accepts_itself = not failing
     now = await clock.now(session)
     submission.review_due_at = now + timedelta(seconds=locked.job.review_seconds)
     await session.flush()
+    return True
 
 
 def _why(recording: Recording) -> str:

@@ -5,6 +5,7 @@ database that was made virtual while it was still empty (demo and tests). So 14 
 test as they would in life.
 """
 
+import asyncio
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -12,6 +13,10 @@ from sqlmodel import Field, SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.shared.columns import updatable
+from marketplace.shared.problems import TryAgain
+
+SETTLE_LOOK_SECONDS = 0.02
+SETTLE_LOOKS = 500
 
 
 class Clock(SQLModel, table=True):
@@ -37,11 +42,33 @@ async def now(session: AsyncSession) -> datetime:
 async def settle_writes(session: AsyncSession) -> datetime:
     """Wait until every write stamped before now is committed, and return that now.
 
-    Ledger and audit rows take their `booked_at` while they hold this lock shared; so whatever is
-    booked later is stamped later, and a report "as of" the returned time repeats to the byte.
+    Ledger and audit rows take their `booked_at` while they hold the booking lock shared, until they
+    commit. So whatever is stamped by now is committed or held by somebody now: once those few are
+    done, a report "as of" this time repeats to the byte. Writers that come later are not kept
+    waiting, as they would be behind a lock of ours.
     """
-    await session.execute(sa.text("SELECT pg_advisory_xact_lock(booking_lock())"))
     stamp = await session.scalar(sa.text("SELECT booking_time()"))
-    await session.commit()
     assert isinstance(stamp, datetime)
-    return stamp
+    # Our own hold ends, and every look at the holders is a new one.
+    await session.commit()
+    holding = await _holders(session)
+    for _ in range(SETTLE_LOOKS):
+        if not holding:
+            return stamp
+        await asyncio.sleep(SETTLE_LOOK_SECONDS)
+        holding &= await _holders(session)
+    raise TryAgain
+
+
+async def _holders(session: AsyncSession) -> set[str]:
+    """The transactions that hold the booking lock of this database."""
+    found = await session.execute(
+        sa.text(
+            "SELECT virtualtransaction FROM pg_locks WHERE locktype = 'advisory' AND granted"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            " AND ((classid::bigint << 32) | objid::bigint) = booking_lock() AND objsubid = 1"
+        )
+    )
+    holders = {holder for (holder,) in found}
+    await session.commit()
+    return holders

@@ -1,6 +1,5 @@
 """Column recipes shared by all tables."""
 
-from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -88,6 +87,3 @@ def _text_enum(members: type[StrEnum]) -> Any:
             return None if value is None else members(value)
 
     return TextEnum
-
-
-Timestamp = datetime

@@ -14,7 +14,10 @@ Sessions = async_sessionmaker[AsyncSession]
 # A caller never waits longer than this for rows that others hold; it is told to try again.
 SERVER_OPTIONS = (
     "-c lock_timeout=5s -c statement_timeout=30s -c idle_in_transaction_session_timeout=30s"
+    " -c timezone=UTC"
 )
+# Nor longer than this for a connection.
+POOL_WAIT_SECONDS = 10.0
 
 
 def driver_url(url: str) -> sa.URL:
@@ -29,6 +32,7 @@ def connect(database_url: str, pool_size: int) -> AsyncEngine:
         driver_url(database_url),
         pool_size=pool_size,
         max_overflow=0,
+        pool_timeout=POOL_WAIT_SECONDS,
         pool_pre_ping=True,
         connect_args={"options": SERVER_OPTIONS, "application_name": "marketplace"},
     )
@@ -58,6 +62,16 @@ async def row(
     query = sa.text(sql) if isinstance(sql, str) else sql
     found = (await session.execute(query, values)).mappings().first()
     return None if found is None else dict(found)
+
+
+async def take_turns(
+    session: AsyncSession, at: str, whose: object, *, shared: bool = False
+) -> None:
+    """One transaction after the other until each ends; sharers wait only for who does not share."""
+    function = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
+    await session.execute(
+        sa.text(f"SELECT {function}(hashtextextended(:turn, 0))"), {"turn": f"{at} {whose}"}
+    )
 
 
 def violated(error: sa.exc.DBAPIError) -> str | None:

@@ -27,7 +27,7 @@ LOCK_NOT_AVAILABLE = "55P03"
 
 class IdempotencyKey(SQLModel, table=True):
     __tablename__ = "idempotency_key"
-    __table_args__ = updatable("status", "body")
+    __table_args__ = updatable("status", "body", "etag")
 
     principal_id: UUID = Field(primary_key=True)
     operation: str = Field(primary_key=True)
@@ -36,6 +36,7 @@ class IdempotencyKey(SQLModel, table=True):
     # Null only inside the transaction that is at work.
     status: int | None = None
     body: str | None = None
+    etag: str | None = None
     created_at: datetime = now_stamp()
 
 
@@ -75,18 +76,14 @@ class RequestInFlight(Conflict):
 class Replay(Exception):
     """This key was answered before: here is that answer."""
 
-    def __init__(self, status: int, body: str) -> None:
+    def __init__(self, status: int, body: str, etag: str | None = None) -> None:
         super().__init__()
-        self.status, self.body = status, body
+        self.status, self.body, self.etag = status, body, etag
 
     def answer(self) -> Response:
         kind = "application/json" if self.status < 400 else "application/problem+json"
-        return Response(
-            self.body,
-            self.status,
-            media_type=kind,
-            headers={"Idempotent-Replayed": "true"},
-        )
+        headers = {"Idempotent-Replayed": "true"} | ({"ETag": self.etag} if self.etag else {})
+        return Response(self.body, self.status, media_type=kind, headers=headers)
 
 
 def key_of(request: Request) -> str | None:
@@ -156,7 +153,7 @@ async def replay(session: AsyncSession, where: dict[str, Any], fingerprint: str)
         raise IdempotencyKeyReused
     assert stored.status is not None
     assert stored.body is not None
-    raise Replay(stored.status, stored.body)
+    raise Replay(stored.status, stored.body, stored.etag)
 
 
 async def shown_once(request: Request) -> None:
@@ -178,7 +175,11 @@ async def _write_answer(session: AsyncSession, where: dict[str, Any], response: 
     await session.execute(
         sa.update(IdempotencyKey)
         .where(*(getattr(IdempotencyKey, name) == value for name, value in where.items()))
-        .values(status=response.status_code, body=bytes(response.body).decode())
+        .values(
+            status=response.status_code,
+            body=bytes(response.body).decode(),
+            etag=response.headers.get("ETag"),
+        )
     )
 
 

@@ -1,8 +1,8 @@
 """Arithmetic of pay, in integer minor units only."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
 SECONDS_PER_HOUR = 3600
 BASIS_POINTS = 10_000
@@ -10,7 +10,14 @@ BASIS_POINTS = 10_000
 # Far above any honest amount, far below what BIGINT and a JSON reader's 2**53 can hold.
 LARGEST_AMOUNT_MINOR = 10**11
 
-Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$"), Field(examples=["USD"])]
+# What clients pay and performers earn in: currencies of two decimals in which platforms in the
+# United States and Europe can settle and pay out (docs.stripe.com/payouts/alternative-currencies).
+# One of no decimals or three, or one that Stripe pays out in whole units (HUF), needs arithmetic of
+# its own.
+Currency = Annotated[
+    Literal["USD", "EUR", "GBP", "CHF", "CAD", "AUD", "NZD", "SEK", "NOK", "DKK", "PLN"],
+    Field(examples=["USD"]),
+]
 AmountMinor = Annotated[int, Field(gt=0, le=LARGEST_AMOUNT_MINOR, examples=[100_000])]
 RateMinorPerHour = Annotated[int, Field(gt=0, le=10**8, examples=[7_400])]
 
@@ -39,7 +46,7 @@ def cost_minor(seconds: int, rate_minor_per_hour: int, fee_basis_points: int) ->
 
 
 def display(amount_minor: int, currency: str) -> str:
-    """For people: `76.06 USD`. Every settlement currency we accept has two decimals."""
+    """For people: `76.06 USD`. Every `Currency` has two decimals."""
     sign = "-" if amount_minor < 0 else ""
     whole, cents = divmod(abs(amount_minor), 100)
     return f"{sign}{whole:,}.{cents:02} {currency}"

@@ -10,6 +10,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.shared.problems import InvalidField
 
+BIGINT = range(-(2**63), 2**63)
+
 
 class PageQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -28,11 +30,24 @@ def decode_cursor(cursor: str | None, *kinds: Any) -> list[Any] | None:
     if cursor is None:
         return None
     try:
-        padded = cursor + "=" * (-len(cursor) % 4)
-        values = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-        return [kind(value) for kind, value in zip(kinds, values, strict=True)]
-    except (ValueError, TypeError, RecursionError) as error:
+        return [_read(kind, text) for kind, text in zip(kinds, _texts(cursor), strict=True)]
+    except (ValueError, TypeError, ArithmeticError, RecursionError) as error:
         raise InvalidField("query.cursor", "is not a cursor of this list") from error
+
+
+def _texts(cursor: str) -> list[str]:
+    padded = cursor + "=" * (-len(cursor) % 4)
+    values = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+    if not (isinstance(values, list) and all(isinstance(value, str) for value in values)):
+        raise TypeError("encode_cursor writes a list of texts")
+    return values
+
+
+def _read(kind: Any, text: str) -> Any:
+    value = kind(text)
+    if isinstance(value, int) and value not in BIGINT:
+        raise OverflowError("the database's integers have 64 bits")
+    return value
 
 
 def cut(rows: list[Any], limit: int) -> tuple[list[Any], Any | None]:

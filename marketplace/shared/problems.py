@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from fastapi import Request
+from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -23,8 +23,6 @@ class Problem(Exception):
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
-    # A few refusals must leave a trace (a wrong password is counted): their writes are committed.
-    keeps_writes: ClassVar[bool] = False
 
     def __init__(
         self, detail: str = "", *, headers: Mapping[str, str] | None = None, **extra: Any
@@ -110,7 +108,7 @@ class TooManyRequests(Problem):
 
 
 class TryAgain(Problem):
-    """The database was busy with the same rows; nothing was done, try again."""
+    """Too much is asked for at this moment; nothing was done, try again."""
 
     status, code = 503, "try_again"
 
@@ -167,6 +165,11 @@ async def answer_http_exception(_request: Request, error: Exception) -> JSONResp
     return JSONResponse(
         body, status_code=error.status_code, headers=error.headers, media_type=MEDIA_TYPE
     )
+
+
+async def answer_nobody(_request: Request, _error: Exception) -> Response:
+    """The client hung up before its request was whole: no fault of ours, and nobody listens."""
+    return Response(status_code=400)
 
 
 async def answer_unexpected(_request: Request, _error: Exception) -> JSONResponse:

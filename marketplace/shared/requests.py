@@ -7,20 +7,24 @@ handler instead, and stores the answer of a keyed POST in that same transaction.
 
 import inspect
 import json
+import math
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.shared import idempotency
 from marketplace.shared.database import sqlstate
 from marketplace.shared.problems import Problem, TryAgain
+from marketplace.shared.settings import Settings
 
-# lock_not_available, deadlock_detected, serialization_failure, query_canceled
-BUSY = {"55P03", "40P01", "40001", "57014"}
+# lock_not_available, deadlock_detected, serialization_failure, query_canceled,
+# idle_in_transaction_session_timeout
+BUSY = {"55P03", "40P01", "40001", "57014", "25P03"}
 
 KEY_REQUIRED = Depends(idempotency.require_key)
 OWN_KEY = Depends(idempotency.own_key)
@@ -49,7 +53,11 @@ class DocumentedRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def strictly(request: Request) -> Response:
-            return await handle(StrictRequest(request.scope, request.receive))
+            strict = StrictRequest(request.scope, request.receive)
+            if strict.method == "POST":
+                # Before the first SQL, so that no connection waits for a slow client.
+                await strict.body()
+            return await handle(strict)
 
         return strictly
 
@@ -69,6 +77,8 @@ class TransactionalRoute(DocumentedRoute):
                 request.state.session = session
                 try:
                     return await answer_once(request, session, handle)
+                except NoConnection as error:
+                    raise TryAgain from error
                 except DBAPIError as error:
                     if sqlstate(error) in BUSY:
                         raise TryAgain from error
@@ -96,9 +106,6 @@ async def answer_once(
 
 async def answer_refusal(request: Request, session: AsyncSession, problem: Problem) -> Response:
     """Undo the work; keep the answer when the request had a key and the refusal is definitive."""
-    if problem.keeps_writes:
-        await session.commit()
-        return problem.answer()
     response = problem.answer()
     if await idempotency.undo_work(request, problem.status):
         await idempotency.store(request, session, response)
@@ -115,11 +122,23 @@ def session_of(request: Request) -> AsyncSession:
 Session = Annotated[AsyncSession, Depends(session_of)]
 
 
+def _grace_of(request: Request) -> int:
+    settings: Settings = request.app.state.settings
+    return settings.heartbeat_grace_seconds
+
+
+# Seconds that paid time goes on after its last sign of life.
+Grace = Annotated[int, Depends(_grace_of)]
+
+
 def parse_json(body: bytes) -> Any:
     try:
         text = body.decode("utf-8")
         value = json.loads(
-            text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant
+            text,
+            object_pairs_hook=_without_duplicates,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
         )
         _check_escapes(text, value)
     except json.JSONDecodeError:
@@ -144,6 +163,13 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(names) != len(pairs):
         raise ValueError("a name appears twice in one object")
     return names
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{digits} is too large")
+    return number
 
 
 def _refuse_constant(constant: str) -> Any:

@@ -1,12 +1,28 @@
 """Everything that may differ between two installations, from environment variables."""
 
-from typing import Annotated
+import json
+from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 HOUR = 3600
 DAY = 24 * HOUR
+
+
+def _web_address(text: str) -> str:
+    url = urlsplit(text)
+    if url.scheme not in {"http", "https"} or not url.hostname or not text.isascii():
+        raise ValueError("must be an address such as https://api.example.org")
+    return text
+
+
+def _json(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) else value
+
+
+WebAddress = Annotated[str, AfterValidator(_web_address)]
 
 
 class Settings(BaseSettings):
@@ -14,21 +30,21 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True)
 
-    # The application's login; it owns no table. The owner's login stands in
-    # MIGRATION_DATABASE_URL and is read by `marketplace migrate` alone.
+    # The application's login; it owns no table. The owner's, MIGRATION_DATABASE_URL, is no setting:
+    # what starts with it in its environment migrates first, and then forgets it.
     database_url: str
     database_pool_size: Annotated[int, Field(ge=1, le=64)] = 12
 
     stripe_api_key: SecretStr
     # None is Stripe itself; the sandbox server has a loopback address.
-    stripe_api_base: str | None = None
+    stripe_api_base: WebAddress | None = None
     stripe_webhook_secret: SecretStr
     stripe_connect_webhook_secret: SecretStr
 
     # Where browsers and clients reach this service; links are built from it.
-    public_url: str = "http://127.0.0.1:8000"
+    public_url: WebAddress = "http://127.0.0.1:8000"
     storage_url: str
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_json)] = ()
     docs_enabled: bool = True
 
     platform_fee_basis_points: Annotated[int, Field(ge=0, le=10_000)] = 1_500

@@ -6,7 +6,6 @@ asks holds the idempotency key, and asks again with the same one.
 
 import asyncio
 import contextlib
-import json
 import types
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
@@ -15,6 +14,7 @@ from typing import Any, Self, TypeVar
 import httpx
 import stripe
 
+from marketplace.shared.requests import parse_json
 from marketplace.stripe_api.gateway_answers import (
     BalanceAmount,
     BalanceTransaction,
@@ -285,14 +285,6 @@ class StripeGateway:
         ):
             yield event
 
-    async def retrieve_event(
-        self, event_id: str, *, account_id: str | None = None
-    ) -> dict[str, Any]:
-        known, options = named(event_id), on(account_id)
-        async with self._asking():
-            event = await self._stripe.v1.events.retrieve_async(known, options=options)
-            return event.to_dict()
-
     async def _listed(
         self,
         list_async: Callable[..., Awaitable[Any]],
@@ -341,7 +333,7 @@ def verify_webhook(
     try:
         stripe.WebhookSignature.verify_header(raw_body, signature, secret, tolerance=None)
         age_seconds = now.timestamp() - _signed_at(signature or "")
-        event = json.loads(raw_body)
+        event = parse_json(raw_body)
     except (stripe.SignatureVerificationError, ValueError, TypeError) as error:
         raise WebhookRejected(str(error)) from error
     if age_seconds > WEBHOOK_AGE_SECONDS_MAX:

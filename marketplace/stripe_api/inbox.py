@@ -6,16 +6,18 @@ list events and look at what is pending themselves.
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 
 import sqlalchemy as sa
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.shared import audit
 from marketplace.shared.database import Sessions
+from marketplace.shared.problems import BadRequest
 from marketplace.stripe_api.gateway import StripeGateway
-from marketplace.stripe_api.models import StripeEvent
+from marketplace.stripe_api.models import PollMark, StripeEvent
 
 # Fetches what the event speaks of, outside any transaction, and answers what to do inside one.
 Effect = Callable[[AsyncSession], Awaitable[None]]
@@ -24,18 +26,52 @@ Handler = Callable[[StripeGateway, StripeEvent], Awaitable[Effect]]
 LONGEST_WAIT = timedelta(hours=1)
 # Stripe does not promise that events are listed in the order they were created.
 OVERLAP = timedelta(minutes=10)
+# Year 9999: what a timestamp of ours can still hold.
+LAST_SECOND = 253_370_764_800
+
+
+class EventUnreadable(BadRequest):
+    """This event is not of the shape that Stripe documents; it was not stored."""
+
+    code = "event_unreadable"
+
+
+class _Object(BaseModel):
+    # An event about a balance speaks of an object without an id.
+    id: str | None = None
+
+
+class _Data(BaseModel):
+    object: _Object
+
+
+class _Event(BaseModel):
+    """What every event has (https://docs.stripe.com/api/events/object); more is welcome."""
+
+    model_config = ConfigDict(strict=True)
+
+    id: Annotated[str, Field(min_length=1, max_length=255)]
+    type: Annotated[str, Field(min_length=1, max_length=255)]
+    account: str | None = None
+    created: Annotated[int, Field(ge=0, lt=LAST_SECOND)]
+    data: _Data
 
 
 async def store(session: AsyncSession, event: Mapping[str, Any]) -> None:
-    """Keep an event; a second delivery of it changes nothing."""
+    """Keep an event; a second delivery of it changes nothing. Raises EventUnreadable."""
+    try:
+        told = _Event.model_validate(event)
+    except ValidationError as error:
+        field = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise EventUnreadable(f"{field}: {error.errors()[0]['msg']}") from error
     await session.execute(
         sa.dialects.postgresql.insert(StripeEvent)
         .values(
-            id=event["id"],
-            type=event["type"],
-            account=event.get("account"),
-            object_id=event["data"]["object"].get("id", ""),
-            created=datetime.fromtimestamp(event["created"], UTC),
+            id=told.id,
+            type=told.type,
+            account=told.account,
+            object_id=told.data.object.id or "",
+            created=datetime.fromtimestamp(told.created, UTC),
             payload=event,
         )
         .on_conflict_do_nothing()
@@ -114,14 +150,28 @@ async def _postpone(sessions: Sessions, event: StripeEvent, error: Exception) ->
 async def poll_events(sessions: Sessions, gateway: StripeGateway) -> int:
     """Store the events that no webhook brought; answers how many were looked at."""
     async with sessions() as session:
-        newest = await session.scalar(
-            select(sa.func.max(StripeEvent.created)).where(col(StripeEvent.account).is_(None))
-        )
-    since = newest - OVERLAP if newest else None
-    looked_at = 0
+        mark = await session.get(PollMark, 1)
+    since = mark.events_read_to - OVERLAP if mark else None
+    looked_at, newest = 0, 0
     async for event in gateway.list_events(created_from=since):
         async with sessions() as session:
             await store(session, event)
             await session.commit()
-        looked_at += 1
+        looked_at, newest = looked_at + 1, max(newest, event["created"])
+    if newest:
+        # Only now: a listing that broke off is read again from where the last whole one ended.
+        await _mark_read(sessions, datetime.fromtimestamp(newest, UTC))
     return looked_at
+
+
+async def _mark_read(sessions: Sessions, to: datetime) -> None:
+    async with sessions() as session:
+        await session.execute(
+            sa.text(
+                "INSERT INTO poll_mark AS mark (one, events_read_to) VALUES (1, :to)"
+                " ON CONFLICT (one) DO UPDATE"
+                " SET events_read_to = greatest(mark.events_read_to, :to)"
+            ),
+            {"to": to},
+        )
+        await session.commit()

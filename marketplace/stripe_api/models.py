@@ -2,6 +2,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import sqlalchemy as sa
 from sqlmodel import Field, Index, SQLModel, text
 
 from marketplace.shared.columns import json_object, link, minor_units, now_stamp, stamp, updatable
@@ -32,6 +33,19 @@ class StripeEvent(SQLModel, table=True):
     handled_at: datetime | None = stamp(default=None)
     tries: int = 0
     last_error: str | None = None
+
+
+class PollMark(SQLModel, table=True):
+    """How far the poller itself has read Stripe's events; what webhooks brought does not count."""
+
+    __tablename__ = "poll_mark"
+    __table_args__ = (
+        sa.CheckConstraint("one = 1", name="single_row"),
+        updatable("events_read_to"),
+    )
+
+    one: int = Field(default=1, primary_key=True)
+    events_read_to: datetime = stamp()
 
 
 class BookedBalanceTransaction(SQLModel, table=True):

@@ -55,7 +55,9 @@ Gateway = Annotated[StripeGateway, Depends(gateway_of)]
 
 
 @router.post(
-    "/stripe/webhooks/{endpoint}", status_code=204, responses=documented(WebhookNotStripes)
+    "/stripe/webhooks/{endpoint}",
+    status_code=204,
+    responses=documented(WebhookNotStripes, inbox.EventUnreadable),
 )
 async def receive_stripe_event(
     endpoint: Endpoint,

@@ -1,7 +1,11 @@
 """`python -m marketplace.stripe_sandbox --port N --state FILE`."""
 
 import argparse
+import os
+import signal
 import socket
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,8 @@ KEEP_ALIVE_SECONDS = 75
 
 def main() -> None:
     options = _options()
+    if options.until_stdin_ends:
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
     db = open_state(options.state)
     with transaction(db):
         for connect, endpoints in ((False, options.webhook), (True, options.connect_webhook)):
@@ -51,6 +57,12 @@ def main() -> None:
     server.run(sockets=[listener])
 
 
+def _end_with_stdin() -> None:
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m marketplace.stripe_sandbox",
@@ -59,6 +71,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--port", type=int, required=True, help="0 takes a free port")
     parser.add_argument("--state", type=Path, required=True, help="SQLite file, made if absent")
     parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument(
+        "--until-stdin-ends",
+        action="store_true",
+        help="stop when standard input does: with the parent that holds it open",
+    )
     parser.add_argument(
         "--webhook",
         type=_url_and_secret,

@@ -5,7 +5,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from marketplace.shared.database import rows
+from marketplace.shared.database import rows, take_turns
 
 
 async def feed(
@@ -26,10 +26,7 @@ async def feed(
 
 async def _number(session: AsyncSession, client_id: UUID) -> None:
     """Give every committed event of the client its place; one reader at a time does so."""
-    await session.execute(
-        sa.text("SELECT pg_advisory_xact_lock(hashtextextended('feed ' || :client, 0))"),
-        {"client": str(client_id)},
-    )
+    await take_turns(session, "feed", client_id)
     await session.execute(
         sa.text(
             "WITH taken AS (DELETE FROM outbox WHERE client_id = :client RETURNING audit_event_id)"

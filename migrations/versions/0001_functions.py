@@ -30,6 +30,7 @@ def downgrade() -> None:
         "acting()",
         "booking_time()",
         "booking_lock()",
+        "present_second()",
         "marketplace_now()",
     ):
         op.execute(f"DROP FUNCTION IF EXISTS {function}")

@@ -14,8 +14,14 @@ CREATE FUNCTION marketplace_now() RETURNS timestamptz LANGUAGE sql STABLE AS $$
     SELECT now() + (SELECT offset_seconds FROM public.clock) * interval '1 second'
 $$;
 
--- Held shared by every transaction that books something, until it commits; a report that holds it
--- alone for a moment knows that nothing stamped earlier is still on its way.
+-- The second it is, whenever the transaction began: who waited for a lock is not earlier for that.
+CREATE FUNCTION present_second() RETURNS timestamptz LANGUAGE sql VOLATILE AS $$
+    SELECT date_trunc('second', clock_timestamp()
+        + (SELECT offset_seconds FROM public.clock) * interval '1 second')
+$$;
+
+-- Held shared by every transaction that books something, until it commits; a report that waits for
+-- those who hold it now knows that nothing stamped earlier is still on its way.
 CREATE FUNCTION booking_lock() RETURNS bigint LANGUAGE sql IMMUTABLE AS $$ SELECT 7203001::bigint $$;
 
 CREATE FUNCTION booking_time() RETURNS timestamptz LANGUAGE plpgsql VOLATILE AS $$
@@ -100,9 +106,11 @@ CREATE FUNCTION next_run_at(at timestamptz) RETURNS timestamptz LANGUAGE sql IMM
 $$;
 
 -- The promise on the board: the first run after a take handed in at the deadline is decided by
--- itself (five minutes for the sweeps), and two days for finance to approve and send it.
+-- itself (or, with a short review, after an expired claim is: 72 h; five minutes for the sweeps),
+-- and two days for finance to approve and send it.
 CREATE FUNCTION pay_by(deadline timestamptz, review_seconds bigint) RETURNS timestamptz
 LANGUAGE sql IMMUTABLE AS $$
-    SELECT next_run_at(deadline + review_seconds * interval '1 second' + interval '5 minutes')
-        + interval '48 hours'
+    SELECT next_run_at(
+        deadline + greatest(review_seconds, 259200) * interval '1 second' + interval '5 minutes'
+    ) + interval '48 hours'
 $$;

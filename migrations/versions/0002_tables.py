@@ -19,6 +19,7 @@ TABLES = (
     "person",
     "sign_in_failure",
     "stripe_event",
+    "poll_mark",
     "access_token",
     "account_balance",
     "booked_balance_transaction",

@@ -9,7 +9,8 @@ CREATE TABLE account (
     CONSTRAINT pk_account PRIMARY KEY (id),
     CONSTRAINT uq_account_id_currency UNIQUE (id, currency),
     CONSTRAINT uq_account_identity UNIQUE NULLS NOT DISTINCT (kind, owner_id, currency),
-    CONSTRAINT ck_account_kind_known CHECK (kind IN ('stripe_pending', 'stripe_available', 'stripe_fees', 'platform_expense', 'client_wallet', 'job_reserve', 'performer_payable', 'transfers_in_flight', 'platform_fees', 'platform_capital'))
+    CONSTRAINT ck_account_kind_known CHECK (kind IN ('stripe_pending', 'stripe_available', 'stripe_fees', 'platform_expense', 'client_wallet', 'job_reserve', 'performer_payable', 'transfers_in_flight', 'platform_fees', 'platform_capital')),
+    CONSTRAINT ck_account_id_follows CHECK (id = account_id(kind, owner_id, currency))
 );
 
 CREATE TABLE allowed_move (
@@ -52,6 +53,7 @@ CREATE TABLE idempotency_key (
     request_hash text NOT NULL,
     status integer,
     body text,
+    etag text,
     created_at timestamptz DEFAULT marketplace_now() NOT NULL,
     CONSTRAINT pk_idempotency_key PRIMARY KEY (principal_id, operation, key)
 );
@@ -70,7 +72,7 @@ CREATE TABLE ledger_transaction (
     CONSTRAINT pk_ledger_transaction PRIMARY KEY (id),
     CONSTRAINT uq_ledger_transaction_id_currency UNIQUE (id, currency),
     CONSTRAINT uq_ledger_transaction_event UNIQUE (kind, source_type, source_id),
-    CONSTRAINT ck_ledger_transaction_kind_known CHECK (kind IN ('deposit_credited', 'funds_available', 'topup_succeeded', 'reserve_changed', 'claim_paid', 'audition_paid', 'transfer_sent', 'transfer_confirmed', 'transfer_refused'))
+    CONSTRAINT ck_ledger_transaction_source_known CHECK ((kind, source_type) IN (('deposit_credited', 'deposit'), ('funds_available', 'deposit'), ('topup_succeeded', 'topup'), ('reserve_changed', 'reserve_move'), ('claim_paid', 'pay_decision'), ('audition_paid', 'audition'), ('transfer_sent', 'payout_attempt'), ('transfer_confirmed', 'payout_attempt'), ('transfer_refused', 'payout_attempt')))
 );
 CREATE INDEX ix_ledger_transaction_booked_at ON ledger_transaction (booked_at);
 CREATE INDEX ix_ledger_transaction_source ON ledger_transaction (source_id);
@@ -90,6 +92,13 @@ CREATE TABLE sign_in_failure (
     failures integer NOT NULL,
     window_started_at timestamptz NOT NULL,
     CONSTRAINT pk_sign_in_failure PRIMARY KEY (email_hash)
+);
+
+CREATE TABLE poll_mark (
+    one integer NOT NULL,
+    events_read_to timestamptz NOT NULL,
+    CONSTRAINT pk_poll_mark PRIMARY KEY (one),
+    CONSTRAINT ck_poll_mark_single_row CHECK (one = 1)
 );
 
 CREATE TABLE stripe_event (
@@ -375,6 +384,7 @@ CREATE TABLE reservation (
     subject_id uuid NOT NULL,
     created_at timestamptz DEFAULT marketplace_now() NOT NULL,
     CONSTRAINT pk_reservation PRIMARY KEY (id),
+    CONSTRAINT uq_reservation_id_client_id UNIQUE (id, client_id),
     CONSTRAINT uq_reservation_id_client_id_currency UNIQUE (id, client_id, currency),
     CONSTRAINT fk_reservation_client_id FOREIGN KEY(client_id) REFERENCES client (id)
 );
@@ -571,6 +581,7 @@ CREATE TABLE audition (
     started_at timestamptz,
     seen_at timestamptz,
     ended_at timestamptz,
+    worked_seconds integer DEFAULT 0 NOT NULL,
     recording_id uuid,
     decided_by uuid,
     paid_seconds integer,
@@ -580,7 +591,8 @@ CREATE TABLE audition (
     CONSTRAINT fk_audition_rate FOREIGN KEY(rate_id, lineage_id, currency, rate_minor_per_hour) REFERENCES rate (id, lineage_id, currency, rate_minor_per_hour),
     CONSTRAINT ck_audition_ends_after_start CHECK (ended_at >= started_at),
     CONSTRAINT ck_audition_pay_exact CHECK (pay_minor = (2 * paid_seconds * rate_minor_per_hour + 3600) / 7200),
-    CONSTRAINT ck_audition_within_cap CHECK (paid_seconds BETWEEN 0 AND seconds_cap),
+    CONSTRAINT ck_audition_worked_no_longer_than_it_took CHECK (worked_seconds BETWEEN 0 AND coalesce(extract(epoch FROM coalesce(ended_at, seen_at) - started_at), 0)),
+    CONSTRAINT ck_audition_paid_exact CHECK (paid_seconds = least(worked_seconds, seconds_cap)),
     CONSTRAINT fk_audition_performer_id FOREIGN KEY(performer_id) REFERENCES performer (person_id),
     CONSTRAINT fk_audition_recording_id FOREIGN KEY(recording_id) REFERENCES recording (id),
     CONSTRAINT fk_audition_decided_by FOREIGN KEY(decided_by) REFERENCES person (id),
@@ -602,6 +614,7 @@ CREATE TABLE payout_attempt (
     outcome text,
     concluded_at timestamptz,
     transfer_id text,
+    not_found_at timestamptz,
     error_code text,
     error_message text,
     stripe_request_id text,
@@ -669,7 +682,7 @@ CREATE TABLE role (
     CONSTRAINT ck_role_caps_sensible CHECK (prep_seconds_cap >= 0 AND perform_seconds_cap > 0 AND retakes_max BETWEEN 0 AND 2),
     CONSTRAINT fk_role_client_id FOREIGN KEY(client_id) REFERENCES client (id),
     CONSTRAINT uq_role_reservation_id UNIQUE (reservation_id),
-    CONSTRAINT fk_role_reservation_id FOREIGN KEY(reservation_id) REFERENCES reservation (id)
+    CONSTRAINT fk_role_reservation FOREIGN KEY(reservation_id, client_id) REFERENCES reservation (id, client_id)
 );
 CREATE INDEX ix_role_board ON role (job_id, id) WHERE state = 'open';
 CREATE INDEX ix_role_job_id ON role (job_id, state);
@@ -705,7 +718,8 @@ CREATE TABLE claim (
     CONSTRAINT fk_claim_performer_id FOREIGN KEY(performer_id) REFERENCES performer (person_id),
     CONSTRAINT uq_claim_consent_grant_id UNIQUE (consent_grant_id),
     CONSTRAINT fk_claim_consent_grant_id FOREIGN KEY(consent_grant_id) REFERENCES consent_grant (id),
-    CONSTRAINT fk_claim_reservation_id FOREIGN KEY(reservation_id) REFERENCES reservation (id)
+    CONSTRAINT fk_claim_lineage FOREIGN KEY(job_id, client_id, lineage_id) REFERENCES job (id, client_id, lineage_id),
+    CONSTRAINT fk_claim_reservation FOREIGN KEY(reservation_id, client_id, currency) REFERENCES reservation (id, client_id, currency)
 );
 CREATE INDEX ix_claim_deadline ON claim (deadline) WHERE state IN ('active', 'in_session', 'retake');
 CREATE INDEX ix_claim_job_id ON claim (job_id, id);
@@ -834,12 +848,16 @@ CREATE TABLE review (
     flags text[] NOT NULL,
     reason_code text,
     comment text,
+    withhold_ground text,
+    withhold_reason text,
     CONSTRAINT pk_review PRIMARY KEY (id),
     CONSTRAINT uq_review_submission_id_reviewer_id UNIQUE (submission_id, reviewer_id),
     CONSTRAINT ck_review_verdict_known CHECK (verdict IN ('accept', 'retake', 'refuse')),
     CONSTRAINT ck_review_reason_code_known CHECK (reason_code IN ('brief_not_followed', 'emotion_not_conveyed', 'not_natural', 'technical', 'flagged', 'wrong_language')),
     CONSTRAINT ck_review_verdict_when_decided CHECK ((decided_at IS NULL) = (verdict IS NULL)),
     CONSTRAINT ck_review_refusal_has_reason CHECK (verdict IS DISTINCT FROM 'refuse' OR (reason_code IS NOT NULL AND comment IS NOT NULL)),
+    CONSTRAINT ck_review_withhold_ground_known CHECK (withhold_ground IN ('fraud', 'no_work', 'another_persons_work')),
+    CONSTRAINT ck_review_withholds_with_refusal CHECK ((withhold_ground IS NULL) = (withhold_reason IS NULL) AND (withhold_ground IS NULL OR verdict = 'refuse')),
     CONSTRAINT fk_review_submission_id FOREIGN KEY(submission_id) REFERENCES submission (id),
     CONSTRAINT fk_review_reviewer_id FOREIGN KEY(reviewer_id) REFERENCES person (id)
 );

@@ -50,6 +50,61 @@ CREATE TRIGGER final BEFORE UPDATE ON payout_attempt
 CREATE TRIGGER final BEFORE UPDATE ON stripe_event
     FOR EACH ROW EXECUTE FUNCTION refuse_change_when_final('handled_at');
 
+-- Columns that are written once: what they say is never replaced.
+CREATE FUNCTION keep_what_is_set() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    before jsonb := to_jsonb(OLD);
+    after jsonb := to_jsonb(NEW);
+    name text;
+BEGIN
+    FOREACH name IN ARRAY TG_ARGV LOOP
+        IF before ->> name IS NOT NULL AND before -> name <> after -> name THEN
+            RAISE EXCEPTION '%.% is set and stays', TG_TABLE_NAME, name
+                USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = 'set_once';
+        END IF;
+    END LOOP;
+    RETURN NEW;
+END
+$$;
+
+CREATE TRIGGER kept BEFORE UPDATE ON audition FOR EACH ROW EXECUTE FUNCTION
+    keep_what_is_set('started_at', 'ended_at', 'paid_seconds', 'pay_minor', 'ledger_transaction_id');
+CREATE TRIGGER kept BEFORE UPDATE ON claim FOR EACH ROW EXECUTE FUNCTION
+    keep_what_is_set('reservation_id');
+CREATE TRIGGER kept BEFORE UPDATE ON deposit FOR EACH ROW EXECUTE FUNCTION
+    keep_what_is_set('checkout_session_id', 'fee_minor', 'available_on');
+CREATE TRIGGER kept BEFORE UPDATE ON topup FOR EACH ROW EXECUTE FUNCTION
+    keep_what_is_set('stripe_topup_id');
+CREATE TRIGGER kept BEFORE UPDATE ON payout FOR EACH ROW EXECUTE FUNCTION
+    keep_what_is_set('transfer_id');
+CREATE TRIGGER kept BEFORE UPDATE ON payout_run FOR EACH ROW EXECUTE FUNCTION
+    keep_what_is_set('approved_by', 'approved_at');
+
+-- What is published is agreed: a job keeps all but its state, and what is funded is not deleted.
+CREATE FUNCTION guard_published_job() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    moving constant text[] := ARRAY['state', 'state_reason', 'version'];
+BEGIN
+    IF OLD.state <> 'draft' AND to_jsonb(NEW) - moving <> to_jsonb(OLD) - moving THEN
+        RAISE EXCEPTION 'job % is published and stays as it is', OLD.id
+            USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = 'job_published';
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER published BEFORE UPDATE ON job FOR EACH ROW EXECUTE FUNCTION guard_published_job();
+
+CREATE FUNCTION keep_what_was_funded() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF OLD.reservation_id IS NOT NULL THEN
+        RAISE EXCEPTION 'role % was funded and stays', OLD.id
+            USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = 'role_funded';
+    END IF;
+    RETURN OLD;
+END
+$$;
+CREATE TRIGGER kept BEFORE DELETE ON role FOR EACH ROW EXECUTE FUNCTION keep_what_was_funded();
+
 -- 3. The clock only goes forward, and becomes virtual only while nothing was ever booked.
 CREATE FUNCTION guard_clock() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -116,14 +171,30 @@ BEGIN
 END
 $do$;
 
--- 5. Audit rows are stamped by the database: what is booked later is stamped later.
-CREATE FUNCTION stamp_audit() RETURNS trigger LANGUAGE plpgsql AS $$
+-- 5. Audit rows are numbered and stamped by the database: what is booked later is stamped later.
+CREATE FUNCTION stamp_audit() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
 BEGIN
+    -- Whatever number the statement brought along.
+    NEW.id := nextval(pg_get_serial_sequence('audit_event', 'id'));
     NEW.booked_at := booking_time();
     RETURN NEW;
 END
 $$;
 CREATE TRIGGER stamp BEFORE INSERT ON audit_event FOR EACH ROW EXECUTE FUNCTION stamp_audit();
+
+-- Nothing is signed, withdrawn or decided at another time than its own.
+CREATE FUNCTION stamp_column() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN jsonb_populate_record(NEW, jsonb_build_object(TG_ARGV[0], public.marketplace_now()));
+END
+$$;
+CREATE TRIGGER stamp BEFORE INSERT ON consent_grant
+    FOR EACH ROW EXECUTE FUNCTION stamp_column('signed_at');
+CREATE TRIGGER stamp BEFORE INSERT ON consent_withdrawal
+    FOR EACH ROW EXECUTE FUNCTION stamp_column('withdrawn_at');
+CREATE TRIGGER stamp BEFORE INSERT ON pay_decision
+    FOR EACH ROW EXECUTE FUNCTION stamp_column('decided_at');
 
 -- 6. A performer's counter is the number of claims they are working on.
 CREATE FUNCTION count_live_claims() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
@@ -148,6 +219,8 @@ CREATE FUNCTION guard_rate() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = public, pg_temp AS $$
 DECLARE
     promised bigint;
+    -- In hours: a day is not always 24 of them in a session's time zone.
+    notice constant interval := '336 hours';
     second timestamptz := date_trunc('second', marketplace_now());
 BEGIN
     PERFORM FROM rate_lineage WHERE id = NEW.lineage_id FOR NO KEY UPDATE;
@@ -170,7 +243,19 @@ BEGIN
     WHERE lineage_id = NEW.lineage_id AND effective_from <= NEW.effective_from
     ORDER BY effective_from DESC, number DESC
     LIMIT 1;
-    IF NEW.rate_minor_per_hour < promised AND NEW.effective_from < second + interval '14 days' THEN
+    IF NEW.rate_minor_per_hour < promised AND NEW.effective_from < second + notice
+        -- A rise in front of an announced rate must not make a cut of it.
+        OR EXISTS (
+            SELECT FROM (
+                SELECT rate_minor_per_hour, effective_from, announced_at
+                FROM rate
+                WHERE lineage_id = NEW.lineage_id AND effective_from > NEW.effective_from
+                ORDER BY effective_from, number DESC
+                LIMIT 1
+            ) AS following
+            WHERE following.rate_minor_per_hour < NEW.rate_minor_per_hour
+              AND following.effective_from < following.announced_at + notice
+        ) THEN
         RAISE EXCEPTION 'a lower rate needs 14 days'' notice'
             USING ERRCODE = 'check_violation', CONSTRAINT = 'rate_cut_needs_notice';
     END IF;
@@ -179,11 +264,29 @@ END
 $$;
 CREATE TRIGGER guard BEFORE INSERT ON rate FOR EACH ROW EXECUTE FUNCTION guard_rate();
 
+-- A claim is made now, at the rate in force now.
+CREATE FUNCTION guard_claim() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
+BEGIN
+    IF NEW.claimed_at <> date_trunc('second', marketplace_now()) OR NEW.rate_id IS DISTINCT FROM (
+        SELECT id FROM rate
+        WHERE lineage_id = NEW.lineage_id AND effective_from <= NEW.claimed_at
+        ORDER BY effective_from DESC, number DESC
+        LIMIT 1
+    ) THEN
+        RAISE EXCEPTION 'a claim locks the rate in force at its moment'
+            USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = 'claim_rate_in_force';
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER guard BEFORE INSERT ON claim FOR EACH ROW EXECUTE FUNCTION guard_claim();
+
 -- 8. Time: whole seconds, within the claim, never in the future, never after the pay is decided.
 CREATE FUNCTION guard_time_entry() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = public, pg_temp AS $$
 DECLARE
-    second timestamptz := date_trunc('second', marketplace_now());
+    second timestamptz := present_second();
     claimed timestamptz;
 BEGIN
     SELECT claimed_at INTO claimed FROM claim WHERE id = NEW.claim_id;
@@ -204,20 +307,26 @@ $$;
 CREATE TRIGGER guard BEFORE INSERT OR UPDATE ON time_entry
     FOR EACH ROW EXECUTE FUNCTION guard_time_entry();
 
--- 9. Pay: the seconds of a decision are those of the ended claim's entries, all of them.
+-- 9. Pay: the seconds of a decision are those of the ended claim's entries, all of them, and not
+--    more than its role allows.
 CREATE FUNCTION guard_pay_decision() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = public, pg_temp AS $$
 DECLARE
     worked bigint;
     running bigint;
     claim_state text;
+    longest bigint;
 BEGIN
-    SELECT state INTO claim_state FROM claim WHERE id = NEW.claim_id;
+    SELECT claim.state,
+           prep_seconds_cap + perform_seconds_cap * (1 + least(retakes_granted, retakes_max))
+    INTO claim_state, longest
+    FROM claim JOIN role ON role.id = claim.role_id
+    WHERE claim.id = NEW.claim_id;
     SELECT coalesce(extract(epoch FROM sum(ended_at - started_at))::bigint, 0),
            count(*) FILTER (WHERE ended_at IS NULL)
     INTO worked, running
     FROM time_entry WHERE claim_id = NEW.claim_id;
-    IF running > 0 OR worked <> NEW.seconds
+    IF running > 0 OR worked <> NEW.seconds OR worked > longest
         OR claim_state NOT IN ('settled', 'released', 'expired') THEN
         RAISE EXCEPTION 'claim % (%) has % ended seconds and % running entries, not % seconds',
             NEW.claim_id, claim_state, worked, running, NEW.seconds
@@ -433,11 +542,13 @@ INSERT INTO allowed_move (subject, from_state, to_state) VALUES
     ('role', 'held', 'withdrawn'),
     ('submission', NULL, 'checking'),
     ('submission', 'checking', 'in_review'),
+    ('submission', 'checking', 'refused'),
     ('submission', 'checking', 'retake'),
     ('submission', 'in_review', 'accepted'),
     ('submission', 'in_review', 'refused'),
     ('submission', 'in_review', 'retake'),
     ('topup', NULL, 'requested'),
+    ('topup', 'requested', 'failed'),
     ('topup', 'requested', 'pending'),
     ('topup', 'pending', 'failed'),
     ('topup', 'pending', 'succeeded'),

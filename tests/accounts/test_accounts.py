@@ -1,10 +1,15 @@
 """Joining by invite, signing in, devices, keys: who may be whom."""
 
+import time
 import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 
-from marketplace.accounts import service
+from marketplace.accounts import passwords, service
 from tests.world import DAY, HOUR, Caller, Person, World, new_job
 
 SENTENCE = "a long sentence of my own"
@@ -23,6 +28,14 @@ def join(invite: str, **changed: object) -> dict[str, object]:
 
 def sign_in(email: object, password: str = SENTENCE) -> dict[str, object]:
     return {"email": email, "password": password, "device": "laptop"}
+
+
+@pytest.fixture
+def email(world: World, operator: Person) -> str:
+    """Of somebody who has joined."""
+    code = operator.post("/v1/invites", {"role": "performer"})["code"]
+    world.anybody.post("/v1/join", join(code, email="ana@example.test"))
+    return "ana@example.test"
 
 
 class TestJoining:
@@ -103,18 +116,13 @@ class TestJoining:
 
     def test_an_unknown_role_or_currency_is_422(self, operator: Person) -> None:
         assert operator.refused("POST", "/v1/invites", {"role": "king"}) == "422 invalid_request"
-        for currency in ("usd", "US", "DOLLAR", "", 840):
+        # Not even real ones whose amounts are not written with two decimals.
+        for currency in ("usd", "US", "DOLLAR", "", 840, "XXX", "JPY", "KWD", "HUF"):
             lab = {"name": "Acme", "currency": currency}
             assert operator.refused("POST", "/v1/clients", lab) == "422 invalid_request"
 
 
 class TestSigningIn:
-    @pytest.fixture
-    def email(self, world: World, operator: Person) -> str:
-        code = operator.post("/v1/invites", {"role": "performer"})["code"]
-        world.anybody.post("/v1/join", join(code, email="ana@example.test"))
-        return "ana@example.test"
-
     def test_the_right_password_gives_a_device_token(self, world: World, email: str) -> None:
         granted = world.anybody.post("/v1/sign-in", sign_in(email.upper()))
         devices = Caller(world, granted["token"]).get("/v1/devices")["items"]
@@ -166,6 +174,114 @@ class TestSigningIn:
         world.advance(HOUR + 1)
         wanted = {"code": code, "password": "another long sentence"}
         assert world.anybody.refused("POST", "/v1/password-reset", wanted) == "400 code_not_valid"
+
+
+class TestManyAtOnce:
+    """Hashing is slow on purpose; it must not keep anybody else waiting, nor let guesses through."""
+
+    @contextmanager
+    def busy(self, world: World) -> Iterator[None]:
+        """Every hash waits until the block ends."""
+
+        async def take() -> None:
+            for number in range(int(passwords.AT_ONCE.total_tokens)):
+                passwords.AT_ONCE.acquire_on_behalf_of_nowait(number)
+
+        async def give_back() -> None:
+            for number in range(int(passwords.AT_ONCE.total_tokens)):
+                passwords.AT_ONCE.release_on_behalf_of(number)
+
+        world.loopback.run(take())
+        try:
+            yield
+        finally:
+            world.loopback.run(give_back())
+
+    def waiting(self, world: World, number: int = 1) -> None:
+        """So many wait for their hash, none of them in a transaction."""
+
+        async def count() -> int:
+            return passwords.AT_ONCE.statistics().tasks_waiting
+
+        deadline = time.monotonic() + 10
+        while world.loopback.run(count()) < number:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        in_transactions = (
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND state = 'idle in transaction'"
+        )
+        assert world.value(in_transactions) == 0
+
+    def start(
+        self, crowd: ThreadPoolExecutor, world: World, path: str, body: dict[str, object]
+    ) -> Future[int]:
+        return crowd.submit(lambda: world.anybody.ask("POST", path, body).status_code)
+
+    def test_a_try_is_counted_before_its_password_is_checked(
+        self, world: World, email: str
+    ) -> None:
+        with ThreadPoolExecutor() as crowd:
+            with self.busy(world):
+                signed_in = self.start(crowd, world, "/v1/sign-in", sign_in(email))
+                self.waiting(world)
+                assert world.value("SELECT failures FROM sign_in_failure") == 1
+            assert signed_in.result() == 201
+        assert world.value("SELECT count(*) FROM sign_in_failure") == 0
+
+    def test_parallel_tries_do_not_outrun_the_count(self, world: World, email: str) -> None:
+        wrong = sign_in(email, "x" * 12)
+        with ThreadPoolExecutor(25) as crowd:
+            tries = [self.start(crowd, world, "/v1/sign-in", wrong) for _ in range(25)]
+            assert Counter(each.result() for each in tries) == {401: 10, 429: 15}
+
+    def test_who_finds_the_line_full_is_told_so_and_not_counted(
+        self, world: World, email: str
+    ) -> None:
+        places = 0
+        while passwords.PLACES.acquire(blocking=False):
+            places += 1
+        try:
+            for path, body in (
+                ("/v1/sign-in", sign_in(email)),
+                ("/v1/join", join("mkt_inv_x")),
+                ("/v1/password-reset", {"code": "mkt_rst_x", "password": SENTENCE}),
+            ):
+                assert world.anybody.refused("POST", path, body) == "503 try_again"
+        finally:
+            passwords.PLACES.release(places)
+        assert world.value("SELECT count(*) FROM sign_in_failure") == 0
+        assert world.anybody.post("/v1/sign-in", sign_in(email))["token"]
+
+    def test_two_who_join_with_one_code_at_once(self, world: World, operator: Person) -> None:
+        code = operator.post("/v1/invites", {"role": "performer"})["code"]
+        self.one_of_two_is_served(world, "/v1/join", lambda: join(code), 201)
+
+    def test_two_resets_with_one_code_at_once(self, world: World, email: str) -> None:
+        code = world.transact(
+            lambda session: service.password_reset_code(session, email=email)
+        ).secret
+        wanted: dict[str, object] = {"code": code, "password": SENTENCE}
+        self.one_of_two_is_served(world, "/v1/password-reset", lambda: wanted, 204)
+
+    def one_of_two_is_served(
+        self, world: World, path: str, body: Callable[[], dict[str, object]], served: int
+    ) -> None:
+        with ThreadPoolExecutor() as crowd:
+            with self.busy(world):
+                both = [self.start(crowd, world, path, body()) for _ in range(2)]
+                self.waiting(world, 2)
+            assert sorted(each.result() for each in both) == [served, 400]
+
+    def test_a_password_that_was_reset_meanwhile_opens_nothing(
+        self, world: World, email: str
+    ) -> None:
+        with ThreadPoolExecutor() as crowd:
+            with self.busy(world):
+                signed_in = self.start(crowd, world, "/v1/sign-in", sign_in(email))
+                self.waiting(world)
+                world.sql("UPDATE person SET password_hash = 'another' WHERE email = %s", email)
+            assert signed_in.result() == 401
 
 
 class TestTokens:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.world import DAY, HOUR, Client, Json, Person, World
+from tests.world import DAY, HOUR, Client, Json, Person, World, new_job
 
 
 def at(stamp: str) -> datetime:
@@ -37,14 +37,36 @@ def test_a_claim_signs_the_licence_as_shown(world: World, acme: Client, ana: Per
 def test_the_pay_by_date_follows_its_formula(
     world: World, acme: Client, ana: Person, window: int, review: int
 ) -> None:
-    """Deadline, all the time allowed, the review, the next Monday 06:00 UTC, two days."""
+    """Deadline, all the time allowed, the review, the next Monday 06:00 UTC, two days.
+
+    However short the review: an expired claim is decided after three days.
+    """
     job = world.published_job(acme, claim_window_seconds=window, review_seconds=review)
     claim = world.claim(ana, job)
-    decided = at(claim["claimed_at"]) + timedelta(seconds=window + 3_000 + review + 300)
+    decided = at(claim["claimed_at"]) + timedelta(
+        seconds=window + 3_000 + max(review, 3 * DAY) + 300
+    )
     monday = (decided - timedelta(days=decided.weekday())).replace(hour=6, minute=0, second=0)
     next_run = monday if decided < monday else monday + timedelta(days=7)
     assert at(claim["pay_by"]) == next_run + timedelta(days=2)
     assert next_run.tzinfo == UTC
+
+
+def test_a_term_counts_its_months_in_utc(world: World) -> None:
+    database = world.value("SELECT current_database()")
+    world.owner_sql(f"ALTER DATABASE {database} SET timezone = 'America/New_York'")
+    world.loopback.run(world.parts.sessions.kw["bind"].dispose())
+    # Summer time begins in between: a month of New York has an hour less.
+    world.advance_to(datetime(world.now.year + 1, 3, 1, 12, tzinfo=UTC))
+    wanted = new_job()
+    wanted["specification"]["licence"]["term_months"] = 1
+    acme = world.client(deposit_minor=100_000)
+    job = acme.post("/v1/jobs", wanted)
+    acme.post(f"/v1/jobs/{job['id']}/publish", {})
+    ana = world.performer()
+    world.claim(ana, job)
+    (consent,) = ana.get("/v1/consents")["items"]
+    assert at(consent["term_ends_at"]) - at(consent["signed_at"]) == timedelta(days=31)
 
 
 def test_second_performer_gets_409(world: World, acme: Client, ana: Person) -> None:

@@ -1,5 +1,6 @@
 """Paid time: whole seconds, stamped by the server, within caps, never twice at once."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -275,3 +276,19 @@ def test_time_is_never_worth_more_than_it_took(world: World) -> None:
     )
     run().runTest()
     world.advance(DAY)
+
+
+def test_starts_from_several_devices_at_once_follow_one_another(
+    world: World, acme: Client, ana: Person
+) -> None:
+    job = world.published_job(acme, tasks=3)
+    claims = [world.claim(ana, job) for _ in range(3)]
+    with ThreadPoolExecutor(len(claims)) as devices:
+        for _ in range(5):
+            started = list(devices.map(lambda claim: start(ana, claim, "prep"), claims))
+            assert len(started) == len(claims)
+    running = world.sql("SELECT claim_id FROM time_entry WHERE ended_at IS NULL")
+    assert len(running) == 1
+    spent = sum(ana.get(f"/v1/claims/{claim['id']}/time")["total_seconds"] for claim in claims)
+    first = min(datetime.fromisoformat(claim["claimed_at"]) for claim in claims)
+    assert spent <= (world.now - first).total_seconds()

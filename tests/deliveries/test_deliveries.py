@@ -1,13 +1,15 @@
 """What a client gets, and that a withdrawn consent ends it at once."""
 
 import uuid
+from datetime import datetime, timedelta
 
 import httpx
 import pytest
 
-from tests.world import ACCEPT, TAKE, Client, Json, Person, World, upload
+from tests.world import ACCEPT, DAY, TAKE, Client, Json, Person, World, new_job, upload
 
 BYTES = TAKE.read_bytes()
+MINUTE = timedelta(minutes=1)
 
 
 @pytest.fixture
@@ -90,6 +92,24 @@ def test_a_withdrawn_consent_ends_every_link_at_once(
     assert again["withdrawn_at"] == withdrawn["withdrawn_at"]
 
 
+def test_the_end_of_the_licences_term_ends_every_link(
+    world: World, acme: Client, ana: Person, ravi: Person
+) -> None:
+    wanted = new_job(skills=())
+    wanted["specification"]["licence"]["term_months"] = 1
+    job = acme.post("/v1/jobs", wanted)
+    acme.post(f"/v1/jobs/{job['id']}/publish", {})
+    world.accepted_claim(ana, job, ravi)
+    (take,) = acme.get(f"/v1/jobs/{job['id']}/recordings")["items"]
+    world.advance_to(datetime.fromisoformat(take["consent"]["term_ends_at"]) - MINUTE)
+    url = link_to(acme, take)
+    world.advance(120)
+    gone = follow(world, url)
+    assert (gone.status_code, gone.json()["code"]) == (410, "consent_ended")
+    links = f"/v1/recordings/{take['id']}/links"
+    assert acme.refused("POST", links) == "410 consent_ended"
+
+
 def test_a_withdrawn_consent_does_not_unpay(world: World, delivered: Json, ana: Person) -> None:
     ana.post(f"/v1/consents/{delivered['consent']['id']}/withdraw", {})
     assert world.ledger("performer_payable", ana.id) == -123
@@ -117,6 +137,27 @@ def test_only_accepted_takes_are_delivered(
     assert acme.get(f"/v1/jobs/{job['id']}/recordings")["items"] == []
     take = world.value("SELECT recording_id FROM submission_recording")
     assert acme.refused("POST", f"/v1/recordings/{take}/links") == "404 not_found"
+
+
+def test_a_take_without_bytes_is_not_delivered(
+    world: World, acme: Client, job: Json, ana: Person, ravi: Person
+) -> None:
+    claim = world.claim(ana, job)
+    world.work(ana, claim, "perform", 60)
+    takes = [world.take(ana, claim, content=BYTES) for _ in range(2)]
+    lost = world.take(ana, claim, found="unreadable")
+    world.hand_in(ana, claim, *takes)
+    submission = world.value("SELECT id FROM submission")
+    world.sql(
+        "INSERT INTO submission_recording (submission_id, recording_id) VALUES (%s, %s)",
+        submission,
+        lost,
+    )
+    world.advance(3 * DAY + 1)
+    world.sweep("accept")
+    listed = acme.get(f"/v1/jobs/{job['id']}/recordings")["items"]
+    assert {take["id"] for take in listed} == set(takes)
+    assert acme.refused("POST", f"/v1/recordings/{lost}/links") == "404 not_found"
 
 
 def test_a_real_take_is_checked_heard_and_delivered(

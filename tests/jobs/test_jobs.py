@@ -207,6 +207,24 @@ def test_a_job_that_cannot_be_run_is_422(world: World, wrong: Json) -> None:
     assert client.refused("POST", "/v1/jobs", new_job(**wrong)) == "422 invalid_request"
 
 
+@pytest.mark.parametrize(
+    ("part", "wrong"),
+    [
+        ("speakers", {"minimum_speakers": 4}),
+        ("speakers", {"largest_share_percent": 25}),
+        ("audio", {"room_tone_seconds": 10}),
+        ("labels", {"scheme": "msp17"}),
+        ("labels", {"scheme": "geneva20"}),
+    ],
+    ids=str,
+)
+def test_a_wish_that_nobody_keeps_is_422(world: World, part: str, wrong: Json) -> None:
+    client = world.client()
+    wanted = new_job()
+    wanted["specification"][part] |= wrong
+    assert client.refused("POST", "/v1/jobs", wanted) == "422 invalid_request"
+
+
 def test_a_licence_that_allows_voice_clones_is_422(world: World) -> None:
     client = world.client()
     wanted = new_job()

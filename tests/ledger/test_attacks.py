@@ -15,7 +15,7 @@ Connection = psycopg.Connection[Json]
 HEADER = (
     "INSERT INTO ledger_transaction"
     " (id, kind, source_type, source_id, currency, occurred_at, accounting_date)"
-    " VALUES (%s, 'topup_succeeded', 'attack', %s, %s, now(), now()::date)"
+    " VALUES (%s, 'topup_succeeded', 'topup', %s, %s, now(), now()::date)"
 )
 ENTRY = (
     "INSERT INTO ledger_entry (transaction_id, account_id, currency, amount_minor)"
@@ -169,7 +169,7 @@ class TestUnbalancedBooks:
 
     def test_the_same_event_twice(self, world: World, acme: Client, mallory: Connection) -> None:
         (row,) = world.sql("SELECT kind, source_type, source_id FROM ledger_transaction LIMIT 1")
-        again = HEADER.replace("'topup_succeeded', 'attack'", "%s, %s")
+        again = HEADER.replace("'topup_succeeded', 'topup'", "%s, %s")
         values = [uuid.uuid4(), row["kind"], row["source_type"], row["source_id"], "USD"]
         refused(mallory, "uq_ledger_transaction_event", (again, values))
 
@@ -278,6 +278,78 @@ class TestHistory:
         refused(mallory, "ex_time_entry_overlap", overlap)
 
 
+class TestWhatIsAgreed:
+    def test_a_published_job_stays_as_it_is(
+        self, world: World, acme: Client, mallory: Connection
+    ) -> None:
+        world.published_job(acme)
+        cheap = world.job(acme, elicitation="scripted", rate_minor_per_hour=100)
+        for change in (
+            "fee_basis_points = 9000",
+            "review_seconds = 1",
+            "specification = '{}'",
+            "perform_seconds_cap = 1",
+            f"lineage_id = '{cheap['lineage_id']}'",
+        ):
+            attack = f"UPDATE job SET {change} WHERE state = 'open'"  # a fixed list
+            refused(mallory, "job_published", attack)
+
+    def test_what_was_funded_is_not_deleted(
+        self, world: World, acme: Client, mallory: Connection
+    ) -> None:
+        world.published_job(acme)
+        refused(mallory, "role_funded", "DELETE FROM role")
+
+    def test_a_claim_of_another_time_or_rate(
+        self, world: World, acme: Client, ana: Person, mallory: Connection
+    ) -> None:
+        job = world.published_job(acme, tasks=2)
+        path = f"/v1/rate-lineages/{job['lineage_id']}/rates"
+        world.claim(ana, job)
+        acme.post(path, {"rate_minor_per_hour": 9_000, "reason": "agreed"})
+        now = "date_trunc('second', marketplace_now())"
+        for claimed_at, rate in (
+            (f"{now} - interval '1 hour'", "rate_id"),
+            (now, "(SELECT id FROM rate WHERE rate_minor_per_hour = 9000)"),
+        ):
+            attack = (
+                "INSERT INTO claim (id, role_id, task_id, job_id, client_id, performer_id, state,"
+                " rate_id, lineage_id, currency, rate_minor_per_hour, fee_basis_points,"
+                " consent_grant_id, claimed_at, deadline, pay_by, retakes_granted)"
+                " SELECT uuidv7(), role_id, task_id, job_id, client_id, performer_id, state,"
+                f" {rate}, lineage_id, currency, rate_minor_per_hour, fee_basis_points,"
+                f" consent_grant_id, {claimed_at}, deadline, pay_by, 0 FROM claim"
+            )
+            refused(mallory, "claim_rate_in_force", attack)
+
+    def test_anothers_reserve(
+        self, world: World, acme: Client, ana: Person, mallory: Connection
+    ) -> None:
+        claim = world.claim(ana, world.published_job(acme))
+        world.work(ana, claim, "prep", 60)
+        ana.post(f"/v1/claims/{claim['id']}/release", {})
+        set_aside = world.value("SELECT reservation_id FROM claim")
+        draft = world.job(world.client("Globex"))
+        attack = "UPDATE role SET reservation_id = %s WHERE job_id = %s"
+        refused(mallory, "fk_role_reservation", (attack, [set_aside, draft["id"]]))
+
+    def test_nothing_is_signed_or_numbered_by_hand(
+        self, world: World, acme: Client, ana: Person, mallory: Connection
+    ) -> None:
+        world.claim(ana, world.published_job(acme))
+        columns = "performer_id, client_id, licence_version, licence_sha256, allowed_uses,"
+        columns += " forbidden_uses, territory, exclusive, term_ends_at, consideration, method"
+        commit(
+            mallory,
+            f"INSERT INTO consent_grant (id, signed_at, {columns})"
+            f" SELECT uuidv7(), '2020-01-01', {columns} FROM consent_grant",
+            "INSERT INTO audit_event (id, subject_type, subject_id, action)"
+            " OVERRIDING SYSTEM VALUE VALUES (4611686018427387904, 'job', uuidv7(), 'forged')",
+        )
+        assert world.value("SELECT min(signed_at) FROM consent_grant").year >= world.now.year
+        assert world.value("SELECT max(id) FROM audit_event") < 1_000_000
+
+
 STATEFUL = (
     *("audition", "claim", "deposit", "job", "payout", "payout_run", "performer", "recording"),
     *("role", "submission", "topup", "withholding"),
@@ -321,6 +393,16 @@ class TestStates:
             "ck_payout_run_approved_by_somebody",
             "UPDATE payout_run SET state = 'approved'",
         )
+
+    def test_an_approval_is_not_rewritten(
+        self, world: World, finn: Person, fay: Person, mallory: Connection
+    ) -> None:
+        run = finn.post("/v1/payout-runs", {"currency": "USD"})
+        fay.post(f"/v1/payout-runs/{run['id']}/approve")
+        other = world.finance("Fred")
+        attack = ("UPDATE payout_run SET approved_by = %s", [other.id])
+        refused(mallory, "set_once", attack)
+        refused(mallory, "set_once", "UPDATE payout_run SET approved_at = now()")
 
     def test_a_performers_counter(self, world: World, ana: Person, mallory: Connection) -> None:
         refused(mallory, DENIED, "UPDATE performer SET live_claims = 0")
@@ -391,6 +473,21 @@ class TestPay:
             " activity, ended_at, ended_at, ended_at, ended_at, 'performer' FROM time_entry"
         )
         refused(mallory, "time_entry_decided", more)
+
+    def test_more_time_than_the_role_allows(
+        self, world: World, acme: Client, ana: Person, mallory: Connection
+    ) -> None:
+        """600 s of preparation and 2,400 s of performance; no retake was granted."""
+        claim = world.claim(ana, world.published_job(acme))
+        world.advance(3_001)
+        ana.post(f"/v1/claims/{claim['id']}/release", {})
+        long = (
+            "INSERT INTO time_entry (id, claim_id, performer_id, activity, started_at,"
+            " heartbeat_at, ends_by, ended_at, ended_by) SELECT uuidv7(), id, performer_id,"
+            " 'perform', claimed_at, claimed_at, {end}, {end}, 'performer' FROM claim"
+        ).format(end="claimed_at + interval '3001 seconds'")
+        changed = {"seconds": 3_001, "pay_minor": 6_169, "fee_minor": 925}
+        refused(mallory, "pay_decision_seconds", long, self.decision(world, claim, changed))
 
     def decision(self, world: World, claim: Json, changed: Json) -> tuple[str, list[Any]]:
         (row,) = world.sql("SELECT * FROM claim WHERE id = %s", claim["id"])

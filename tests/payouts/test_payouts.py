@@ -124,6 +124,24 @@ class TestApproving:
         assert (approved["state"], approved["approved_by"]) == ("approved", fay.id)
         assert fay.refused("POST", path) == "409 move_not_allowed"
 
+    def test_nobody_approves_their_own_pay(
+        self, world: World, owed: Person, fay: Person, finn: Person
+    ) -> None:
+        world.sql("INSERT INTO person_role (person_id, role) VALUES (%s, 'finance')", owed.id)
+        run = finn.post("/v1/payout-runs", {"currency": "USD"})
+        path = f"/v1/payout-runs/{run['id']}/approve"
+        assert owed.refused("POST", path) == "403 own_payout"
+        fay.post(path)
+
+    def test_a_run_with_a_released_payout_can_be_discarded(
+        self, world: World, owed: Person, finn: Person
+    ) -> None:
+        run = finn.post("/v1/payout-runs", {"currency": "USD"})
+        (payout,) = finn.get(f"/v1/payout-runs/{run['id']}/payouts")["items"]
+        finn.post(f"/v1/payouts/{payout['id']}/release", {"reason": "not this week"})
+        discarded = finn.post(f"/v1/payout-runs/{run['id']}/discard", {"reason": "all of it"})
+        assert discarded["state"] == "discarded"
+
     def test_nothing_is_sent_before_approval(
         self, world: World, owed: Person, finn: Person
     ) -> None:
@@ -205,22 +223,39 @@ class TestSending:
     def test_a_refusal_is_final_and_the_next_try_has_a_new_key(
         self, world: World, finn: Person, fay: Person, owed: Person, approved: Json
     ) -> None:
-        world.stripe.fault("balance_insufficient")
+        world.stripe.fault("account_restricted")
         world.sweep("payouts")
         path = f"/v1/payouts/{approved['id']}"
         refused = finn.get(path)
         assert refused["state"] == "refused"
-        assert refused["attempts"][0]["error_code"] == "balance_insufficient"
+        assert refused["attempts"][0]["error_code"] == "insufficient_capabilities_for_transfer"
         assert world.ledger("performer_payable", owed.id) == -123
         assert world.ledger("transfers_in_flight") == 0
         world.sweep("payouts")
         assert len(finn.get(path)["attempts"]) == 1
-        fay.post(f"{path}/approve", {"reason": "funds are there now"})
+        world.stripe.lift(approved["destination"])
+        fay.post(f"{path}/approve", {"reason": "the account is repaired"})
         world.sweep("payouts")
         done = finn.get(path)
         assert done["state"] == "paid"
         keys = [attempt["idempotency_key"] for attempt in done["attempts"]]
         assert keys == [f"payout-{approved['id']}-attempt-{number}" for number in (1, 2)]
+        assert len(world.stripe.transfers()) == 1
+
+    def test_funds_that_another_sender_took_are_waited_for(
+        self, world: World, finn: Person, approved: Json
+    ) -> None:
+        """The balance was enough a moment before."""
+        world.stripe.fault("balance_insufficient")
+        world.sweep("payouts")
+        path = f"/v1/payouts/{approved['id']}"
+        waiting = finn.get(path)
+        assert waiting["state"] == "approved"
+        assert waiting["state_reason"].startswith("Waits for funds")
+        world.advance(HOUR)
+        world.sweep("payouts")
+        done = finn.get(path)
+        assert (done["state"], len(done["attempts"])) == ("paid", 2)
         assert len(world.stripe.transfers()) == 1
 
     @pytest.mark.parametrize("fault", ["drop_before", "apply_then_drop", "409", "429"])
@@ -268,11 +303,49 @@ class TestSending:
         world.advance(23 * HOUR + 60)
         world.sweep("payouts")
         waiting = finn.get(f"/v1/payouts/{approved['id']}")
-        assert (waiting["state"], waiting["due_at"]) == ("unknown", None)
+        assert waiting["state"] == "unknown"
         assert "finance decides" in waiting["state_reason"]
         world.advance(DAY)
         world.sweep("payouts")
         assert world.stripe.transfers() == []
+
+    def test_finance_ends_an_unknown_outcome_once_a_look_up_found_nothing(
+        self, world: World, finn: Person, fay: Person, owed: Person, approved: Json
+    ) -> None:
+        path = f"/v1/payouts/{approved['id']}"
+        gone = {"reason": "Stripe's support says that the request never came in."}
+        assert fay.refused("POST", f"{path}/absent", gone) == "409 move_not_allowed"
+        world.stripe.fault("drop_before")
+        world.sweep("payouts")
+        assert fay.refused("POST", f"{path}/absent", gone) == "409 not_proven_absent"
+        world.advance(23 * HOUR + 60)
+        world.sweep("payouts")
+        assert finn.refused("POST", f"{path}/absent", gone) == "403 preparer_may_not_approve"
+        decided = fay.post(f"{path}/absent", gone)
+        assert (decided["state"], decided["state_reason"]) == ("refused", gone["reason"])
+        assert world.ledger("performer_payable", owed.id) == -123
+        assert world.ledger("transfers_in_flight") == 0
+        assert fay.refused("POST", f"{path}/absent", gone) == "409 move_not_allowed"
+        fay.post(f"{path}/approve", {"reason": "Once more, then."})
+        world.sweep("payouts")
+        assert finn.get(path)["state"] == "paid"
+        assert len(world.stripe.transfers()) == 1
+
+    def test_a_transfer_that_shows_up_late_is_found(
+        self, world: World, finn: Person, approved: Json
+    ) -> None:
+        """Nobody decided yet: the look-up goes on."""
+        world.stripe.fault("drop_before")
+        world.sweep("payouts")
+        world.advance(23 * HOUR + 60)
+        world.sweep("payouts")
+        path = f"/v1/payouts/{approved['id']}"
+        (attempt,) = finn.get(path)["attempts"]
+        late = world.gateway.send_transfer(**attempt["request"], idempotency_key="late")
+        world.loopback.run(late)
+        world.advance(HOUR)
+        world.sweep("payouts")
+        assert finn.get(path)["state"] == "paid"
 
     def test_without_funds_it_stays_approved_and_says_so(
         self, world: World, acme: Client, ravi: Person, finn: Person, fay: Person

@@ -1,8 +1,9 @@
 """Applying, paid auditions, profiles, and where a performer is paid."""
 
+import psycopg
 import pytest
 
-from tests.world import DAY, PROFILE, TAKE, Json, Person, World, upload
+from tests.world import DAY, HEARTBEAT_SECONDS, HOUR, PROFILE, TAKE, Json, Person, World, upload
 
 RATE = {"currency": "USD", "rate_minor_per_hour": 3_600, "reason": "what an hour is worth"}
 OFFER = {
@@ -10,6 +11,8 @@ OFFER = {
     "currency": "USD",
     "seconds_cap": 600,
 }
+GRACE_SECONDS = 90
+NO_MORE = {"reason": "no more performers are needed"}
 PASSED = {"outcome": "passed", "reason": "a good ear"}
 
 
@@ -35,9 +38,12 @@ def recorded(world: World, performer: Person, state: str = "passed") -> str:
 
 
 def handed_in(world: World, performer: Person, seconds: int) -> Json:
+    """Auditioned for so long, with a heartbeat every minute."""
     performer.post("/v1/audition/start")
     recording = recorded(world, performer)
-    world.advance(seconds)
+    for _ in range(seconds // HEARTBEAT_SECONDS):
+        world.advance(HEARTBEAT_SECONDS)
+        performer.post("/v1/audition/heartbeat")
     audition: Json = performer.post("/v1/audition/hand-in", {"recording_id": recording})
     return audition
 
@@ -119,8 +125,68 @@ class TestAuditions:
         assert auditioning.get("/v1/performer")["state"] == "declined"
 
     def test_pay_ends_at_the_cap(self, world: World, auditioning: Person) -> None:
-        audition = handed_in(world, auditioning, 5_000)
+        audition = handed_in(world, auditioning, 660)
+        assert audition["worked_seconds"] >= 660
         assert (audition["paid_seconds"], audition["pay_minor"]) == (600, 600)
+
+    def test_silence_is_worth_the_grace_and_no_more(
+        self, world: World, auditioning: Person
+    ) -> None:
+        auditioning.post("/v1/audition/start")
+        recording = recorded(world, auditioning)
+        world.advance(HOUR)
+        heard = auditioning.post("/v1/audition/heartbeat")
+        assert heard["worked_seconds"] == GRACE_SECONDS
+        world.advance(30)
+        audition = auditioning.post("/v1/audition/hand-in", {"recording_id": recording})
+        assert GRACE_SECONDS + 30 <= audition["paid_seconds"] <= GRACE_SECONDS + 40
+
+    def test_no_more_is_paid_than_it_took(self, world: World, auditioning: Person) -> None:
+        auditioning.post("/v1/audition/start")
+        for _ in range(9):
+            auditioning.post("/v1/audition/heartbeat")
+        audition = auditioning.get("/v1/audition")
+        assert audition["worked_seconds"] <= 5
+        with pytest.raises(psycopg.errors.CheckViolation, match="worked_no_longer_than_it_took"):
+            world.sql("UPDATE audition SET worked_seconds = 600")
+        with pytest.raises(psycopg.errors.CheckViolation, match="paid_exact"):
+            world.sql("UPDATE audition SET paid_seconds = 600, pay_minor = 600")
+
+    def test_too_late_is_409(self, world: World, auditioning: Person) -> None:
+        world.advance(14 * DAY - HOUR)
+        auditioning.post("/v1/audition/start")
+        recording = recorded(world, auditioning)
+        world.advance(DAY)
+        for path, body in (
+            ("heartbeat", None),
+            ("hand-in", {"recording_id": recording}),
+            ("start", None),
+        ):
+            refused = auditioning.refused("POST", f"/v1/audition/{path}", body)
+            assert refused == "409 audition_overdue", path
+        world.sweep("auditions")
+        assert world.ledger("performer_payable", auditioning.id) == -GRACE_SECONDS
+
+    def test_an_offer_is_not_started_after_its_time(
+        self, world: World, auditioning: Person
+    ) -> None:
+        world.advance(14 * DAY)
+        refused = auditioning.refused("POST", "/v1/audition/start")
+        assert refused == "409 audition_overdue"
+
+    def test_starting_late_leaves_a_day(self, world: World, auditioning: Person) -> None:
+        world.advance(14 * DAY - 60)
+        auditioning.post("/v1/audition/start")
+        recording = recorded(world, auditioning)
+        world.advance(DAY - 60)
+        world.sweep("auditions")
+        audition = auditioning.post("/v1/audition/hand-in", {"recording_id": recording})
+        assert audition["state"] == "submitted"
+
+    def test_reading_waits_for_nobody(self, world: World, auditioning: Person) -> None:
+        with world.connection() as busy:
+            busy.execute("SELECT FROM audition FOR UPDATE")
+            assert auditioning.get("/v1/audition")["state"] == "offered"
 
     def test_nobody_judges_their_own(
         self, world: World, auditioning: Person, operator: Person
@@ -131,9 +197,21 @@ class TestAuditions:
         assert auditioning.get("/v1/auditions")["items"] == []
         path = f"/v1/auditions/{audition['id']}/decision"
         assert auditioning.refused("POST", path, PASSED) == "403 own_audition"
+        content = f"/v1/auditions/{audition['id']}/recording/content"
+        assert auditioning.refused("GET", content) == "403 own_audition"
+
+    def test_it_is_heard_by_whoever_judges_it(
+        self, world: World, auditioning: Person, ravi: Person
+    ) -> None:
+        audition = handed_in(world, auditioning, 60)
+        content = f"/v1/auditions/{audition['id']}/recording/content"
+        assert ravi.ask("GET", content).content == TAKE.read_bytes()
+        assert auditioning.refused("GET", content) == "403 forbidden"
 
     def test_not_before_it_is_handed_in(self, auditioning: Person, ravi: Person) -> None:
         audition = auditioning.get("/v1/audition")
+        content = f"/v1/auditions/{audition['id']}/recording/content"
+        assert ravi.refused("GET", content) == "404 not_found"
         path = f"/v1/auditions/{audition['id']}/decision"
         assert ravi.refused("POST", path, PASSED) == "409 conflict"
 
@@ -154,22 +232,44 @@ class TestAuditions:
         assert auditioning.refused("POST", "/v1/audition/hand-in", handing_in) == "404 not_found"
         assert auditioning.refused("GET", f"/v1/recordings/{recording}") == "404 not_found"
 
-    def test_started_and_never_handed_in_is_paid_to_the_last_sign_of_life(
+    def test_started_and_never_handed_in_is_paid_to_the_last_sign_of_life_and_the_grace(
         self, world: World, auditioning: Person
     ) -> None:
         auditioning.post("/v1/audition/start")
-        world.advance(100)
+        world.advance(60)
         auditioning.post("/v1/audition/heartbeat")
         world.advance(15 * DAY)
         world.sweep("auditions")
         assert auditioning.get("/v1/performer")["state"] == "declined"
-        assert 100 <= -world.ledger("performer_payable", auditioning.id) <= 130
+        paid = -world.ledger("performer_payable", auditioning.id)
+        assert GRACE_SECONDS + 60 <= paid <= GRACE_SECONDS + 70
+        ended = world.value("SELECT ended_at - started_at FROM audition")
+        assert ended.total_seconds() == paid
 
     def test_never_started_is_not_paid(self, world: World, auditioning: Person) -> None:
         world.advance(15 * DAY)
         world.sweep("auditions")
         assert auditioning.refused("GET", "/v1/audition") == "404 not_found"
         assert world.ledger("performer_payable", auditioning.id) == 0
+
+    def test_a_declined_performers_audition_ends_like_any(
+        self, world: World, auditioning: Person, operator: Person
+    ) -> None:
+        auditioning.post("/v1/audition/start")
+        operator.post(f"/v1/performers/{auditioning.id}/decline", NO_MORE)
+        world.advance(15 * DAY)
+        world.sweep("auditions")
+        assert auditioning.refused("GET", "/v1/audition") == "404 not_found"
+        assert auditioning.get("/v1/performer")["state_reason"] == NO_MORE["reason"]
+
+    def test_a_declined_performers_audition_is_decided(
+        self, world: World, auditioning: Person, operator: Person, ravi: Person
+    ) -> None:
+        audition = handed_in(world, auditioning, 60)
+        operator.post(f"/v1/performers/{auditioning.id}/decline", NO_MORE)
+        decided = ravi.post(f"/v1/auditions/{audition['id']}/decision", PASSED)
+        assert decided["state"] == "passed"
+        assert auditioning.get("/v1/performer")["state"] == "declined"
 
     def test_one_at_a_time_and_only_for_applicants(
         self, auditioning: Person, ana: Person, operator: Person

@@ -1,10 +1,16 @@
 """Rate history is append-only, public, and never sinks without notice."""
 
 import uuid
+from contextlib import suppress
 from datetime import timedelta
+from itertools import pairwise
 
+import psycopg
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from marketplace.rates import service as rates
 from tests.world import DAY, Client, Json, Person, World, new_job
 
 CUT_NOTICE = timedelta(days=14)
@@ -81,6 +87,31 @@ def test_a_disguised_job_is_of_the_same_lineage(world: World, acme: Client, disg
     assert acme.refused("POST", path, {}) == "409 rate_cut_needs_notice"
 
 
+@pytest.mark.parametrize(
+    "noise",
+    [
+        {"languages": ["en"]},
+        {"languages": ["en-US", "zu"]},
+        {"languages": ["en-US", "en-GB"]},
+        {"skills": []},
+        {"skills": ["improv", "singing"]},
+    ],
+    ids=str,
+)
+def test_a_language_or_a_skill_more_or_less_hides_no_cut(
+    world: World, acme: Client, operator: Person, noise: Json
+) -> None:
+    """Another lineage, but the same performers' board."""
+    job = world.published_job(acme)
+    other = world.job(acme, rate_minor_per_hour=5_000, **noise)
+    assert other["lineage_id"] != job["lineage_id"]
+    path = f"/v1/jobs/{other['id']}"
+    assert acme.refused("POST", f"{path}/publish", {}) == "409 rate_cut_needs_notice"
+    separated = {"reason": "Learners read two sentences; no improvisation."}
+    operator.post(f"{path}/separate-lineage", separated)
+    assert acme.post(f"{path}/publish", {})["rate"]["rate_minor_per_hour"] == 5_000
+
+
 def test_closing_and_cloning_the_job_does_not_cut(world: World, acme: Client) -> None:
     job = world.published_job(acme)
     acme.post(f"/v1/jobs/{job['id']}/close", {})
@@ -100,11 +131,82 @@ def test_announcing_a_rise_first_does_not_shorten_the_notice(world: World, acme:
     assert announce(acme, job, 7_500, effective_from=sooner)["status"] == "announced"
 
 
+def test_a_rise_before_an_announced_rate_does_not_make_a_cut_of_it(
+    world: World, acme: Client
+) -> None:
+    job = world.published_job(acme)
+    announce(acme, job, 7_401, effective_from=(world.now + timedelta(seconds=125)).isoformat())
+    assert refusal(acme, job, 30_000) == "409 rate_cut_needs_notice"
+    cut = (world.now + CUT_NOTICE + timedelta(minutes=1)).isoformat()
+    announce(acme, job, 7_000, effective_from=cut)
+    assert announce(acme, job, 7_401)["status"] == "announced", "that cut has its notice"
+
+
+ANNOUNCEMENTS = st.lists(
+    st.tuples(
+        st.integers(7_000, 7_009),
+        # Takes effect so many days and minutes after the announcement …
+        st.one_of(st.none(), st.tuples(st.integers(0, 30), st.integers(2, 10))),
+        # … which is so many days after the last one.
+        st.sampled_from([0, 0, 1, 10]),
+    ),
+    max_size=12,
+)
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(announcements=ANNOUNCEMENTS)
+def test_whatever_is_announced_no_rate_sinks_without_notice(
+    world: World, announcements: list[tuple[int, tuple[int, int] | None, int]]
+) -> None:
+    lineage = world.transact(
+        lambda session: rates.lineage_for(
+            session,
+            client_id=None,
+            currency="USD",
+            elicitation=str(uuid.uuid4()),
+            languages=(),
+            role_profile="property",
+        )
+    )
+    with world.connection(autocommit=True) as connection:
+        for rate, effect, waited in [(7_005, None, 0), *announcements]:
+            world.advance(waited * DAY)
+            in_time = timedelta(days=effect[0], minutes=effect[1]) if effect else None
+            with suppress(psycopg.errors.CheckViolation):
+                connection.execute(
+                    "INSERT INTO rate (id, lineage_id, currency, rate_minor_per_hour, reason,"
+                    " announced_by, effective_from) VALUES (uuidv7(), %s, 'USD', %s, 'agreed', %s,"
+                    " marketplace_now() + %s)",
+                    [lineage.id, rate, uuid.uuid4(), in_time],
+                )
+    rows = world.sql(
+        "SELECT DISTINCT ON (effective_from) rate_minor_per_hour, announced_at, effective_from"
+        " FROM rate WHERE lineage_id = %s ORDER BY effective_from, number DESC",
+        lineage.id,
+    )
+    for before, after in pairwise(rows):
+        if after["rate_minor_per_hour"] < before["rate_minor_per_hour"]:
+            assert after["effective_from"] - after["announced_at"] >= CUT_NOTICE
+
+
 def test_nothing_is_backdated(world: World, acme: Client) -> None:
     job = world.published_job(acme)
     for ago in (timedelta(days=1), timedelta(seconds=0)):
         moment = (world.now - ago).isoformat()
         assert refusal(acme, job, 9_000, effective_from=moment) == "409 rate_backdated"
+
+
+def test_a_rate_is_announced_two_years_ahead_at_most(world: World, acme: Client) -> None:
+    job = world.published_job(acme)
+    for ahead in (timedelta(days=731), timedelta(days=365 * 7_000)):
+        moment = (world.now + ahead).isoformat()
+        for rate in (9_000, 7_000):
+            assert refusal(acme, job, rate, effective_from=moment) == "422 invalid_request"
+    in_time = (world.now + timedelta(days=730)).isoformat()
+    assert announce(acme, job, 9_000, effective_from=in_time)["status"] == "announced"
 
 
 def test_another_kind_of_job_has_a_lineage_of_its_own(world: World, acme: Client) -> None:
@@ -186,6 +288,10 @@ def test_the_minimum_rate_is_refused_below(world: World, acme: Client, operator:
     minimum = {"currency": "USD", "rate_minor_per_hour": 7_500, "reason": "the law"}
     operator.post("/v1/minimum-rates", minimum)
     assert acme.get("/v1/minimum-rates/USD")["rate_minor_per_hour"] == 7_500
+    assert acme.refused("GET", "/v1/minimum-rates/EUR") == "404 not_found"
+    for currency in ("usd", "XXX", "%00"):
+        refused = acme.refused("GET", f"/v1/minimum-rates/{currency}")
+        assert refused == "422 invalid_request"
     job = world.job(acme)
     path = f"/v1/jobs/{job['id']}/publish"
     assert acme.refused("POST", path, {}) == "409 rate_below_minimum"

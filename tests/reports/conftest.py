@@ -1,10 +1,12 @@
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 
 from marketplace.reports import verify
+from tests.conftest import Scene
 from tests.processes import environment
 from tests.world import Client, Json, Person, World
 
@@ -13,15 +15,21 @@ from tests.world import Client, Json, Person, World
 class Paid:
     """Ana's minute at 74.00 an hour, paid; the job's second role is still open."""
 
+    acme: Client
     ana: Person
+    ravi: Person
+    finn: Person
+    fay: Person
     job: Json
     claim: Json
     run: Json
     payout: Json
 
 
-@pytest.fixture
-def paid(world: World, acme: Client, ravi: Person, finn: Person, fay: Person) -> Paid:
+def play(world: World) -> Paid:
+    acme = world.client("Acme Voice Lab", deposit_minor=100_000)
+    ravi = world.reviewer("Ravi")
+    finn, fay = world.finance("Finn"), world.finance("Fay")
     world.capital(finn, 500_000)
     ana = world.performer("Ana", onboarded=True)
     job = world.published_job(acme, tasks=2)
@@ -31,7 +39,43 @@ def paid(world: World, acme: Client, ravi: Person, finn: Person, fay: Person) ->
     world.sweep("payouts", "inbox")
     (payout,) = finn.get(f"/v1/payout-runs/{run['id']}/payouts")["items"]
     assert (payout["state"], payout["amount_minor"]) == ("paid", 123)
-    return Paid(ana, job, claim, run, payout)
+    return Paid(acme, ana, ravi, finn, fay, job, claim, run, payout)
+
+
+@pytest.fixture(scope="session")
+def after_a_payout(make_scene: Callable[[Callable[[World], Paid]], Scene]) -> Scene:
+    return make_scene(play)
+
+
+@pytest.fixture
+def scene(after_a_payout: Scene) -> Scene:
+    return after_a_payout
+
+
+@pytest.fixture
+def paid(world: World, scene: Scene) -> Paid:
+    found: Paid = scene.cast_in(world)
+    return found
+
+
+@pytest.fixture
+def acme(paid: Paid) -> Client:
+    return paid.acme
+
+
+@pytest.fixture
+def ravi(paid: Paid) -> Person:
+    return paid.ravi
+
+
+@pytest.fixture
+def finn(paid: Paid) -> Person:
+    return paid.finn
+
+
+@pytest.fixture
+def fay(paid: Paid) -> Person:
+    return paid.fay
 
 
 def violations(world: World) -> dict[str, list[str]]:

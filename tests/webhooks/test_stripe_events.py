@@ -5,6 +5,8 @@ import hmac
 import json
 import time
 
+import pytest
+
 from tests.world import POLLS, Client, Json, Person, World
 
 
@@ -82,6 +84,42 @@ def test_what_is_not_provably_stripes_is_400(world: World) -> None:
     ):
         assert deliver(world, body, signature) == 400, signature
     assert world.value("SELECT count(*) FROM stripe_event") == 0
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"type": "made\0up"},
+        {"data": {"object": {"id": "cs_1", "note": "\0"}}},
+        {"data": {"object": {"id": "cs_1", "note": "\ud800"}}},
+        {"data": {"object": {"id": "cs_1", "amount": float("nan")}}},
+        {"created": 10**18},
+        {"created": 10**30},
+        {"created": -1},
+        {"created": True},
+        {"created": "1780000000"},
+        {"created": None},
+        {"data": {"object": None}},
+        {"data": {"object": {"id": 7}}},
+        {"data": {}},
+        {"data": None},
+        {"id": ""},
+        {"id": None},
+        {"type": 7},
+        {"account": {}},
+    ],
+    ids=str,
+)
+def test_a_signed_event_of_an_odd_shape_is_400_and_not_stored(world: World, odd: Json) -> None:
+    body = event(world, **odd)
+    assert deliver(world, body, sign(world, body)) == 400
+    assert world.value("SELECT count(*) FROM stripe_event") == 0
+
+
+def test_an_event_about_something_without_an_id_is_stored(world: World) -> None:
+    for number, balance in enumerate(({"object": "balance"}, {"id": None})):
+        body = event(world, id=f"evt_{number}", type="made.up", data={"object": balance})
+        assert deliver(world, body, sign(world, body)) == 204
 
 
 def test_each_endpoint_has_its_own_secret(world: World) -> None:
@@ -180,3 +218,16 @@ def test_the_same_event_by_many_sweeps_has_one_effect(world: World) -> None:
     world.sweep("inbox")
     assert acme.wallet_minor == 5_000
     assert world.value("SELECT count(*) FROM ledger_transaction") == 1
+
+
+def test_a_fresh_webhook_hides_no_event_of_an_outage(world: World) -> None:
+    acme = world.client()
+    world.sweep("poll_events")
+    asked = {"amount_minor": 5_000, "success_url": "https://acme.example/"}
+    deposit = acme.post("/v1/wallet/deposits", asked)
+    world.stripe.complete(deposit["checkout_url"], "card")
+    world.advance(3_600)
+    body = event(world)
+    assert deliver(world, body, sign(world, body)) == 204
+    world.sweep("poll_events", "inbox")
+    assert acme.wallet_minor == 5_000

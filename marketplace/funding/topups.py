@@ -1,0 +1,206 @@
+"""The platform's own money into its Stripe balance.
+
+The intent is committed, Stripe is asked outside any transaction, and the outcome is committed. A
+lost reply is found out by asking again with the same key, or by the event, which names our row.
+"""
+
+import logging
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from marketplace.funding.models import TOPUP_MOVES, Topup, TopupState
+from marketplace.ledger import service as ledger
+from marketplace.ledger.models import AccountKind, TransactionKind
+from marketplace.shared import audit, clock, sweeps
+from marketplace.shared.database import Sessions
+from marketplace.shared.idempotency import IdempotencyKeyReused
+from marketplace.shared.problems import Conflict
+from marketplace.shared.states import move
+from marketplace.stripe_api import gateway_answers as stripe_answers
+from marketplace.stripe_api.gateway import StripeGateway
+from marketplace.stripe_api.gateway_errors import StripeRefused
+from marketplace.stripe_api.models import BookedBalanceTransaction
+from marketplace.stripe_api.polling import STRIPE_ERRORS, look_at_each
+
+log = logging.getLogger(__name__)
+
+# Stripe may forget an idempotency key after 24 h.
+KEY_SERVES = timedelta(hours=23)
+POLL_EVERY = timedelta(minutes=5)
+FIRST_POLL = timedelta(seconds=30)
+
+
+class TopupUnanswered(Conflict):
+    """Stripe never answered about this top-up; look for it there before you ask for another."""
+
+    code = "topup_unanswered"
+
+
+async def request(
+    session: AsyncSession, *, amount_minor: int, currency: str, requested_by: UUID, key: str
+) -> Topup:
+    values: dict[str, Any] = {
+        "currency": currency,
+        "amount_minor": amount_minor,
+        "requested_by": requested_by,
+        "idempotency_key": key,
+    }
+    topup = Topup(
+        **values,
+        state=TopupState.REQUESTED,
+        due_at=await clock.now(session) + FIRST_POLL,
+    )
+    await session.execute(
+        sa.dialects.postgresql.insert(Topup)
+        .values(topup.model_dump(exclude={"created_at"}))
+        .on_conflict_do_nothing(constraint="uq_topup_requested_by_idempotency_key")
+    )
+    stored = (
+        await session.exec(
+            select(Topup).where(Topup.requested_by == requested_by, Topup.idempotency_key == key)
+        )
+    ).one()
+    if any(getattr(stored, name) != value for name, value in values.items()):
+        raise IdempotencyKeyReused
+    return stored
+
+
+async def send(session: AsyncSession, gateway: StripeGateway, topup: Topup) -> Topup:
+    """Ask Stripe for the money. Commits before and lets the caller commit after the call."""
+    if topup.state is not TopupState.REQUESTED:
+        return topup
+    if await clock.now(session) > topup.created_at + KEY_SERVES:
+        raise TopupUnanswered
+    await session.commit()
+    payment = await gateway.create_topup(
+        amount_minor=topup.amount_minor,
+        currency=topup.currency,
+        description="Platform capital",
+        metadata={"topup_id": str(topup.id)},
+        idempotency_key=f"topup-{topup.id}",
+    )
+    await audit.act_as(session, str(topup.requested_by))
+    await settle(session, payment)
+    return await _locked(session, topup.id)
+
+
+async def settle(session: AsyncSession, payment: stripe_answers.Topup) -> None:
+    """Bring a top-up to what Stripe says of it now. Repeating this changes nothing."""
+    topup = await _topup_of(session, payment)
+    if topup is None:
+        return
+    if topup.state is TopupState.REQUESTED:
+        topup.stripe_topup_id = payment.id
+        topup.due_at = await clock.now(session) + FIRST_POLL
+        move(topup, TopupState.PENDING, TOPUP_MOVES)
+        await session.flush()
+    if topup.state is not TopupState.PENDING:
+        return
+    if payment.status in {"failed", "canceled", "reversed"}:
+        move(topup, TopupState.FAILED, TOPUP_MOVES, reason=payment.failure_message)
+        topup.due_at = None
+    elif payment.status == "succeeded" and payment.balance_transaction_id:
+        await _book(session, topup, payment.balance_transaction_id)
+    await session.flush()
+
+
+async def _topup_of(session: AsyncSession, payment: stripe_answers.Topup) -> Topup | None:
+    """By Stripe's id, or, before that is known here, by the id of ours that it carries."""
+    found = await session.exec(
+        select(Topup)
+        .where(
+            sa.or_(
+                col(Topup.stripe_topup_id) == payment.id,
+                sa.and_(
+                    col(Topup.state) == TopupState.REQUESTED,
+                    sa.cast(Topup.id, sa.Text) == payment.metadata.get("topup_id", ""),
+                ),
+            )
+        )
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    return found.first()
+
+
+async def _locked(session: AsyncSession, topup_id: UUID) -> Topup:
+    found = await session.exec(
+        select(Topup)
+        .where(Topup.id == topup_id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    return found.one()
+
+
+async def _book(session: AsyncSession, topup: Topup, balance_transaction_id: str) -> None:
+    move(topup, TopupState.SUCCEEDED, TOPUP_MOVES)
+    topup.due_at = None
+    posting = ledger.Posting(
+        kind=TransactionKind.TOPUP_SUCCEEDED,
+        source_id=topup.id,
+        currency=topup.currency,
+        moves=(
+            (
+                (AccountKind.STRIPE_AVAILABLE, None),
+                (AccountKind.PLATFORM_CAPITAL, None),
+                topup.amount_minor,
+            ),
+        ),
+    )
+    await ledger.post(session, posting)
+    session.add(
+        BookedBalanceTransaction(
+            id=balance_transaction_id,
+            net_minor=topup.amount_minor,
+            currency=topup.currency,
+            ledger_transaction_id=posting.id,
+        )
+    )
+
+
+async def poll(sessions: Sessions, gateway: StripeGateway) -> int:
+    """Ask again about top-ups whose reply was lost; look at those whose event did not come."""
+    async with sessions() as session:
+        # Put off before they are looked at: what fails now does not stand in the others' way.
+        found = await session.execute(
+            sa.text(
+                "UPDATE topup SET due_at = marketplace_now() + :wait WHERE id IN ("
+                " SELECT id FROM topup WHERE due_at <= marketplace_now()"
+                " ORDER BY due_at LIMIT 50 FOR NO KEY UPDATE SKIP LOCKED"
+                ") RETURNING id, stripe_topup_id"
+            ),
+            {"wait": POLL_EVERY},
+        )
+        due = list(found)
+        await session.commit()
+    for topup_id in (ours for ours, stripes in due if stripes is None):
+        with sweeps.one_row("poll", topup_id):
+            await _ask_again(sessions, gateway, topup_id)
+    known = [stripes for _, stripes in due if stripes is not None]
+    await look_at_each(sessions, known, gateway.retrieve_topup, settle)
+    return len(due)
+
+
+async def _ask_again(sessions: Sessions, gateway: StripeGateway, topup_id: UUID) -> None:
+    async with sessions() as session:
+        await audit.act_as(session, "sweep:poll")
+        topup = await session.get_one(Topup, topup_id)
+        try:
+            await send(session, gateway, topup)
+        except TopupUnanswered as unanswered:
+            topup.state_reason, topup.due_at = unanswered.detail, None
+        except StripeRefused as error:
+            await audit.act_as(session, "sweep:poll")
+            refused = await _locked(session, topup_id)
+            if refused.state is TopupState.REQUESTED:
+                move(refused, TopupState.FAILED, TOPUP_MOVES, reason=error.message)
+                refused.due_at = None
+        except STRIPE_ERRORS as error:
+            log.warning("top-up %s could not be asked about: %s", topup_id, error)
+        await session.commit()

@@ -1,0 +1,204 @@
+"""What becomes of an attempt: paid, refused, or not known; the books follow what is proven."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from marketplace.ledger import service as ledger
+from marketplace.ledger.models import AccountKind, TransactionKind
+from marketplace.payouts.models import (
+    PAYOUT_MOVES,
+    AttemptOutcome,
+    Payout,
+    PayoutAttempt,
+    PayoutState,
+)
+from marketplace.payouts.service import find_payout, require_second_person
+from marketplace.shared import clock
+from marketplace.shared.problems import Conflict, MoveNotAllowed
+from marketplace.shared.states import move
+from marketplace.stripe_api.gateway_answers import Transfer
+from marketplace.stripe_api.models import BookedBalanceTransaction
+
+LONGEST_WAIT = timedelta(hours=1)
+WAIT_FOR_FUNDS = timedelta(hours=1)
+NOT_FOUND = "not_found"
+# Two senders may both have seen enough; this one waits for funds like any other.
+NO_FUNDS = "balance_insufficient"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why there is no transfer: definitively refused, or not known."""
+
+    refused: bool
+    code: str
+    message: str
+    request_id: str | None = None
+    # False: no use in asking again; a person must look.
+    ask_again: bool = True
+
+
+async def conclude(
+    session: AsyncSession, payout: Payout, attempt: PayoutAttempt, outcome: Transfer | Failure
+) -> None:
+    if isinstance(outcome, Transfer):
+        if _is_ours(outcome, attempt):
+            await _paid(session, payout, attempt, outcome)
+        else:
+            await _unknown(session, payout, _contradiction(outcome))
+    elif outcome.refused:
+        reason = f"Stripe refused it ({outcome.code}): {outcome.message}"
+        await _refused(session, payout, attempt, outcome, reason=reason)
+        if outcome.code == NO_FUNDS:
+            await wait_for_funds(session, payout)
+    else:
+        await _unknown(session, payout, outcome)
+        if outcome.code == NOT_FOUND:
+            attempt.not_found_at = await clock.now(session)
+
+
+def _is_ours(transfer: Transfer, attempt: PayoutAttempt) -> bool:
+    asked = attempt.request
+    return (transfer.amount_minor, transfer.currency, transfer.destination) == (
+        asked["amount_minor"],
+        asked["currency"],
+        asked["destination"],
+    )
+
+
+def _contradiction(transfer: Transfer) -> Failure:
+    return Failure(
+        refused=False,
+        code="contradiction",
+        message=f"Stripe's {transfer.id} is not what was asked for: finance must look.",
+        ask_again=False,
+    )
+
+
+async def _paid(
+    session: AsyncSession, payout: Payout, attempt: PayoutAttempt, transfer: Transfer
+) -> None:
+    posting = ledger.Posting(
+        kind=TransactionKind.TRANSFER_CONFIRMED,
+        source_id=attempt.id,
+        currency=payout.currency,
+        moves=(
+            (
+                (AccountKind.TRANSFERS_IN_FLIGHT, None),
+                (AccountKind.STRIPE_AVAILABLE, None),
+                payout.amount_minor,
+            ),
+        ),
+        occurred_at=transfer.created_at,
+    )
+    await ledger.post(session, posting)
+    if transfer.balance_transaction_id:
+        session.add(
+            BookedBalanceTransaction(
+                id=transfer.balance_transaction_id,
+                net_minor=-payout.amount_minor,
+                currency=payout.currency,
+                ledger_transaction_id=posting.id,
+            )
+        )
+    await _close_attempt(session, attempt, AttemptOutcome.SUCCEEDED, posting.id)
+    attempt.transfer_id = transfer.id
+    attempt.stripe_request_id = transfer.request_id
+    move(payout, PayoutState.PAID, PAYOUT_MOVES)
+    payout.transfer_id = transfer.id
+    payout.due_at = None
+    await session.flush()
+
+
+async def _refused(
+    session: AsyncSession,
+    payout: Payout,
+    attempt: PayoutAttempt,
+    failure: Failure,
+    *,
+    reason: str,
+) -> None:
+    """The attempt moved nothing; what it paid is owed again."""
+    posting = ledger.Posting(
+        kind=TransactionKind.TRANSFER_REFUSED,
+        source_id=attempt.id,
+        currency=payout.currency,
+        moves=(
+            (
+                (AccountKind.TRANSFERS_IN_FLIGHT, None),
+                (AccountKind.PERFORMER_PAYABLE, payout.performer_id),
+                payout.amount_minor,
+            ),
+        ),
+    )
+    await ledger.post(session, posting)
+    await _close_attempt(session, attempt, AttemptOutcome.REFUSED, posting.id)
+    attempt.error_code = failure.code
+    attempt.error_message = failure.message
+    attempt.stripe_request_id = failure.request_id
+    move(payout, PayoutState.REFUSED, PAYOUT_MOVES, reason=reason)
+    payout.due_at = None
+    await session.flush()
+
+
+async def wait_for_funds(session: AsyncSession, payout: Payout) -> None:
+    due_at = await clock.now(session) + WAIT_FOR_FUNDS
+    reason = f"Waits for funds at Stripe; looked at again by {due_at:%Y-%m-%d %H:%M} UTC."
+    if payout.state is PayoutState.REFUSED:
+        move(payout, PayoutState.APPROVED, PAYOUT_MOVES)
+    payout.state_reason, payout.due_at = reason, due_at
+    await session.flush()
+
+
+async def _close_attempt(
+    session: AsyncSession, attempt: PayoutAttempt, outcome: AttemptOutcome, posting_id: UUID
+) -> None:
+    # First of all: reading the clock flushes what is set so far, and a concluded attempt is final.
+    now = await clock.now(session)
+    attempt.outcome, attempt.concluded_at = outcome, now
+    attempt.conclusion_transaction_id = posting_id
+
+
+async def _unknown(session: AsyncSession, payout: Payout, failure: Failure) -> None:
+    """Nothing is proven: keep the attempt and its key, and look again after a growing wait."""
+    if payout.state is PayoutState.SENDING:
+        move(payout, PayoutState.UNKNOWN, PAYOUT_MOVES)
+    payout.state_reason = failure.message[:500]
+    payout.tries += 1
+    wait = min(timedelta(seconds=2 ** min(payout.tries, 12)), LONGEST_WAIT)
+    payout.due_at = await clock.now(session) + wait if failure.ask_again else None
+    await session.flush()
+
+
+class NotProvenAbsent(Conflict):
+    """Stripe is still asked about this payout; decide once a look-up finds no transfer of it."""
+
+    code = "not_proven_absent"
+
+
+async def decide_absent(
+    session: AsyncSession, *, payout_id: UUID, reason: str, decider: UUID
+) -> Payout:
+    """Finance ends an unknown outcome: Stripe forgot the key and, looked up since, has no transfer.
+
+    Only then may it be approved again, with a new key.
+    """
+    payout = await find_payout(session, payout_id, lock=True)
+    await require_second_person(session, payout, decider)
+    if payout.state is not PayoutState.UNKNOWN:
+        raise MoveNotAllowed("Only an unknown outcome is decided.", state=payout.state.value)
+    found = await session.exec(
+        select(PayoutAttempt)
+        .where(PayoutAttempt.payout_id == payout.id, col(PayoutAttempt.outcome).is_(None))
+        .with_for_update()
+    )
+    attempt = found.one()
+    if attempt.not_found_at is None:
+        raise NotProvenAbsent
+    failure = Failure(refused=True, code=NOT_FOUND, message=reason)
+    await _refused(session, payout, attempt, failure, reason=reason)
+    return payout

@@ -1,0 +1,69 @@
+"""The platform's own money is asked for once, whatever becomes of the answers."""
+
+from tests.world import HOUR, Json, Person, World
+
+PATH = "/v1/topups"
+WANTED = {"amount_minor": 500_000, "currency": "USD"}
+KEY = "one intent"
+
+
+def lost(world: World, finn: Person, fault: str) -> None:
+    world.stripe.fault(fault, path=PATH)
+    assert finn.ask("POST", PATH, WANTED, key=KEY).status_code == 503
+
+
+def booked_once(world: World, finn: Person) -> Json:
+    topup: Json = finn.post(PATH, WANTED, key=KEY)
+    assert topup["state"] == "succeeded"
+    assert world.stripe.platform_minor == 500_000
+    assert world.ledger("platform_capital") == -500_000
+    assert world.ledger("stripe_available") == 500_000
+    return topup
+
+
+def test_a_lost_reply_is_asked_for_again_with_the_same_key(world: World, finn: Person) -> None:
+    lost(world, finn, "apply_then_drop")
+    for _ in range(2):
+        world.advance(60)
+        world.sweep("poll_topups")
+    booked_once(world, finn)
+
+
+def test_a_request_that_never_came_in_is_asked_again(world: World, finn: Person) -> None:
+    lost(world, finn, "drop_before")
+    for _ in range(2):
+        world.advance(60)
+        world.sweep("poll_topups")
+    booked_once(world, finn)
+
+
+def test_the_event_of_a_lost_reply_names_our_row(world: World, finn: Person) -> None:
+    lost(world, finn, "apply_then_drop")
+    world.sweep("poll_events", "inbox")
+    booked_once(world, finn)
+    world.advance(HOUR)
+    world.sweep("poll_topups", "poll_events", "inbox")
+    booked_once(world, finn)
+
+
+def test_one_that_stripe_refuses_has_failed(world: World, finn: Person) -> None:
+    for _ in range(2):
+        world.stripe.fault("balance_insufficient", path=PATH)
+    assert finn.refused("POST", PATH, WANTED, key=KEY) == "409 refused_by_stripe"
+    world.advance(60)
+    world.sweep("poll_topups")
+    assert finn.post(PATH, WANTED, key=KEY)["state"] == "failed"
+    assert world.ledger("platform_capital") == 0
+
+
+def test_after_23_hours_without_an_answer_a_person_must_look(world: World, finn: Person) -> None:
+    """Stripe may have forgotten the key by then: asking once more could bring the money twice."""
+    lost(world, finn, "apply_then_drop")
+    world.advance(24 * HOUR)
+    assert finn.refused("POST", PATH, WANTED, key=KEY) == "409 topup_unanswered"
+    world.sweep("poll_topups")
+    (topup,) = world.sql("SELECT state, state_reason, due_at FROM topup")
+    assert (topup["state"], topup["due_at"]) == ("requested", None)
+    assert topup["state_reason"].startswith("Stripe never answered")
+    world.sweep("poll_events", "inbox")
+    booked_once(world, finn)
