@@ -259,7 +259,8 @@ def sandbox(state: Path, *, port: int = 0) -> Iterator[str]:
     try:
         line = process.stdout.readline()
         if not line.startswith("listening on "):
-            raise InstallationError("the Stripe sandbox did not start; its message stands above")
+            why = line.strip() or "its message stands above"
+            raise InstallationError(f"the Stripe sandbox did not start: {why}")
         yield line.removeprefix("listening on ").strip()
     finally:
         process.send_signal(signal.SIGTERM)
@@ -333,11 +334,12 @@ def _make(folder: Path) -> None:
 @contextmanager
 def parts_for_command(data: Path) -> Iterator[dict[str, str]]:
     """The parts of the program that runs on this data folder, or our own for a moment."""
-    running = None if os.environ.get("DATABASE_URL") else _running_parts(data)
-    if running is not None:
+    named = os.environ.get("DATABASE_URL")
+    running = _running_parts(data)
+    if running is not None and named in {None, "", running["DATABASE_URL"]}:
         yield running
         return
-    if not os.environ.get("DATABASE_URL") and not (data / "postgres").exists():
+    if not named and not (data / "postgres").exists():
         raise InstallationError(f"there is no data in {data}; choose --data or set DATABASE_URL")
     with parts_in(data) as parts:
         yield parts
@@ -351,11 +353,17 @@ def _running_parts(data: Path) -> dict[str, str] | None:
         return None
     pairs = (line.removeprefix("export ").partition("=") for line in lines)
     variables = {name: json.loads(value) for name, _, value in pairs}
-    engine = sa.create_engine(driver_url(variables["DATABASE_URL"]))
+    return variables if _still_run(variables) else None
+
+
+def _still_run(parts: Mapping[str, str]) -> bool:
+    engine = sa.create_engine(driver_url(parts["DATABASE_URL"]))
     try:
         engine.connect().close()
-    except sa.exc.OperationalError:
-        return None
+        if stripe_api_base := parts.get("STRIPE_API_BASE"):
+            httpx.get(f"{stripe_api_base}{CONTROL}/clock", trust_env=False)
+    except (sa.exc.OperationalError, httpx.HTTPError):
+        return False
     finally:
         engine.dispose()
-    return variables
+    return True

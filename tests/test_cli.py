@@ -183,6 +183,46 @@ def test_a_simulation_names_who_does_not_answer(
     assert "POST http://127.0.0.1:1/v1/join got no answer: ConnectError" in line
 
 
+def test_a_simulation_finds_what_runs_on_the_named_database(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", world.app_url)
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    running = {**world.environment, "PUBLIC_URL": "http://127.0.0.1:1"}
+    with (
+        installation.announced(installation.DEFAULT_DATA, running),
+        pytest.raises(SystemExit) as ended,
+    ):
+        cli.main(["simulate", NOBODY])
+    assert ended.value.code == 1
+    assert "POST http://127.0.0.1:1/v1/join got no answer" in capsys.readouterr().err
+
+
+def test_what_a_killed_server_announced_is_not_believed(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its database may still be there; its sandbox is not."""
+    for each in world.environment.items():
+        monkeypatch.setenv(*each)
+    dead = {**world.environment, "STRIPE_API_BASE": "http://127.0.0.1:1"}
+    with (
+        installation.announced(installation.DEFAULT_DATA, dead),
+        installation.parts_for_command(installation.DEFAULT_DATA) as parts,
+    ):
+        assert parts["STRIPE_API_BASE"] == world.environment["STRIPE_API_BASE"]
+
+
+def test_one_sandbox_has_its_state_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    state = tmp_path / "stripe.sqlite"
+    with (
+        installation.sandbox(state),
+        pytest.raises(installation.InstallationError, match="another sandbox uses"),
+        installation.sandbox(state),
+    ):
+        pass
+
+
 def test_only_the_owner_moves_the_clock(
     world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

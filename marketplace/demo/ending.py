@@ -95,8 +95,9 @@ async def pay(story: Story) -> None:
     await _refuse_own_approval(story)
     story.tell.busy("it becomes Monday")
     await story.stage.clock.move_to(_next_payday(await story.stage.clock.now()))
-    # The scheduler would do it within half a minute; the demo does not wait for it.
-    await story.stage.command("sweep", "payout_runs")
+    # The scheduler would do both within half a minute; the demo does not wait for it.
+    for sweep in ("funds", "payout_runs"):
+        await story.stage.command("sweep", sweep)
     await until("the weekly run is drafted", lambda: _drafted_runs(story))
     story.runs = await _drafted_runs(story)
     for run in story.runs:

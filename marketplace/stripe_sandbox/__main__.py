@@ -1,11 +1,14 @@
 """`python -m marketplace.stripe_sandbox --port N --state FILE`."""
 
 import argparse
+import contextlib
+import fcntl
 import os
 import signal
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +21,15 @@ from marketplace.stripe_sandbox.state import open_state, transaction
 # Longer than any client keeps an idle connection, so that the client is always the one to close
 # it: a request that meets a closing server would look like an unknown outcome.
 KEEP_ALIVE_SECONDS = 75
+LOCK_TRIES = 20
+LOCK_WAIT_SECONDS = 0.1
 
 
 def main() -> None:
     options = _options()
     if options.until_stdin_ends:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
-    db = open_state(options.state)
+    db = open_state(_held_alone(options.state))
     with transaction(db):
         for connect, endpoints in ((False, options.webhook), (True, options.connect_webhook)):
             for url, secret in endpoints:
@@ -55,6 +60,19 @@ def main() -> None:
         )
     )
     server.run(sockets=[listener])
+
+
+def _held_alone(state: Path) -> Path:
+    """The file, locked until this process ends: keys in use and deliveries are known to one alone."""
+    lock = os.open(f"{state}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    for _ in range(LOCK_TRIES):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return state
+        # One whose parent was killed is about to end.
+        time.sleep(LOCK_WAIT_SECONDS)
+    print(f"another sandbox uses {state}", flush=True)  # noqa: T201  # the parent process reads it
+    sys.exit(1)
 
 
 def _end_with_stdin() -> None:
