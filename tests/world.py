@@ -611,28 +611,31 @@ def new_job(
     age_bands: Sequence[str] = (),
     elicitation: str = "improv_solo",
     tier: str = "studio",
+    people: int = 1,
+    labels: Json | None = None,
+    speakers: Json | None = None,
     **fields: Any,
 ) -> Json:
     """The worked example's job: 74.00 an hour, 600 s of preparation, 2,400 s, one retake."""
+    role = {
+        "name": "The one who lost it",
+        "brief": "You find the letter you thought was gone.",
+        "target": {"emotion": "sadness"},
+    }
     task = {
         "scenario": {"title": "The lost letter", "brief": "A quiet kitchen, late evening."},
-        "roles": [
-            {
-                "name": "The one who lost it",
-                "brief": "You find the letter you thought was gone.",
-                "target": {"emotion": "sadness"},
-            }
-        ],
+        "roles": [role] * people,
         "copies": tasks,
     }
     specification = {
         "elicitation": elicitation,
-        "labels": {"scheme": "big6_neutral"},
+        "labels": labels or {"scheme": "big6_neutral"},
         "speakers": {
             "languages": list(languages),
             "skills": list(skills),
             "accents": list(accents),
             "age_bands": list(age_bands),
+            **(speakers or {}),
         },
         "audio": {"tier": tier},
         "licence": {

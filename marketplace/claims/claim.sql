@@ -48,6 +48,12 @@ WITH clock AS (
       AND NOT EXISTS (
           SELECT FROM claim WHERE claim.performer_id = :performer AND claim.task_id = role.task_id
       )
+      -- Told from before the locks; `guard_claim` counts again under them.
+      AND (
+          SELECT count(*) FROM claim
+          WHERE claim.performer_id = :performer AND claim.job_id = role.job_id
+            AND claim.state NOT IN ('released', 'expired')
+      ) < job.most_roles_of_one
 ), held AS (
     UPDATE role SET state = 'held', state_reason = NULL
     FROM wanted

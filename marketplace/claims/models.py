@@ -87,6 +87,7 @@ class Claim(SQLModel, table=True):
             postgresql_where=text("state IN ('active', 'in_session', 'submitted', 'retake')"),
         ),
         Index("ix_claim_performer", "performer_id", "id"),
+        Index("ix_claim_performer_job", "performer_id", "job_id"),
         Index("ix_claim_job_id", "job_id", "id"),
         Index(
             "ix_claim_deadline",

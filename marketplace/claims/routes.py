@@ -56,6 +56,7 @@ PayDecider = Annotated[Principal, Depends(person_with(Role.REVIEWER, Role.OPERAT
         service.NotVetted,
         service.RoleTaken,
         service.ClaimLimitReached,
+        service.SpeakerShareReached,
         service.TaskClaimedBefore,
         service.JobNotOpen,
         IdempotencyKeyReused,

@@ -18,7 +18,7 @@ from marketplace.shared.ids import new_id
 from marketplace.shared.problems import Conflict, Forbidden, NotFound, Problem
 from marketplace.shared.states import move
 
-LOST_RACES = {"uq_claim_performer_id_task_id", "pk_idempotency_key"}
+LOST_RACES = {"uq_claim_performer_id_task_id", "claim_speaker_share", "pk_idempotency_key"}
 
 
 class RoleTaken(Conflict):
@@ -37,6 +37,12 @@ class TaskClaimedBefore(Conflict):
     """You have claimed a role of this task before; each task gives one chance."""
 
     code = "task_claimed_before"
+
+
+class SpeakerShareReached(Conflict):
+    """You fill as many roles of this job as one person may; the rest is for other voices."""
+
+    code = "speaker_share_reached"
 
 
 class JobNotOpen(Conflict):
@@ -128,6 +134,8 @@ async def _why_not_now(
         return JobNotOpen(state=job.state.value)
     if performer.live_claims >= performer.claims_limit:
         return ClaimLimitReached(limit=performer.claims_limit)
+    if await _roles_filled(session, performer.person_id, job.id) >= job.most_roles_of_one:
+        return SpeakerShareReached(limit=job.most_roles_of_one)
     return RoleTaken()
 
 
@@ -155,6 +163,16 @@ async def _has_claimed(session: AsyncSession, performer_id: UUID, task_id: UUID)
         select(Claim.id).where(Claim.performer_id == performer_id, Claim.task_id == task_id)
     )
     return found.first() is not None
+
+
+async def _roles_filled(session: AsyncSession, performer_id: UUID, job_id: UUID) -> int:
+    filled = await session.scalar(
+        select(sa.func.count())
+        .select_from(Claim)
+        .where(Claim.performer_id == performer_id, Claim.job_id == job_id)
+        .where(col(Claim.state).not_in([ClaimState.RELEASED, ClaimState.EXPIRED]))
+    )
+    return int(filled or 0)
 
 
 async def own_claim(session: AsyncSession, claim_id: UUID, performer_id: UUID) -> Claim:

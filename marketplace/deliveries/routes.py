@@ -1,3 +1,4 @@
+import json
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
@@ -11,6 +12,7 @@ from marketplace.accounts.principals import Principal, client_with
 from marketplace.consents.service import ConsentWithdrawn
 from marketplace.deliveries import service
 from marketplace.jobs.service import own_job
+from marketplace.jobs.specification import Arc, Intensity, Specification, WantedMinutes
 from marketplace.recordings.routes import FileStorage, stream_of
 from marketplace.shared.pagination import PageQuery
 from marketplace.shared.problems import NotFound, documented
@@ -53,6 +55,24 @@ class Take(Answer):
     accepted_submission_id: UUID
 
 
+class WantedProgress(Answer):
+    """One of the specification's `labels.wanted`, and what was accepted of it."""
+
+    emotion: str = Field(examples=["sadness"])
+    intensity: Intensity | None
+    arc: Arc | None
+    wanted_seconds: int = Field(examples=[1_800])
+    accepted_seconds: int = Field(examples=[1_260])
+
+
+class ProgressAnswer(Answer):
+    """By the decoded length of accepted takes whose consent stands, in whole seconds."""
+
+    accepted_takes: int = Field(examples=[12])
+    accepted_seconds: int = Field(examples=[1_260])
+    wanted: list[WantedProgress]
+
+
 class LinkAnswer(Answer):
     url: str = Field(description="GET it without a token, before it expires.")
     expires_at: datetime
@@ -68,6 +88,31 @@ async def list_accepted_recordings(
         session, job_id=job.id, client_id=client.client, page=page
     )
     return Page(items=[_take(row) for row in found], next_cursor=next_cursor)
+
+
+@router.get("/jobs/{job_id}/progress", responses=documented(NotFound))
+async def read_progress(job_id: UUID, session: Session, client: TakeReader) -> ProgressAnswer:
+    """How much was accepted, beside what the specification wants of each emotion."""
+    job = await own_job(session, job_id, client.client)
+    accepted = await service.accepted_of_job(session, job_id=job.id, client_id=client.client)
+    labels = Specification.model_validate_json(json.dumps(job.specification)).labels
+    return ProgressAnswer(
+        accepted_takes=sum(each.takes for each in accepted),
+        accepted_seconds=int(sum(each.seconds for each in accepted)),
+        wanted=[_progress(wanted, accepted) for wanted in labels.wanted],
+    )
+
+
+def _progress(wanted: WantedMinutes, accepted: list[service.Accepted]) -> WantedProgress:
+    asked = wanted.model_dump(
+        mode="json", include={"emotion", "intensity", "arc"}, exclude_none=True
+    )
+    matching = [each for each in accepted if asked.items() <= each.target.items()]
+    return WantedProgress(
+        **wanted.model_dump(include={"emotion", "intensity", "arc"}),
+        wanted_seconds=60 * wanted.accepted_minutes,
+        accepted_seconds=int(sum(each.seconds for each in matching)),
+    )
 
 
 @router.post(

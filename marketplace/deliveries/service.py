@@ -1,5 +1,6 @@
 """Accepted takes and links to them. A withdrawn consent ends every download at once."""
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -39,6 +40,9 @@ class ConsentEnded(Problem):
     status, code = 410, "consent_ended"
 
 
+DECODED_SECONDS = col(Recording.report)["measurement"]["duration_seconds"].as_float()
+
+
 def _accepted_takes(client_id: UUID) -> Any:
     return (
         sa.select(
@@ -66,6 +70,34 @@ async def takes_of_job(
     """The job's accepted takes, newest first; a withdrawn one stays listed, as withdrawn."""
     query = _accepted_takes(client_id).where(col(Submission.job_id) == job_id)
     return await newest_first(session, query, col(Recording.id), page)
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What was accepted of one target, and may still be delivered."""
+
+    target: dict[str, Any]
+    takes: int
+    seconds: float
+
+
+async def accepted_of_job(
+    session: AsyncSession, *, job_id: UUID, client_id: UUID
+) -> list[Accepted]:
+    """Per target, by the decoded length of the takes."""
+    takes = (
+        _accepted_takes(client_id)
+        .where(col(Submission.job_id) == job_id, col(ConsentWithdrawal.withdrawn_at).is_(None))
+        .with_only_columns(
+            col(Role.target),
+            sa.func.count(),
+            sa.func.coalesce(sa.func.sum(DECODED_SECONDS), 0),
+        )
+        .group_by(col(Role.target))
+        .order_by(col(Role.target))
+    )
+    found = await session.execute(takes)
+    return [Accepted(target, count, float(seconds)) for target, count, seconds in found]
 
 
 async def make_link(

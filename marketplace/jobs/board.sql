@@ -37,6 +37,12 @@ WITH performer AS (
           WHERE client_member.person_id = performer.person_id
             AND client_member.client_id = job.client_id
       )
+      -- Who filled their share of a job leaves the rest to others.
+      AND (
+          SELECT count(*) FROM claim
+          WHERE claim.performer_id = performer.person_id AND claim.job_id = job.id
+            AND claim.state NOT IN ('released', 'expired')
+      ) < job.most_roles_of_one
       AND (CAST(:job AS uuid) IS NULL OR job.id = :job)
       AND (CAST(:language AS text) IS NULL OR CAST(:language AS text) = ANY (job.languages))
       AND (
@@ -86,6 +92,7 @@ SELECT page.fit, page.job_id, page.role_id,
            'languages', job.languages,
            'licence', job.specification -> 'licence',
            'labels', job.specification -> 'labels',
+           'audio', job.specification -> 'audio',
            'currency', job.currency,
            'rate_minor_per_hour', page.rate_minor_per_hour,
            'rate_id', page.rate_id,

@@ -66,6 +66,7 @@ class Job(SQLModel, table=True):
         ),
         sa.UniqueConstraint("id", "client_id", "lineage_id"),
         sa.CheckConstraint("retakes_max BETWEEN 0 AND 2", name="retakes_max_allowed"),
+        sa.CheckConstraint("most_roles_of_one > 0", name="one_role_each"),
         Index("ix_job_client_id", "client_id", "id"),
         Index("ix_job_open", "id", postgresql_where=text("state = 'open'")),
         updatable(
@@ -78,6 +79,7 @@ class Job(SQLModel, table=True):
             "skills",
             "accents",
             "age_bands",
+            "most_roles_of_one",
             "lineage_id",
             "asked_rate_minor_per_hour",
             "fee_basis_points",
@@ -103,6 +105,8 @@ class Job(SQLModel, table=True):
     skills: list[str] = texts()
     accents: list[str] = texts()
     age_bands: list[str] = texts()
+    # How many of its roles one person may fill, by its speakers' minimum and largest share.
+    most_roles_of_one: int
     lineage_id: UUID
     currency: str
     # What the client asked for when drafting. What is paid is the lineage's rate, which each

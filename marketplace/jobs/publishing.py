@@ -31,6 +31,12 @@ class NothingToPublish(Conflict):
     code = "nothing_to_publish"
 
 
+class ScenesNotRunYet(Conflict):
+    """Scenes with partners can be drafted and quoted, but are not run yet."""
+
+    code = "scenes_not_run_yet"
+
+
 async def quote(session: AsyncSession, job: Job, *, platform_fee: int) -> Quote:
     """What publishing the roles that are not funded yet would cost and reserve."""
     fee = platform_fee if job.fee_basis_points is None else job.fee_basis_points
@@ -76,6 +82,7 @@ async def publish(
         )
     if job.fee_basis_points is None:
         job.fee_basis_points = platform_fee
+    await _require_solo(session, job)
     await _agree_on_rate(session, job, actor)
     await _open_roles(session, job, roles)
     if job.state is JobState.DRAFT:
@@ -84,6 +91,12 @@ async def publish(
     job.version += 1
     await session.flush()
     return job
+
+
+async def _require_solo(session: AsyncSession, job: Job) -> None:
+    partners = select(Role.id).where(Role.job_id == job.id, Role.number > 1).limit(1)
+    if (await session.exec(partners)).first() is not None:
+        raise ScenesNotRunYet
 
 
 async def _agree_on_rate(session: AsyncSession, job: Job, actor: UUID) -> None:

@@ -119,6 +119,7 @@ async def quote_job(
         NotFound,
         MoveNotAllowed,
         publishing.NothingToPublish,
+        publishing.ScenesNotRunYet,
         WalletTooLow,
         rates.RateCutNeedsNotice,
         rates.RateBelowMinimum,

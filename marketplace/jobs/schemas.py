@@ -36,20 +36,42 @@ class NewJob(Body):
     ] = 3 * DAY
     tasks: Annotated[list[NewTask], Field(min_length=1, max_length=1_000)]
 
+    @property
+    def role_count(self) -> int:
+        return sum(task.copies * len(task.roles) for task in self.tasks)
+
     @model_validator(mode="after")
-    def fits_together(self) -> Self:
+    def is_not_too_large(self) -> Self:
         if sum(task.copies for task in self.tasks) > MOST_TASKS:
             raise ValueError(f"tasks: at most {MOST_TASKS} tasks, copies included")
-        if self.specification.elicitation is Elicitation.IMPROV_DYAD:
-            raise ValueError("specification.elicitation: scenes with a partner are not run yet")
-        known = EMOTIONS.get(self.specification.labels.scheme)
-        for task in self.tasks:
-            for role in task.roles:
-                if known is not None and role.target.emotion not in known:
-                    named = ", ".join(sorted(known))
-                    raise ValueError(
-                        f"target.emotion: {role.target.emotion} is not in the scheme; use {named}"
-                    )
+        if self.specification.speakers.minimum > self.role_count:
+            raise ValueError(
+                f"specification.speakers.minimum: {self.role_count} roles cannot be filled by more "
+                "people than that"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def casts_as_elicited(self) -> Self:
+        partners = {len(task.roles) > 1 for task in self.tasks}
+        match self.specification.elicitation:
+            case Elicitation.IMPROV_DYAD if False in partners:
+                raise ValueError("tasks: improv_dyad is for scenes of two roles or more")
+            case Elicitation.IMPROV_SOLO if True in partners:
+                raise ValueError("tasks: improv_solo is for scenes of one role")
+        return self
+
+    @model_validator(mode="after")
+    def keeps_to_the_scheme(self) -> Self:
+        labels = self.specification.labels
+        known = EMOTIONS.get(labels.scheme)
+        asked = {role.target.emotion for task in self.tasks for role in task.roles}
+        asked |= {wanted.emotion for wanted in labels.wanted}
+        if known is not None and (strange := sorted(asked - known)):
+            raise ValueError(
+                f"emotion: {', '.join(strange)} is not in {labels.scheme.value}; use "
+                f"{', '.join(sorted(known))}"
+            )
         return self
 
 
@@ -149,6 +171,7 @@ class BoardItem(Answer):
     labels: dict[str, Any] = Field(
         description="The scheme, and the dimensions with the scale that self-labels may use."
     )
+    audio: dict[str, Any] = Field(description="The tier of the gates, and the room tone to leave.")
     currency: str
     rate_minor_per_hour: int
     rate_id: UUID

@@ -82,6 +82,7 @@ def _fields(wanted: NewJob) -> dict[str, Any]:
         "skills": speakers.skills,
         "accents": speakers.accents,
         "age_bands": [band.value for band in speakers.age_bands],
+        "most_roles_of_one": speakers.most_roles_of_one(wanted.role_count),
         "asked_rate_minor_per_hour": wanted.rate_minor_per_hour,
         "prep_seconds_cap": wanted.prep_seconds_cap,
         "perform_seconds_cap": wanted.perform_seconds_cap,

@@ -28,18 +28,42 @@ class ContentWarning(StrEnum):
 
 
 class LabelScheme(StrEnum):
-    BIG6_NEUTRAL = "big6_neutral"
+    BIG6_NEUTRAL = "big6_neutral"  # Ekman's six and neutral
+    MSP17 = "msp17"  # the secondary emotions of MSP-Podcast
     PLUTCHIK8 = "plutchik8"
-    CUSTOM = "custom"
+    GENEVA20 = "geneva20"  # the Geneva Emotion Wheel, version 3
+    CUSTOM = "custom"  # the client's own words
 
 
-# Big six: http://www.w3.org/TR/emotion-voc/xml#big6, and neutral.
+EMOTIONML = "http://www.w3.org/TR/emotion-voc/xml"
+
+# The W3C's EmotionML vocabulary of each enumeration, where there is one
+# (https://www.w3.org/TR/emotion-voc/).
+VOCABULARY_URIS = {
+    "big6_neutral": f"{EMOTIONML}#big6",
+    "dimensions": f"{EMOTIONML}#pad-dimensions",
+}
+
 EMOTIONS: dict[LabelScheme, frozenset[str]] = {
     LabelScheme.BIG6_NEUTRAL: frozenset(
         {"anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral"}
     ),
+    LabelScheme.MSP17: frozenset(
+        {
+            *("amused", "angry", "annoyed", "concerned", "confused", "contempt", "depressed"),
+            *("disappointed", "disgust", "excited", "fear", "frustrated", "happy", "neutral"),
+            *("other", "sad", "surprise"),
+        }
+    ),
     LabelScheme.PLUTCHIK8: frozenset(
         {"anger", "anticipation", "disgust", "fear", "joy", "sadness", "surprise", "trust"}
+    ),
+    LabelScheme.GENEVA20: frozenset(
+        {
+            *("admiration", "amusement", "anger", "compassion", "contempt", "contentment"),
+            *("disappointment", "disgust", "fear", "guilt", "hate", "interest", "joy", "love"),
+            *("pleasure", "pride", "regret", "relief", "sadness", "shame"),
+        }
     ),
 }
 
@@ -82,13 +106,37 @@ class ForbiddenUse(StrEnum):
     SUBLICENCE = "sublicence"
 
 
+class WantedMinutes(Body):
+    """How much of an emotion is wanted in all; null means of any intensity, or any arc."""
+
+    emotion: Annotated[Slug, Field(examples=["sadness"])]
+    intensity: Annotated[Intensity, Strict(strict=False)] | None = None
+    arc: Annotated[Arc, Strict(strict=False)] | None = None
+    accepted_minutes: Annotated[int, Field(ge=1, le=100_000, examples=[30])]
+
+
 class Labels(Body):
     """What is asked for: emotions of the scheme, and values on these dimensions' scale."""
 
-    scheme: Annotated[LabelScheme, Strict(strict=False)] = LabelScheme.BIG6_NEUTRAL
-    dimensions: Annotated[list[Annotated[Dimension, Strict(strict=False)]], Field(max_length=3)] = (
-        Field(default_factory=lambda: list(Dimension))
+    scheme: Annotated[LabelScheme, Strict(strict=False)] = Field(
+        LabelScheme.BIG6_NEUTRAL,
+        description=f"The W3C's vocabulary of big6_neutral is {VOCABULARY_URIS['big6_neutral']} "
+        "(and neutral); the other schemes have none there.",
     )
+    wanted: Annotated[
+        list[WantedMinutes],
+        Field(
+            max_length=100,
+            description="The job's progress is measured against these; see its /progress.",
+        ),
+    ] = Field(default_factory=list)
+    dimensions: Annotated[
+        list[Annotated[Dimension, Strict(strict=False)]],
+        Field(
+            max_length=3,
+            description=f"The W3C's vocabulary of these is {VOCABULARY_URIS['dimensions']}.",
+        ),
+    ] = Field(default_factory=lambda: list(Dimension))
     dimension_scale: Literal["sam5", "sam7", "sam9"] = "sam7"
 
 
@@ -100,10 +148,41 @@ class Speakers(Body):
         list[Annotated[AgeBand, Strict(strict=False)]],
         Field(max_length=len(AgeBand), description="Preferred"),
     ] = Field(default_factory=list)
+    minimum: Annotated[
+        int,
+        Field(ge=1, le=10_000, description="No fewer people than this fill all of the job's roles"),
+    ] = 1
+    largest_share_percent: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=100,
+            description="One person fills no more than this share of all of the job's roles, "
+            "published or not; but one role always",
+        ),
+    ] = 100
+
+    def most_roles_of_one(self, roles: int) -> int:
+        """How many of a job's roles one person may fill, so that both limits are kept."""
+        share = roles * self.largest_share_percent // 100
+        # If everybody filled more than this, fewer people than the minimum would fill them all.
+        spread = (roles - 1) // (self.minimum - 1) if self.minimum > 1 else roles
+        return max(1, min(share, spread))
 
 
 class Audio(Body):
+    """One mono track for each speaker, WAV or FLAC."""
+
     tier: Annotated[Tier, Strict(strict=False)] = Tier.STUDIO
+    room_tone_seconds: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=60,
+            description="Of the empty room, at the start of each take. Told to performers and "
+            "reviewers; no gate measures it yet.",
+        ),
+    ] = 10
 
 
 class Licence(Body):
@@ -161,6 +240,11 @@ class NewTask(Body):
     scenario: Scenario
     roles: Annotated[
         list[NewRole],
-        Field(min_length=1, max_length=1, description="Scenes with partners are not run yet"),
+        Field(
+            min_length=1,
+            max_length=4,
+            description="The people in the scene. Scenes with partners can be drafted and quoted; "
+            "they are not run yet.",
+        ),
     ]
     copies: Annotated[int, Field(ge=1, le=10_000, description="This many such tasks")] = 1

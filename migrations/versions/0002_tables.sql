@@ -449,6 +449,7 @@ CREATE TABLE job (
     skills text[] NOT NULL,
     accents text[] NOT NULL,
     age_bands text[] NOT NULL,
+    most_roles_of_one integer NOT NULL,
     lineage_id uuid NOT NULL,
     currency text NOT NULL,
     asked_rate_minor_per_hour bigint NOT NULL,
@@ -465,6 +466,7 @@ CREATE TABLE job (
     CONSTRAINT fk_job_lineage FOREIGN KEY(lineage_id, currency) REFERENCES rate_lineage (id, currency),
     CONSTRAINT uq_job_id_client_id_lineage_id UNIQUE (id, client_id, lineage_id),
     CONSTRAINT ck_job_retakes_max_allowed CHECK (retakes_max BETWEEN 0 AND 2),
+    CONSTRAINT ck_job_one_role_each CHECK (most_roles_of_one > 0),
     CONSTRAINT fk_job_client_id FOREIGN KEY(client_id) REFERENCES client (id)
 );
 CREATE INDEX ix_job_client_id ON job (client_id, id);
@@ -725,6 +727,7 @@ CREATE INDEX ix_claim_deadline ON claim (deadline) WHERE state IN ('active', 'in
 CREATE INDEX ix_claim_job_id ON claim (job_id, id);
 CREATE INDEX ix_claim_pay_due_at ON claim (pay_due_at) WHERE pay_due_at IS NOT NULL;
 CREATE INDEX ix_claim_performer ON claim (performer_id, id);
+CREATE INDEX ix_claim_performer_job ON claim (performer_id, job_id);
 CREATE UNIQUE INDEX uq_claim_live_role ON claim (role_id) WHERE state IN ('active', 'in_session', 'submitted', 'retake');
 
 CREATE TABLE claim_recording (

@@ -264,10 +264,20 @@ END
 $$;
 CREATE TRIGGER guard BEFORE INSERT ON rate FOR EACH ROW EXECUTE FUNCTION guard_rate();
 
--- A claim is made now, at the rate in force now.
+-- A claim is made now, at the rate in force now, within the share that one person may fill.
 CREATE FUNCTION guard_claim() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = public, pg_temp AS $$
 BEGIN
+    -- Whoever claims for the same performer waits here; what is read below is what they left.
+    PERFORM FROM performer WHERE person_id = NEW.performer_id FOR NO KEY UPDATE;
+    IF (
+        SELECT count(*) FROM claim
+        WHERE performer_id = NEW.performer_id AND job_id = NEW.job_id
+          AND state NOT IN ('released', 'expired')
+    ) >= (SELECT most_roles_of_one FROM job WHERE id = NEW.job_id) THEN
+        RAISE EXCEPTION 'one person fills no more of this job''s roles'
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'claim_speaker_share';
+    END IF;
     IF NEW.claimed_at <> date_trunc('second', marketplace_now()) OR NEW.rate_id IS DISTINCT FROM (
         SELECT id FROM rate
         WHERE lineage_id = NEW.lineage_id AND effective_from <= NEW.claimed_at

@@ -1,5 +1,6 @@
 """What a client gets, and that a withdrawn consent ends it at once."""
 
+import json
 import uuid
 from datetime import datetime, timedelta
 
@@ -225,3 +226,34 @@ def test_an_upload_that_never_came_is_given_up(world: World, job: Json, ana: Per
 def test_an_unknown_recording_is_404(ana: Person, acme: Client) -> None:
     assert ana.refused("GET", f"/v1/recordings/{uuid.uuid4()}") == "404 not_found"
     assert acme.refused("POST", f"/v1/recordings/{uuid.uuid4()}/links") == "404 not_found"
+
+
+def test_progress_counts_accepted_minutes_by_what_was_wanted(
+    world: World, acme: Client, ana: Person, ravi: Person
+) -> None:
+    wanted = [
+        {"emotion": "sadness", "accepted_minutes": 2},
+        {"emotion": "sadness", "intensity": "high", "accepted_minutes": 1},
+        {"emotion": "anger", "accepted_minutes": 1},
+    ]
+    job = world.published_job(acme, tasks=2, labels={"wanted": wanted})
+    nothing = acme.get(f"/v1/jobs/{job['id']}/progress")
+    assert (nothing["accepted_takes"], nothing["accepted_seconds"]) == (0, 0)
+    world.accepted_claim(ana, job, ravi)
+    report = {"measurement": {"duration_seconds": 61.9}}
+    world.sql("UPDATE recording SET report = %s", json.dumps(report))
+    told = acme.get(f"/v1/jobs/{job['id']}/progress")
+    assert (told["accepted_takes"], told["accepted_seconds"]) == (1, 61)
+    assert [(each["wanted_seconds"], each["accepted_seconds"]) for each in told["wanted"]] == [
+        (120, 61),
+        (60, 0),
+        (60, 0),
+    ]
+    (consent,) = ana.get("/v1/consents")["items"]
+    ana.post(f"/v1/consents/{consent['id']}/withdraw", {"reason": "I changed my mind."})
+    assert acme.get(f"/v1/jobs/{job['id']}/progress")["accepted_takes"] == 0
+
+
+def test_progress_of_a_strangers_job_is_404(world: World, job: Json) -> None:
+    stranger = world.client("Borealis")
+    assert stranger.refused("GET", f"/v1/jobs/{job['id']}/progress") == "404 not_found"

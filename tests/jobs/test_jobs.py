@@ -210,11 +210,10 @@ def test_a_job_that_cannot_be_run_is_422(world: World, wrong: Json) -> None:
 @pytest.mark.parametrize(
     ("part", "wrong"),
     [
-        ("speakers", {"minimum_speakers": 4}),
-        ("speakers", {"largest_share_percent": 25}),
-        ("audio", {"room_tone_seconds": 10}),
-        ("labels", {"scheme": "msp17"}),
-        ("labels", {"scheme": "geneva20"}),
+        ("speakers", {"gender": "female"}),
+        ("audio", {"sample_rate_hz": 96_000}),
+        ("labels", {"scheme": "occ22"}),
+        ("labels", {"panel_raters": 5}),
     ],
     ids=str,
 )

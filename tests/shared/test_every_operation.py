@@ -39,7 +39,7 @@ FOR: dict[str, set[str]] = {
     },
     "client": {
         "list_events list_jobs create_job read_job edit_job cancel_job close_job pause_job",
-        "publish_job quote_job list_accepted_recordings resume_job list_roles announce_rate",
+        "publish_job quote_job list_accepted_recordings read_progress resume_job list_roles announce_rate",
         "create_download_link read_wallet list_deposits create_deposit read_deposit",
     },
     "member": {"list_api_keys create_api_key revoke_api_key create_member_invite"},
