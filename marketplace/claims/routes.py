@@ -162,7 +162,6 @@ async def _time(session: Session, claim: Claim, entry: TimeEntry | None) -> Time
     spent = await time.spent_in(session, claim)
     return TimeAnswer(
         **spent.__dict__,
-        total_seconds=spent.total_seconds,
         pay_minor=pay_minor(spent.total_seconds, claim.rate_minor_per_hour),
         currency=claim.currency,
         entry=TimeEntryAnswer.model_validate(entry) if entry else None,

@@ -64,8 +64,8 @@ class TimeAnswer(Answer):
     preparing_cap_seconds: int
     performing_seconds: int
     performing_cap_seconds: int
-    retaking_seconds: int
-    retaking_cap_seconds: int
+    retaking_seconds: int = Field(description="In the retake granted last.")
+    retaking_cap_seconds: int = Field(description="Each retake has it for itself.")
     entry: TimeEntryAnswer | None = Field(
         default=None, description="The entry this call started, kept alive or ended."
     )

@@ -804,6 +804,7 @@ CREATE TABLE time_entry (
     claim_id uuid NOT NULL,
     performer_id uuid NOT NULL,
     activity text NOT NULL,
+    retake_number integer,
     started_at timestamptz NOT NULL,
     heartbeat_at timestamptz NOT NULL,
     ends_by timestamptz NOT NULL,
@@ -813,7 +814,8 @@ CREATE TABLE time_entry (
     CONSTRAINT fk_time_entry_claim FOREIGN KEY(claim_id, performer_id) REFERENCES claim (id, performer_id),
     CONSTRAINT ck_time_entry_activity_known CHECK (activity IN ('brief', 'prep', 'wait', 'perform', 'retake')),
     CONSTRAINT ck_time_entry_ended_by_known CHECK (ended_by IN ('performer', 'switched', 'cap', 'silence', 'deadline', 'submission', 'release')),
-    CONSTRAINT ck_time_entry_within_limits CHECK (ended_at BETWEEN started_at AND ends_by),
+    CONSTRAINT ck_time_entry_retake_numbered CHECK ((activity = 'retake') = (retake_number IS NOT NULL) AND retake_number > 0),
+    CONSTRAINT ck_time_entry_within_limits CHECK (started_at <= ends_by AND ended_at BETWEEN started_at AND ends_by),
     CONSTRAINT ck_time_entry_end_has_cause CHECK ((ended_at IS NULL) = (ended_by IS NULL)),
     CONSTRAINT ex_time_entry_overlap EXCLUDE USING gist (uuidrange(performer_id, performer_id, '[]') WITH &&, tstzrange(started_at, ended_at) WITH &&)
 );

@@ -17,6 +17,7 @@ FUNCTIONS = (
     "apply_ledger_entries",
     "stamp_ledger_transaction",
     "guard_pay_decision",
+    "guard_time_caps",
     "guard_time_entry",
     "guard_claim",
     "guard_rate",
@@ -40,4 +41,5 @@ def upgrade() -> None:
 def downgrade() -> None:
     for function in FUNCTIONS:
         op.execute(f"DROP FUNCTION {function}() CASCADE")
+    op.execute("DROP FUNCTION time_is_over_cap(uuid)")
     op.execute("DELETE FROM allowed_move")

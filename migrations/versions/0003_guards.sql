@@ -298,8 +298,11 @@ SET search_path = public, pg_temp AS $$
 DECLARE
     second timestamptz := present_second();
     claimed timestamptz;
+    retakes integer;
 BEGIN
-    SELECT claimed_at INTO claimed FROM claim WHERE id = NEW.claim_id;
+    SELECT claimed_at, least(retakes_granted, retakes_max) INTO claimed, retakes
+    FROM claim JOIN role ON role.id = claim.role_id
+    WHERE claim.id = NEW.claim_id;
     IF NEW.started_at < claimed OR NEW.started_at > second OR NEW.ended_at > second
         OR NEW.heartbeat_at > second
         OR date_trunc('second', NEW.started_at) <> NEW.started_at
@@ -311,11 +314,50 @@ BEGIN
         RAISE EXCEPTION 'the pay of this claim is decided'
             USING ERRCODE = 'check_violation', CONSTRAINT = 'time_entry_decided';
     END IF;
+    IF TG_OP = 'INSERT' THEN
+        NEW.retake_number := CASE NEW.activity WHEN 'retake' THEN retakes END;
+    END IF;
     RETURN NEW;
 END
 $$;
 CREATE TRIGGER guard BEFORE INSERT OR UPDATE ON time_entry
     FOR EACH ROW EXECUTE FUNCTION guard_time_entry();
+
+-- A claim's caps: on preparation, on the performance, and on each retake by itself. What runs counts
+-- to where it ends at the latest, so that no end can go over.
+CREATE FUNCTION time_is_over_cap(checked uuid) RETURNS boolean LANGUAGE sql VOLATILE AS $$
+    SELECT EXISTS (
+        SELECT FROM (
+            SELECT activity IN ('brief', 'prep', 'wait') AS preparing, retake_number,
+                   coalesce(ended_at, ends_by) - started_at AS lasts,
+                   prep_seconds_cap, perform_seconds_cap
+            FROM time_entry
+            JOIN claim ON claim.id = time_entry.claim_id
+            JOIN role ON role.id = claim.role_id
+            WHERE time_entry.claim_id = checked
+        ) AS entry
+        GROUP BY preparing, retake_number, prep_seconds_cap, perform_seconds_cap
+        HAVING extract(epoch FROM sum(lasts))
+            > CASE WHEN preparing THEN prep_seconds_cap ELSE perform_seconds_cap END
+    )
+$$;
+
+CREATE FUNCTION guard_time_caps() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
+BEGIN
+    -- Whoever adds time to the same claim waits here; what is read below is what they left. A
+    -- transaction that keeps to an older snapshot would not read it.
+    PERFORM FROM claim WHERE id = NEW.claim_id FOR NO KEY UPDATE;
+    IF current_setting('transaction_isolation') <> 'read committed'
+        OR time_is_over_cap(NEW.claim_id) THEN
+        RAISE EXCEPTION 'claim % has no such time left', NEW.claim_id
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'time_entry_cap';
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER capped AFTER INSERT ON time_entry
+    FOR EACH ROW EXECUTE FUNCTION guard_time_caps();
 
 -- 9. Pay: the seconds of a decision are those of the ended claim's entries, all of them, and not
 --    more than its role allows.
@@ -325,18 +367,13 @@ DECLARE
     worked bigint;
     running bigint;
     claim_state text;
-    longest bigint;
 BEGIN
-    SELECT claim.state,
-           prep_seconds_cap + perform_seconds_cap * (1 + least(retakes_granted, retakes_max))
-    INTO claim_state, longest
-    FROM claim JOIN role ON role.id = claim.role_id
-    WHERE claim.id = NEW.claim_id;
+    SELECT state INTO claim_state FROM claim WHERE id = NEW.claim_id;
     SELECT coalesce(extract(epoch FROM sum(ended_at - started_at))::bigint, 0),
            count(*) FILTER (WHERE ended_at IS NULL)
     INTO worked, running
     FROM time_entry WHERE claim_id = NEW.claim_id;
-    IF running > 0 OR worked <> NEW.seconds OR worked > longest
+    IF running > 0 OR worked <> NEW.seconds OR time_is_over_cap(NEW.claim_id)
         OR claim_state NOT IN ('settled', 'released', 'expired') THEN
         RAISE EXCEPTION 'claim % (%) has % ended seconds and % running entries, not % seconds',
             NEW.claim_id, claim_state, worked, running, NEW.seconds
