@@ -15,6 +15,7 @@ from marketplace.performers.schemas import (
     HandedInAudition,
     NewAudition,
     NewAuditionRate,
+    NewClaimsLimit,
     NewPayoutAccount,
     PayoutAccountAnswer,
     PerformerAnswer,
@@ -124,6 +125,17 @@ async def reinstate_performer(
     if performer.state is not PerformerState.SUSPENDED:
         raise MoveNotAllowed(f"It is {performer.state.value}; only a suspension can be ended.")
     return await _change(session, person_id, PerformerState.VETTED, body)
+
+
+@router.post("/performers/{person_id}/claims-limit", responses=documented(NotFound))
+async def limit_claims(
+    person_id: UUID, body: NewClaimsLimit, session: Session, operator: Operator
+) -> PerformerAnswer:
+    """Set how many claims a performer may have in hand at once; live claims stay."""
+    limited = await service.limit_claims(
+        session, person_id=person_id, claims_limit=body.claims_limit, reason=body.reason
+    )
+    return PerformerAnswer.model_validate(limited)
 
 
 async def _change(

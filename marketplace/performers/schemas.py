@@ -110,6 +110,13 @@ class StateReason(Body):
     reason: Reason
 
 
+class NewClaimsLimit(Body):
+    claims_limit: Annotated[
+        int, Field(ge=1, le=50, description="Claims in hand at once", examples=[5])
+    ]
+    reason: Reason
+
+
 class NewPayoutAccount(Body):
     return_url: Annotated[
         str,
