@@ -6,10 +6,11 @@ from sqlmodel import col, select
 
 from marketplace.accounts.models import Role
 from marketplace.accounts.principals import Performer, Principal, Reviewer, person_with
-from marketplace.claims import service, settlement, time, withholdings
-from marketplace.claims.models import WORKING, Claim, ClaimRecording, TimeEntry
+from marketplace.claims import service, settlement, time, undecided, withholdings
+from marketplace.claims.models import WORKING, Claim, ClaimRecording, TimeEntry, Withholding
 from marketplace.claims.schemas import (
     ClaimAnswer,
+    ListedWithholding,
     NewClaim,
     NewWithholding,
     PayDecisionAnswer,
@@ -17,6 +18,7 @@ from marketplace.claims.schemas import (
     StartTime,
     TimeAnswer,
     TimeEntryAnswer,
+    UndecidedClaim,
     WithholdingAnswer,
     WithholdingDecision,
 )
@@ -89,6 +91,31 @@ async def list_claims(
     found, next_cursor = await newest_first(session, query, col(Claim.id), page)
     items = [ClaimAnswer.model_validate(row.Claim) for row in found]
     return Page(items=items, next_cursor=next_cursor)
+
+
+# Before `/claims/{claim_id}`, which would take the word for an id.
+@router.get("/claims/undecided")
+async def list_undecided_claims(
+    session: Session, decider: PayDecider, page: Annotated[PageQuery, Query()]
+) -> Page[UndecidedClaim]:
+    """Ended claims whose pay you may decide, those due first: pay them, or propose to withhold."""
+    found, next_cursor = await undecided.claims(session, decider.person, page)
+    items = [_undecided(row.Claim, row.seconds) for row in found]
+    return Page(items=items, next_cursor=next_cursor)
+
+
+def _undecided(claim: Claim, seconds: int) -> UndecidedClaim:
+    assert claim.pay_due_at is not None
+    return UndecidedClaim(
+        claim_id=claim.id,
+        performer_id=claim.performer_id,
+        state=claim.state,
+        state_reason=claim.state_reason,
+        seconds=seconds,
+        pay_minor=pay_minor(seconds, claim.rate_minor_per_hour),
+        currency=claim.currency,
+        pay_due_at=claim.pay_due_at,
+    )
 
 
 @router.get("/claims/{claim_id}", responses=documented(NotFound))
@@ -274,6 +301,29 @@ async def propose_withholding(
         session, locked, ground=body.ground, reason=body.reason, proposed_by=reviewer.person
     )
     return WithholdingAnswer.model_validate(withholding)
+
+
+@router.get("/withholdings")
+async def list_withholdings(
+    session: Session,
+    decider: PayDecider,
+    query: Annotated[undecided.WithholdingQuery, Query()],
+) -> Page[ListedWithholding]:
+    """Proposals not to pay, newest first; with `state=proposed` those that wait for a second person."""
+    found, next_cursor = await undecided.withholdings(session, decider.person, query)
+    items = [_listed(row.Withholding, row.Claim, row.seconds) for row in found]
+    return Page(items=items, next_cursor=next_cursor)
+
+
+def _listed(withholding: Withholding, claim: Claim, seconds: int) -> ListedWithholding:
+    return ListedWithholding(
+        **WithholdingAnswer.model_validate(withholding).model_dump(),
+        created_at=withholding.created_at,
+        seconds=seconds,
+        pay_minor=pay_minor(seconds, claim.rate_minor_per_hour),
+        currency=claim.currency,
+        pay_due_at=claim.pay_due_at,
+    )
 
 
 @router.post(

@@ -100,6 +100,17 @@ class WithholdingDecision(Body):
     reason: Reason
 
 
+class UndecidedClaim(Answer):
+    claim_id: UUID
+    performer_id: UUID
+    state: ClaimState
+    state_reason: str | None
+    seconds: int
+    pay_minor: int = Field(description="What these seconds pay at the locked rate.")
+    currency: str
+    pay_due_at: datetime = Field(description="Undecided until then, it is paid.")
+
+
 class WithholdingAnswer(Answer):
     id: UUID
     claim_id: UUID
@@ -109,3 +120,11 @@ class WithholdingAnswer(Answer):
     reason: str
     proposed_by: UUID
     decided_by: UUID | None
+
+
+class ListedWithholding(WithholdingAnswer):
+    created_at: datetime
+    seconds: int
+    pay_minor: int = Field(description="What is at stake: these seconds at the locked rate.")
+    currency: str
+    pay_due_at: datetime | None = Field(description="Undecided until then, the time is paid.")

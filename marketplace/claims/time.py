@@ -192,16 +192,28 @@ async def end_overdue(sessions: Sessions, *, grace_seconds: int) -> int:
     return len(ended)
 
 
-async def seconds_of(session: AsyncSession, claim_id: UUID) -> int:
-    """The claim's payable seconds: the sum of its ended entries."""
-    total = await session.scalar(
-        sa.text(
-            "SELECT extract(epoch FROM sum(ended_at - started_at))::bigint FROM time_entry"
-            " WHERE claim_id = :claim"
-        ),
-        {"claim": claim_id},
+# The payable seconds of the claim that a query is about: the sum of its ended entries.
+worked_seconds = (
+    select(
+        sa.cast(
+            sa.func.coalesce(
+                sa.extract(
+                    "epoch", sa.func.sum(col(TimeEntry.ended_at) - col(TimeEntry.started_at))
+                ),
+                0,
+            ),
+            sa.BigInteger,
+        )
     )
-    return int(total or 0)
+    .where(TimeEntry.claim_id == Claim.id)
+    .correlate(Claim)
+    .scalar_subquery()
+)
+
+
+async def seconds_of(session: AsyncSession, claim_id: UUID) -> int:
+    found = await session.exec(select(worked_seconds).where(Claim.id == claim_id))
+    return int(found.one())
 
 
 async def spent_in(session: AsyncSession, claim: Claim) -> Spent:

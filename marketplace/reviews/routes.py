@@ -6,7 +6,7 @@ from sqlmodel import col, select
 
 from marketplace.accounts.principals import Performer, Reviewer
 from marketplace.claims import service as claims
-from marketplace.claims import settlement
+from marketplace.claims import settlement, withholdings
 from marketplace.claims.models import Claim
 from marketplace.consents.service import ConsentWithdrawn, require_consent
 from marketplace.jobs.models import Job, Role, Task
@@ -130,9 +130,11 @@ async def give_verdict(
     return VerdictAnswer(
         review_id=review.id,
         submission_id=submission.id,
+        claim_id=submission.claim_id,
         verdict=body.verdict,
         submission_state=submission.state,
         decided_at=review.decided_at,
+        withholding_id=await withholdings.proposed_for(session, submission.claim_id),
     )
 
 
@@ -146,6 +148,7 @@ async def _answer(session: Session, review: Review) -> ReviewAnswer:
     return ReviewAnswer(
         id=review.id,
         submission_id=submission.id,
+        claim_id=claim.id,
         state=submission.state,
         lease_until=review.lease_until,
         review_due_at=submission.review_due_at,

@@ -105,6 +105,7 @@ class ReviewAnswer(Answer):
 
     id: UUID
     submission_id: UUID
+    claim_id: UUID
     state: SubmissionState
     lease_until: datetime
     review_due_at: datetime | None
@@ -124,8 +125,12 @@ class ReviewAnswer(Answer):
 class VerdictAnswer(Answer):
     review_id: UUID
     submission_id: UUID
+    claim_id: UUID
     verdict: Verdict
     submission_state: SubmissionState = Field(
         description="Still in_review after a first refusal: a second reviewer decides."
     )
     decided_at: datetime
+    withholding_id: UUID | None = Field(
+        description="What the refusal proposed, for a second person to decide."
+    )

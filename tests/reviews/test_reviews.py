@@ -52,6 +52,7 @@ class TestAssignment:
         mine = ravi.post("/v1/reviews/next")
         theirs = second_reviewer.post("/v1/reviews/next")
         assert mine["submission_id"] == submission(ana, first)["id"]
+        assert mine["claim_id"] == first["id"]
         assert theirs["submission_id"] != mine["submission_id"]
         assert ravi.post("/v1/reviews/next")["id"] == mine["id"]
         assert second["id"] != first["id"]
@@ -512,7 +513,8 @@ class TestWithholding:
         world.advance(3 * DAY + 1)
         world.sweep("pay")
         assert ana.get(f"/v1/claims/{ended['id']}/pay")["pay_minor"] == 123
-        assert world.value("SELECT state FROM withholding") == "rejected"
+        (rejected,) = ravi.get("/v1/withholdings", state="rejected")["items"]
+        assert rejected["state_reason"] == "Nobody confirmed it in time."
 
     def test_with_a_refusal(
         self,
@@ -524,11 +526,11 @@ class TestWithholding:
         second_reviewer: Person,
     ) -> None:
         claim = world.submitted_claim(ana, job)
-        world.judge(ravi, REFUSE)
-        world.judge(second_reviewer, REFUSE | {"withhold": PROPOSAL})
+        assert world.judge(ravi, REFUSE)["withholding_id"] is None
+        verdict = world.judge(second_reviewer, REFUSE | {"withhold": PROPOSAL})
+        assert verdict["claim_id"] == claim["id"]
         assert claimed(ana, claim)["pay_due_at"] is not None
-        proposed = world.value("SELECT id FROM withholding")
-        ravi.post(f"/v1/withholdings/{proposed}/decision", DECISION)
+        ravi.post(f"/v1/withholdings/{verdict['withholding_id']}/decision", DECISION)
         assert ana.get(f"/v1/claims/{claim['id']}/pay")["pay_minor"] == 0
 
     def test_the_first_reviewers_proposal_counts_too(
@@ -536,10 +538,11 @@ class TestWithholding:
     ) -> None:
         claim = world.submitted_claim(ana, job)
         world.judge(ravi, REFUSE | {"withhold": PROPOSAL})
-        assert world.sql("SELECT * FROM withholding") == []
-        world.judge(second_reviewer, REFUSE)
-        (proposed,) = world.sql("SELECT id, ground, reason, proposed_by FROM withholding")
-        assert str(proposed["proposed_by"]) == ravi.id
+        assert second_reviewer.get("/v1/withholdings")["items"] == []
+        verdict = world.judge(second_reviewer, REFUSE)
+        (proposed,) = second_reviewer.get("/v1/withholdings", state="proposed")["items"]
+        assert verdict["withholding_id"] == proposed["id"]
+        assert proposed["proposed_by"] == ravi.id
         assert {name: proposed[name] for name in PROPOSAL} == PROPOSAL
         path = f"/v1/withholdings/{proposed['id']}/decision"
         assert ravi.refused("POST", path, DECISION) == "403 second_person_needed"
@@ -570,7 +573,7 @@ class TestWithholding:
         world.judge(ravi, REFUSE | {"withhold": PROPOSAL})
         world.judge(second_reviewer, ACCEPT)
         assert ana.get(f"/v1/claims/{claim['id']}/pay")["pay_minor"] == 123
-        assert world.sql("SELECT * FROM withholding") == []
+        assert ravi.get("/v1/withholdings")["items"] == []
 
     def test_two_proposals_are_one(
         self, world: World, job: Json, ana: Person, ravi: Person, second_reviewer: Person
@@ -578,7 +581,8 @@ class TestWithholding:
         world.submitted_claim(ana, job)
         for reviewer in (ravi, second_reviewer):
             world.judge(reviewer, REFUSE | {"withhold": PROPOSAL})
-        assert str(world.value("SELECT proposed_by FROM withholding")) == ravi.id
+        (proposed,) = ravi.get("/v1/withholdings")["items"]
+        assert proposed["proposed_by"] == ravi.id
 
     def test_without_a_second_of_time_nothing_is_withheld(
         self, world: World, job: Json, ana: Person, ravi: Person, second_reviewer: Person
@@ -617,6 +621,27 @@ class TestWithholding:
         assert second_reviewer.refused("POST", decision, DECISION) == "409 pay_already_decided"
         world.sweep("pay")
         assert ana.get(f"{path}/pay")["outcome"] == "pay"
+
+    def test_paid_after_all_by_who_proposed_it(
+        self, world: World, ended: Json, ana: Person, ravi: Person, second_reviewer: Person
+    ) -> None:
+        """Taking one's own word back is in the performer's favour: it takes nobody else."""
+        proposed = self.propose(ravi, ended)
+        assert ravi.post(f"/v1/claims/{ended['id']}/pay")["pay_minor"] == 123
+        assert ana.get(f"/v1/claims/{ended['id']}/pay")["outcome"] == "pay"
+        (taken_back,) = ravi.get("/v1/withholdings")["items"]
+        assert (taken_back["state"], taken_back["decided_by"]) == ("rejected", None)
+        assert "took it back" in taken_back["state_reason"]
+        path = f"/v1/withholdings/{proposed['id']}/decision"
+        assert second_reviewer.refused("POST", path, DECISION) == "409 move_not_allowed"
+
+    def test_paid_by_somebody_else_than_who_proposed_it(
+        self, ended: Json, ravi: Person, operator: Person
+    ) -> None:
+        self.propose(ravi, ended)
+        operator.post(f"/v1/claims/{ended['id']}/pay")
+        (rejected,) = ravi.get("/v1/withholdings")["items"]
+        assert (rejected["state"], rejected["decided_by"]) == ("rejected", operator.id)
 
     def test_one_proposal_at_a_time(
         self, ended: Json, ravi: Person, second_reviewer: Person

@@ -27,7 +27,9 @@ FOR: dict[str, set[str]] = {
         "list_waiting_auditions decide_audition propose_withholding take_next_review read_review",
         "listen_to_audition listen_to_recording give_verdict",
     },
-    "reviewer operator": {"pay_claim decide_withholding"},
+    "reviewer operator": {
+        "pay_claim decide_withholding list_withholdings list_undecided_claims",
+    },
     "operator": {
         "set_audition_rate create_client create_invite separate_lineage set_minimum_rate",
         "list_performers offer_audition decline_performer reinstate_performer suspend_performer",
