@@ -1,8 +1,9 @@
 """From declared upload to judged recording. The bytes are streamed outside any transaction."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -19,14 +20,20 @@ from marketplace.shared.database import Sessions, take_turns
 from marketplace.shared.problems import Conflict, NotFound, Problem
 from marketplace.shared.states import move
 
+log = logging.getLogger(__name__)
+
 UPLOAD_LASTS = timedelta(hours=24)
-MOST_TRIES = 3
+# A check that breaks off is tried again after this, then after twice as long, …: for a day in all.
+FIRST_RETRY_AFTER = timedelta(seconds=90)
+MOST_TRIES = 11
 # Of one owner's recordings, uploading or waiting for their check.
 MOST_UNCHECKED = 10
 # The confined workers run as many at once as there are cores.
 CHECKS_AT_ONCE = 4
-# Longer than all tries of a check may take; after it another process may try.
-CHECK_LEASE = timedelta(minutes=20)
+# Longer than a check may take that waits for all others at once; then another process may try.
+CHECK_LEASE = timedelta(minutes=25)
+
+UNMEASURED = "Our check could not measure it; a person judges it by ear."
 
 OUTCOME = {
     Verdict.PASS: RecordingState.PASSED,
@@ -205,12 +212,7 @@ async def _find_out(storage: Storage, recording: Recording) -> Measurement | Unr
     limits = Limits(longest_seconds=max(Limits.longest_seconds, 2 * recording.longest_seconds))
     try:
         async with storage.open_for_check(recording.storage_key) as path:
-            found = await measure(path, limits=limits)
-            for _ in range(MOST_TRIES - 1):
-                if isinstance(found, Measurement) or not found.retryable:
-                    break
-                found = await measure(path, limits=limits)
-            return found
+            return await measure(path, limits=limits)
     except FileNotFoundError:
         return Unreadable("file_missing", "The stored file is gone; upload it again.")
 
@@ -223,19 +225,41 @@ async def _conclude(
         await audit.act_as(session, "sweep:recordings")
         locked = await _locked(session, recording.id)
         if locked.state is recording.state:
-            if isinstance(found, Unreadable):
+            if isinstance(found, Measurement):
+                _judge(locked, found)
+            elif found.retryable:
+                _try_again(locked, found, now=await clock.now(session))
+            else:
                 # Before the commit: after a crash the check runs again and finds them missing.
                 await storage.delete(recording.storage_key)
-            _judge(locked, found)
+                _give_up(locked, found)
         await session.commit()
 
 
-def _judge(recording: Recording, found: Measurement | Unreadable) -> None:
-    recording.due_at = None
-    if isinstance(found, Unreadable):
-        move(recording, RecordingState.UNREADABLE, RECORDING_MOVES, reason=found.message)
-        recording.report = {"reason_code": found.reason_code, "message": found.message}
-        return
-    report = gates.report(found, recording.tier, longest_seconds=recording.longest_seconds)
-    recording.report = report
+def _judge(recording: Recording, measurement: Measurement) -> None:
+    report = gates.report(measurement, recording.tier, longest_seconds=recording.longest_seconds)
     move(recording, OUTCOME[Verdict(report["verdict"])], RECORDING_MOVES)
+    recording.report = report
+    recording.due_at = None
+
+
+def _try_again(recording: Recording, found: Unreadable, *, now: datetime) -> None:
+    """Our fault, perhaps: the bytes stay. When no try succeeds, people judge the take by ear."""
+    recording.check_tries += 1
+    if recording.check_tries < MOST_TRIES:
+        recording.state_reason = found.message
+        recording.due_at = now + FIRST_RETRY_AFTER * 2 ** (recording.check_tries - 1)
+        return
+    log.error(
+        "recording %s was checked %s times in vain: %s",
+        *(recording.id, recording.check_tries, found.reason_code),
+    )
+    move(recording, RecordingState.LOOK, RECORDING_MOVES, reason=UNMEASURED)
+    recording.report = {"reason_code": found.reason_code, "message": UNMEASURED}
+    recording.due_at = None
+
+
+def _give_up(recording: Recording, found: Unreadable) -> None:
+    move(recording, RecordingState.UNREADABLE, RECORDING_MOVES, reason=found.message)
+    recording.report = {"reason_code": found.reason_code, "message": found.message}
+    recording.due_at = None

@@ -55,7 +55,7 @@ class Submission(SQLModel, table=True):
             "review_due_at",
             postgresql_where=text("state = 'in_review'"),
         ),
-        updatable("state", "state_reason", "review_due_at", "accepts_itself"),
+        updatable("state", "state_reason", "review_due_at", "refuses_itself_because"),
     )
 
     id: UUID = key()
@@ -70,10 +70,9 @@ class Submission(SQLModel, table=True):
     # What the performer says they conveyed.
     self_labels: dict[str, Any] = json_object()
     submitted_at: datetime = now_stamp()
-    # Undecided until then, it decides itself.
+    # Undecided until then, it decides itself: it is accepted, but for a reason not to. Paid always.
     review_due_at: datetime | None = stamp(default=None)
-    # False when a recording needs a retake that can no longer be granted: it refuses itself (paid).
-    accepts_itself: bool = True
+    refuses_itself_because: str | None = None
 
 
 class SubmissionRecording(SQLModel, table=True):

@@ -31,6 +31,7 @@ from marketplace.shared.problems import Conflict, NotFound
 from marketplace.shared.states import move
 
 CONSENT_WITHDRAWN = "The performer withdrew the consent."
+FLAGGED = "A reviewer flagged it, and nobody gave a second opinion in time."
 
 
 class NothingToReview(NotFound):
@@ -152,6 +153,8 @@ async def decide(session: AsyncSession, review: Review, given: NewVerdict) -> Su
         review.withhold_reason = given.withhold.reason
     await session.flush()
     if given.verdict is Verdict.REFUSE and not second:
+        if given.flags:
+            submission.refuses_itself_because = FLAGGED
         return submission
     await _apply(session, locked, submission, given, review.reviewer_id)
     return submission
@@ -258,7 +261,8 @@ async def _first_to_withhold(session: AsyncSession, submission_id: UUID) -> Revi
 async def decide_overdue(sessions: Sessions) -> int:
     """A take that nobody decided in time is accepted by itself.
 
-    Unless its recording failed its checks and no retake was left: then it is refused, and paid.
+    Unless there is a reason not to (failed checks without a retake left, a recording nobody could
+    measure, a flag): then it is refused, and paid.
     """
     overdue = (
         select(Submission.id)
@@ -277,16 +281,12 @@ async def _decide_overdue(session: AsyncSession, submission_id: UUID) -> bool:
         return False
     if await withdrawal_of(session, locked.claim.consent_grant_id) is not None:
         return False  # `end_withdrawn` ends it
-    reason = "Nobody decided it in time."
-    if submission.accepts_itself:
+    because = submission.refuses_itself_because
+    if because is None:
+        reason = "Nobody decided it in time."
         await _accept(session, locked, submission, decided_by=None, reason=reason)
         return True
-    move(
-        submission,
-        SubmissionState.REFUSED,
-        SUBMISSION_MOVES,
-        reason="Its recording did not pass its checks, and no retake was left.",
-    )
+    move(submission, SubmissionState.REFUSED, SUBMISSION_MOVES, reason=because)
     claims.settle(locked.claim, reason="The take was refused.")
     await session.flush()
     await settlement.pay_and_reopen_role(session, locked, decided_by=None)

@@ -372,6 +372,31 @@ class TestTheReviewClock:
         world.sweep("accept")
         assert submission(ana, claim)["state"] == "accepted"
 
+    def test_a_flagged_take_without_a_second_opinion_is_refused_and_paid(
+        self, world: World, acme: Client, job: Json, ana: Person, ravi: Person
+    ) -> None:
+        claim = world.submitted_claim(ana, job)
+        flagged = REFUSE | {"reason_code": "flagged", "flags": ["minors_voice"]}
+        assert world.judge(ravi, flagged)["submission_state"] == "in_review"
+        world.advance(3 * DAY + 1)
+        world.sweep("accept")
+        ended = submission(ana, claim)
+        assert (ended["state"], ended["state_reason"][:23]) == (
+            "refused",
+            "A reviewer flagged it, ",
+        )
+        assert ana.get(f"/v1/claims/{claim['id']}/pay")["pay_minor"] == 123
+        assert acme.get(f"/v1/jobs/{job['id']}")["roles"] == {"open": 3}
+        assert acme.get(f"/v1/jobs/{job['id']}/recordings")["items"] == []
+
+    def test_a_second_reviewer_may_accept_what_the_first_flagged(
+        self, world: World, job: Json, ana: Person, ravi: Person, second_reviewer: Person
+    ) -> None:
+        claim = world.submitted_claim(ana, job)
+        world.judge(ravi, REFUSE | {"flags": ["real_name"]})
+        world.judge(second_reviewer, ACCEPT)
+        assert submission(ana, claim)["state"] == "accepted"
+
     def test_a_failing_recording_never_accepts_itself(
         self, world: World, acme: Client, ana: Person
     ) -> None:
