@@ -1,3 +1,4 @@
+from functools import partial
 from uuid import UUID
 
 from fastapi import APIRouter, Request
@@ -8,7 +9,11 @@ from marketplace.accounts.principals import Performer, Reviewer
 from marketplace.claims import service as claims
 from marketplace.claims import settlement
 from marketplace.claims.models import Claim
-from marketplace.consents.service import ConsentWithdrawn, require_consent
+from marketplace.consents.service import (
+    ConsentWithdrawn,
+    require_consent,
+    require_consent_now,
+)
 from marketplace.jobs.models import Job, Role, Task
 from marketplace.recordings.models import Recording, RecordingState
 from marketplace.recordings.routes import FileStorage, stream_of
@@ -88,6 +93,7 @@ async def read_review(review_id: UUID, session: Session, reviewer: Reviewer) -> 
 async def listen_to_recording(
     review_id: UUID,
     recording_id: UUID,
+    request: Request,
     session: Session,
     reviewer: Reviewer,
     storage: FileStorage,
@@ -100,7 +106,9 @@ async def listen_to_recording(
     takes = await submissions.recordings_of(session, review.submission_id)
     for take in takes:
         if take.id == recording_id and take.state is not RecordingState.UNREADABLE:
-            return await stream_of(storage, take)
+            sessions = request.app.state.sessions
+            standing = partial(require_consent_now, sessions, claim.consent_grant_id)
+            return await stream_of(storage, take, require=standing)
     raise NotFound
 
 

@@ -23,6 +23,7 @@ FUNCTIONS = (
     "count_live_claims",
     "stamp_column",
     "stamp_audit",
+    "record_withdrawal",
     "record_move",
     "guard_clock",
     "keep_what_was_funded",

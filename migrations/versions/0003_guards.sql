@@ -171,6 +171,23 @@ BEGIN
 END
 $do$;
 
+-- A withdrawal is told to the grant's client like a move; why stays between us and the performer.
+CREATE FUNCTION record_withdrawal() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
+DECLARE
+    event bigint;
+BEGIN
+    INSERT INTO audit_event (subject_type, subject_id, action, from_state, to_state)
+    VALUES ('consent_grant', NEW.consent_grant_id, 'withdrawn', 'signed', 'withdrawn')
+    RETURNING id INTO event;
+    INSERT INTO outbox (audit_event_id, client_id)
+    SELECT event, client_id FROM consent_grant WHERE id = NEW.consent_grant_id;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER told AFTER INSERT ON consent_withdrawal
+    FOR EACH ROW EXECUTE FUNCTION record_withdrawal();
+
 -- 5. Audit rows are numbered and stamped by the database: what is booked later is stamped later.
 CREATE FUNCTION stamp_audit() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = public, pg_temp AS $$

@@ -1,11 +1,15 @@
 """Reviewers judge takes under a lease; the verdict never touches the pay."""
 
+import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
+import httpx
 import pytest
 
+from marketplace.recordings.routes import RECHECK_SECONDS
 from tests.world import (
     ACCEPT,
     DAY,
@@ -472,6 +476,24 @@ class TestWithdrawnConsent:
         assert claimed(ana, claim)["state"] == "settled"
         assert submission(ana, claim)["state"] == "refused"
         assert ana.get(f"/v1/claims/{claim['id']}/pay")["pay_minor"] == 123
+
+    def test_who_listens_at_that_moment_hears_no_more(
+        self, world: World, job: Json, ana: Person, ravi: Person
+    ) -> None:
+        claim = world.claim(ana, job)
+        world.work(ana, claim, "perform", 60)
+        take = world.take(ana, claim, content=os.urandom(48 << 20))
+        world.hand_in(ana, claim, take)
+        review = ravi.post("/v1/reviews/next")
+        content = f"{world.url}/v1/reviews/{review['id']}/recordings/{take}/content"
+        token = {"Authorization": f"Bearer {ravi.token}"}
+        with world.http.stream("GET", content, headers=token) as listening:
+            pieces = listening.iter_raw(1 << 16)
+            next(pieces)
+            self.withdraw(ana, claim)
+            time.sleep(RECHECK_SECONDS)
+            with pytest.raises(httpx.RemoteProtocolError):
+                list(pieces)
 
     def test_it_is_not_accepted_by_itself_either(
         self, world: World, job: Json, ana: Person
