@@ -26,6 +26,7 @@ from marketplace.reviews.schemas import (
     ReviewAnswer,
     SubmissionAnswer,
     VerdictAnswer,
+    VerdictTold,
 )
 from marketplace.shared.problems import InvalidField, MoveNotAllowed, NotFound, documented
 from marketplace.shared.requests import KEY_REQUIRED, Grace, Session, TransactionalRoute
@@ -64,8 +65,14 @@ async def list_submissions(
     found = await session.exec(
         select(Submission).where(Submission.claim_id == claim.id).order_by(col(Submission.number))
     )
-    items = [SubmissionAnswer.model_validate(submission) for submission in found]
+    items = [await _told(session, submission) for submission in found]
     return Page(items=items, next_cursor=None)
+
+
+async def _told(session: Session, submission: Submission) -> SubmissionAnswer:
+    given = await service.verdicts_on(session, submission.id)
+    verdicts = [VerdictTold.model_validate(review) for review in given]
+    return SubmissionAnswer.model_validate(submission).model_copy(update={"verdicts": verdicts})
 
 
 @router.post("/reviews/next", responses=documented(service.NothingToReview))

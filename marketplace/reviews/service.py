@@ -148,6 +148,7 @@ async def decide(session: AsyncSession, review: Review, given: NewVerdict) -> Su
     review.flags = [flag.value for flag in given.flags]
     review.reason_code = given.reason_code
     review.comment = given.comment
+    review.timestamps = [stretch.model_dump() for stretch in given.timestamps]
     if given.withhold is not None:
         review.withhold_ground = given.withhold.ground
         review.withhold_reason = given.withhold.reason
@@ -177,6 +178,15 @@ async def needs_second_opinion(session: AsyncSession, submission_id: UUID) -> bo
         )
     )
     return found.first() is not None
+
+
+async def verdicts_on(session: AsyncSession, submission_id: UUID) -> list[Review]:
+    found = await session.exec(
+        select(Review)
+        .where(Review.submission_id == submission_id, col(Review.decided_at).is_not(None))
+        .order_by(col(Review.decided_at), col(Review.id))
+    )
+    return list(found)
 
 
 async def _apply(

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
 from marketplace.recordings.routes import RECHECK_SECONDS
@@ -186,8 +187,19 @@ class TestVerdicts:
             RETAKE | {"comment": ""},
             REFUSE | {"reason_code": "dull"},
             REFUSE | {"pay_minor": 0},
+            REFUSE | {"reason_code": "flagged"},
+            REFUSE | {"timestamps": []},
+            REFUSE | {"timestamps": [{"from_seconds": 12, "to_seconds": 12}]},
+            REFUSE | {"timestamps": [{"from_seconds": -1, "to_seconds": 12}]},
+            REFUSE | {"timestamps": [{"from_seconds": 1, "to_seconds": 1e9}]},
+            REFUSE | {"timestamps": [{"from_seconds": "1", "to_seconds": 2}]},
+            REFUSE | {"timestamps": [{"from_seconds": 1, "to_seconds": 2}] * 51},
+            *(
+                RETAKE | {"reason_code": code}
+                for code in ("emotion_not_conveyed", "not_natural", "wrong_language", "flagged")
+            ),
         ],
-        ids=range(10),
+        ids=range(21),
     )
     def test_the_rubric_is_kept(
         self, world: World, job: Json, ana: Person, ravi: Person, wrong: Json
@@ -196,6 +208,52 @@ class TestVerdicts:
         review = ravi.post("/v1/reviews/next")
         refused = ravi.refused("POST", f"/v1/reviews/{review['id']}/verdict", wrong)
         assert refused == "422 invalid_request"
+
+    @pytest.mark.parametrize("code", ["emotion_not_conveyed", "wrong_language"])
+    def test_what_is_wrong_with_the_whole_take_needs_no_timestamps(
+        self, world: World, job: Json, ana: Person, ravi: Person, code: str
+    ) -> None:
+        world.submitted_claim(ana, job)
+        world.judge(ravi, REFUSE | {"reason_code": code, "timestamps": []})
+
+    def test_the_performer_is_told_what_was_wrong_and_where_but_not_who_said_so(
+        self, world: World, job: Json, ana: Person, ravi: Person, second_reviewer: Person
+    ) -> None:
+        claim = world.submitted_claim(ana, job)
+        assert submission(ana, claim)["verdicts"] == []
+        world.judge(ravi, REFUSE | {"reason_code": "flagged", "flags": ["real_name"]})
+        world.judge(second_reviewer, REFUSE | {"withhold": PROPOSAL})
+        first, second = submission(ana, claim)["verdicts"]
+        assert (first["reason_code"], first["flags"]) == ("flagged", ["real_name"])
+        del second["decided_at"]
+        assert second == {
+            "verdict": "refuse",
+            "reason_code": "brief_not_followed",
+            "flags": [],
+            "comment": REFUSE["comment"],
+            "timestamps": [{"from_seconds": 12.0, "to_seconds": 30.5}],
+        }
+        told = ana.ask("GET", f"/v1/claims/{claim['id']}/submissions").text
+        assert ravi.id not in told
+        assert second_reviewer.id not in told
+
+    @pytest.mark.parametrize(
+        ("change", "named"),
+        [
+            ("verdict = 'retake', reason_code = 'not_natural', comment = '!'", "retake_mends_it"),
+            ("verdict = 'retake', reason_code = 'technical'", "has_reason"),
+            ("verdict = 'refuse', comment = '!'", "has_reason"),
+            ("verdict = 'refuse', reason_code = 'technical', comment = '!'", "refusal_says_where"),
+        ],
+        ids=str,
+    )
+    def test_the_database_keeps_the_rubric_too(
+        self, world: World, job: Json, ana: Person, ravi: Person, change: str, named: str
+    ) -> None:
+        world.submitted_claim(ana, job)
+        ravi.post("/v1/reviews/next")
+        with pytest.raises(psycopg.errors.CheckViolation, match=named):
+            world.sql(f"UPDATE review SET decided_at = now(), {change}")
 
 
 class TestRetakes:
