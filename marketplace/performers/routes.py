@@ -24,6 +24,7 @@ from marketplace.performers.schemas import (
 from marketplace.rates import service as rates
 from marketplace.recordings import service as recordings
 from marketplace.recordings.gates import Tier
+from marketplace.recordings.models import Recording
 from marketplace.recordings.routes import FileStorage, stream_of
 from marketplace.recordings.routes import answer as recording_answer
 from marketplace.recordings.schemas import NewRecording, RecordingAnswer
@@ -201,7 +202,9 @@ async def keep_audition_alive(
 @router.post(
     "/audition/recordings",
     status_code=201,
-    responses=documented(NotFound, recordings.UploadTooLarge, recordings.TooManyUploads),
+    responses=documented(
+        NotFound, recordings.UploadTooLarge, recordings.TooManyUploads, recordings.TooManyTakes
+    ),
 )
 async def declare_audition_recording(
     body: NewRecording, request: Request, session: Session, performer: Performer
@@ -217,6 +220,8 @@ async def declare_audition_recording(
         tier=Tier.PHONE,
         longest_seconds=audition.seconds_cap,
         limit_bytes=request.app.state.settings.upload_limit_bytes,
+        # A performer auditions once.
+        beside=col(Recording.client_id).is_(None),
     )
     return recording_answer(recording)
 

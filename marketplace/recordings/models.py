@@ -29,6 +29,7 @@ class RecordingState(StrEnum):
     LOOK = "look"  # a person should look at a gate, or hear what we could not measure
     RETAKE = "retake"  # a gate says record it again (paid)
     UNREADABLE = "unreadable"  # not audio we can read; its bytes are gone
+    PURGED = "purged"  # never handed in, its work long over; its bytes are gone
 
 
 RECORDING_MOVES: Moves[RecordingState] = {
@@ -42,9 +43,14 @@ RECORDING_MOVES: Moves[RecordingState] = {
             RecordingState.UNREADABLE,
         }
     ),
+    RecordingState.PASSED: frozenset({RecordingState.PURGED}),
+    RecordingState.LOOK: frozenset({RecordingState.PURGED}),
+    RecordingState.RETAKE: frozenset({RecordingState.PURGED}),
 }
 USABLE = frozenset({RecordingState.PASSED, RecordingState.LOOK})
-FINAL = USABLE | {RecordingState.RETAKE, RecordingState.UNREADABLE}
+CHECKED = USABLE | {RecordingState.RETAKE}
+WITHOUT_BYTES = frozenset({RecordingState.UNREADABLE, RecordingState.PURGED})
+FINAL = CHECKED | WITHOUT_BYTES
 
 
 class Recording(SQLModel, table=True):

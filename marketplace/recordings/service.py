@@ -13,7 +13,13 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from marketplace.recordings import gates
 from marketplace.recordings.checks import Limits, Measurement, Unreadable, measure
 from marketplace.recordings.gates import Tier, Verdict
-from marketplace.recordings.models import RECORDING_MOVES, Recording, RecordingState
+from marketplace.recordings.models import (
+    CHECKED,
+    RECORDING_MOVES,
+    WITHOUT_BYTES,
+    Recording,
+    RecordingState,
+)
 from marketplace.recordings.storage import Storage
 from marketplace.shared import audit, clock, sweeps
 from marketplace.shared.database import Sessions, take_turns
@@ -28,6 +34,8 @@ FIRST_RETRY_AFTER = timedelta(seconds=90)
 MOST_TRIES = 11
 # Of one owner's recordings, uploading or waiting for their check.
 MOST_UNCHECKED = 10
+# Takes with their bytes, for each time that work may be handed in.
+MOST_TAKES = 20
 # The confined workers run as many at once as there are cores.
 CHECKS_AT_ONCE = 4
 # Longer than a check may take that waits for all others at once; then another process may try.
@@ -54,6 +62,12 @@ class TooManyUploads(Conflict):
     code = "too_many_uploads"
 
 
+class TooManyTakes(Conflict):
+    """You have uploaded as many takes as this work may have; hand in the best of them."""
+
+    code = "too_many_takes"
+
+
 class UploadAlreadyDone(Conflict):
     """This recording's bytes are here already; declare a new recording for other bytes."""
 
@@ -61,7 +75,7 @@ class UploadAlreadyDone(Conflict):
 
 
 class RecordingGivenUp(Conflict):
-    """This recording is given up: its bytes came too late or cannot be read; declare a new one."""
+    """This recording's bytes came too late, cannot be read or are deleted; declare a new one."""
 
     code = "recording_given_up"
 
@@ -76,11 +90,23 @@ async def declare(
     tier: Tier,
     longest_seconds: int,
     limit_bytes: int,
+    beside: sa.ColumnElement[bool],
+    most_takes: int = MOST_TAKES,
 ) -> Recording:
-    """A recording whose bytes are still to come: exactly these bytes, within a day."""
+    """A recording whose bytes are still to come: exactly these bytes, within a day.
+
+    `beside` names the takes of the same work, of which so many may be kept.
+    """
     if size_bytes > limit_bytes:
         raise UploadTooLarge(f"At most {limit_bytes} bytes are taken.")
-    await _require_few_unchecked(session, owner_id)
+    # One declaration at a time per owner: recordings are counted before one more is inserted.
+    await take_turns(session, "recordings", owner_id)
+    unchecked = col(Recording.state).in_([RecordingState.UPLOADING, RecordingState.CHECKING])
+    if await _count(session, owner_id, unchecked) >= MOST_UNCHECKED:
+        raise TooManyUploads
+    kept = col(Recording.state).not_in(WITHOUT_BYTES)
+    if await _count(session, owner_id, beside, kept) >= most_takes:
+        raise TooManyTakes
     recording = Recording(
         owner_id=owner_id,
         client_id=client_id,
@@ -96,17 +122,11 @@ async def declare(
     return recording
 
 
-async def _require_few_unchecked(session: AsyncSession, owner_id: UUID) -> None:
-    # One declaration at a time per owner: they are counted before one more is inserted.
-    await take_turns(session, "recordings", owner_id)
-    unchecked = await session.scalar(
-        select(sa.func.count())
-        .select_from(Recording)
-        .where(Recording.owner_id == owner_id)
-        .where(col(Recording.state).in_([RecordingState.UPLOADING, RecordingState.CHECKING]))
+async def _count(session: AsyncSession, owner_id: UUID, *which: sa.ColumnElement[bool]) -> int:
+    found = await session.scalar(
+        select(sa.func.count()).select_from(Recording).where(Recording.owner_id == owner_id, *which)
     )
-    if int(unchecked or 0) >= MOST_UNCHECKED:
-        raise TooManyUploads
+    return int(found or 0)
 
 
 async def own_recording(session: AsyncSession, recording_id: UUID, owner_id: UUID) -> Recording:
@@ -132,7 +152,7 @@ async def receive(
 
     Raises the storage's UploadError; nothing is kept then, and the upload may be tried again.
     """
-    if recording.state is RecordingState.UNREADABLE:
+    if recording.state in WITHOUT_BYTES:
         raise RecordingGivenUp
     if recording.state is not RecordingState.UPLOADING:
         raise UploadAlreadyDone
@@ -263,3 +283,16 @@ def _give_up(recording: Recording, found: Unreadable) -> None:
     move(recording, RecordingState.UNREADABLE, RECORDING_MOVES, reason=found.message)
     recording.report = {"reason_code": found.reason_code, "message": found.message}
     recording.due_at = None
+
+
+async def purge(
+    session: AsyncSession, storage: Storage, recording_id: UUID, *, reason: str
+) -> bool:
+    """Delete a checked take's bytes for good. The database refuses when it was handed in."""
+    locked = await _locked(session, recording_id)
+    if locked.state not in CHECKED:
+        return False
+    move(locked, RecordingState.PURGED, RECORDING_MOVES, reason=reason)
+    await session.flush()
+    await storage.delete(locked.storage_key)
+    return True

@@ -13,7 +13,7 @@ from marketplace.claims import settlement
 from marketplace.claims.models import ClaimRecording
 from marketplace.consents.service import require_consent
 from marketplace.jobs.specification import SCALE_POINTS
-from marketplace.recordings.models import FINAL, USABLE, Recording, RecordingState
+from marketplace.recordings.models import FINAL, USABLE, WITHOUT_BYTES, Recording, RecordingState
 from marketplace.reviews.models import (
     SUBMISSION_MOVES,
     Submission,
@@ -99,7 +99,7 @@ async def _takes(
         .outerjoin(SubmissionRecording, col(SubmissionRecording.recording_id) == Recording.id)
         .where(ClaimRecording.claim_id == claim_id, col(Recording.id).in_(recording_ids))
         .where(col(SubmissionRecording.recording_id).is_(None))
-        .where(col(Recording.state).not_in([RecordingState.UPLOADING, RecordingState.UNREADABLE]))
+        .where(col(Recording.state).not_in([RecordingState.UPLOADING, *WITHOUT_BYTES]))
     )
     takes = list(found)
     if len(takes) != len(recording_ids):

@@ -26,6 +26,7 @@ FUNCTIONS = (
     "record_withdrawal",
     "record_move",
     "guard_clock",
+    "keep_what_was_handed_in",
     "keep_what_was_funded",
     "guard_published_job",
     "keep_what_is_set",

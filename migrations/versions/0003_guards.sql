@@ -105,6 +105,22 @@ END
 $$;
 CREATE TRIGGER kept BEFORE DELETE ON role FOR EACH ROW EXECUTE FUNCTION keep_what_was_funded();
 
+-- What was handed in is what was judged: its bytes stay.
+CREATE FUNCTION keep_what_was_handed_in() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
+BEGIN
+    IF EXISTS (SELECT FROM submission_recording WHERE recording_id = NEW.id)
+        OR EXISTS (SELECT FROM audition WHERE performer_id = NEW.owner_id AND recording_id = NEW.id)
+    THEN
+        RAISE EXCEPTION 'recording % was handed in and stays', NEW.id
+            USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = 'recording_handed_in';
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER kept BEFORE UPDATE OF state ON recording FOR EACH ROW
+    WHEN (NEW.state = 'purged') EXECUTE FUNCTION keep_what_was_handed_in();
+
 -- 3. The clock only goes forward, and becomes virtual only while nothing was ever booked.
 CREATE FUNCTION guard_clock() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -557,6 +573,9 @@ INSERT INTO allowed_move (subject, from_state, to_state) VALUES
     ('recording', 'checking', 'passed'),
     ('recording', 'checking', 'retake'),
     ('recording', 'checking', 'unreadable'),
+    ('recording', 'look', 'purged'),
+    ('recording', 'passed', 'purged'),
+    ('recording', 'retake', 'purged'),
     ('role', NULL, 'unfunded'),
     ('role', 'unfunded', 'open'),
     ('role', 'unfunded', 'withdrawn'),
