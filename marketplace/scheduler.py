@@ -141,8 +141,8 @@ SWEEPS: dict[str, Scheduled] = {
     ),
     "auditions": Scheduled(
         60,
-        lambda parts: auditions.give_up_overdue(parts.sessions, grace_seconds=_grace(parts)),
-        "fail auditions that were not handed in; the time worked is paid",
+        lambda parts: auditions.mind_overdue(parts.sessions, grace_seconds=_grace(parts)),
+        "fail auditions that were not handed in (paid); log those that nobody judges as errors",
     ),
     "jobs": Scheduled(
         2,

@@ -1,3 +1,4 @@
+from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -20,6 +21,7 @@ from marketplace.performers.schemas import (
     PerformerAnswer,
     Profile,
     StateReason,
+    WaitingAuditionAnswer,
 )
 from marketplace.rates import service as rates
 from marketplace.recordings import service as recordings
@@ -28,6 +30,7 @@ from marketplace.recordings.models import Recording
 from marketplace.recordings.routes import FileStorage, stream_of
 from marketplace.recordings.routes import answer as recording_answer
 from marketplace.recordings.schemas import NewRecording, RecordingAnswer
+from marketplace.shared import clock
 from marketplace.shared.etags import SeenVersion, VersionMissing, VersionOutdated, set_etag
 from marketplace.shared.pagination import PageQuery, newest_first
 from marketplace.shared.problems import MoveNotAllowed, NotFound, documented
@@ -246,10 +249,22 @@ async def hand_in_audition(
 
 
 @router.get("/auditions")
-async def list_waiting_auditions(session: Session, reviewer: Reviewer) -> Page[AuditionAnswer]:
+async def list_waiting_auditions(
+    session: Session, reviewer: Reviewer
+) -> Page[WaitingAuditionAnswer]:
     """Auditions that wait for a reviewer, oldest first."""
     found = await auditions.waiting(session, reviewer.person)
-    return Page(items=[AuditionAnswer.model_validate(row) for row in found], next_cursor=None)
+    now = await clock.now(session)
+    return Page(items=[_waiting(audition, now) for audition in found], next_cursor=None)
+
+
+def _waiting(audition: tables.Audition, now: datetime) -> WaitingAuditionAnswer:
+    assert audition.ended_at is not None
+    return WaitingAuditionAnswer(
+        **audition.model_dump(),
+        waiting_since=audition.ended_at,
+        late=audition.ended_at + auditions.JUDGED_WITHIN <= now,
+    )
 
 
 @router.get(
