@@ -22,7 +22,7 @@ from marketplace.performers import auditions, payout_accounts
 from marketplace.recordings import service as recordings
 from marketplace.recordings.storage import Storage
 from marketplace.reviews import service as reviews
-from marketplace.reviews import submissions
+from marketplace.reviews import submissions, unused_takes
 from marketplace.shared.database import Sessions
 from marketplace.shared.settings import Settings
 from marketplace.stripe_api import inbox
@@ -109,6 +109,11 @@ SWEEPS: dict[str, Scheduled] = {
         lambda parts: parts.storage.remove_unfinished(older_than_seconds=2 * 24 * 3600),
         "remove what uploads left that were cut off by a kill",
     ),
+    "unused": Scheduled(
+        3600,
+        lambda parts: unused_takes.purge_unused(parts.sessions, parts.storage),
+        "delete takes that were never handed in, 30 days after their work ended",
+    ),
     "reviews": Scheduled(
         1,
         lambda parts: submissions.start_reviews(parts.sessions),
@@ -136,8 +141,8 @@ SWEEPS: dict[str, Scheduled] = {
     ),
     "auditions": Scheduled(
         60,
-        lambda parts: auditions.give_up_overdue(parts.sessions, grace_seconds=_grace(parts)),
-        "fail auditions that were not handed in; the time worked is paid",
+        lambda parts: auditions.mind_overdue(parts.sessions, grace_seconds=_grace(parts)),
+        "fail auditions that were not handed in (paid); log those that nobody judges as errors",
     ),
     "jobs": Scheduled(
         2,

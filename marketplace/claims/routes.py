@@ -204,6 +204,7 @@ async def _time(session: Session, claim: Claim, entry: TimeEntry | None) -> Time
         ConsentWithdrawn,
         recordings.UploadTooLarge,
         recordings.TooManyUploads,
+        recordings.TooManyTakes,
     ),
 )
 async def declare_recording(
@@ -215,6 +216,7 @@ async def declare_recording(
         raise MoveNotAllowed(f"The claim is {claim.state.value}.", state=claim.state.value)
     await require_consent(session, claim.consent_grant_id)
     job = await session.get_one(Job, claim.job_id)
+    of_the_claim = select(ClaimRecording.recording_id).where(ClaimRecording.claim_id == claim.id)
     recording = await recordings.declare(
         session,
         owner_id=performer.person,
@@ -224,6 +226,8 @@ async def declare_recording(
         tier=Tier(job.specification["audio"]["tier"]),
         longest_seconds=job.perform_seconds_cap,
         limit_bytes=request.app.state.settings.upload_limit_bytes,
+        beside=col(Recording.id).in_(of_the_claim),
+        most_takes=recordings.MOST_TAKES * (1 + claim.retakes_granted),
     )
     session.add(
         ClaimRecording(

@@ -1,5 +1,6 @@
 import json
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -9,7 +10,7 @@ from pydantic import Field
 
 from marketplace.accounts.models import Scope
 from marketplace.accounts.principals import Principal, client_with
-from marketplace.consents.service import ConsentWithdrawn
+from marketplace.consents.service import ConsentWithdrawn, require_consent_now
 from marketplace.deliveries import service
 from marketplace.jobs.service import own_job
 from marketplace.jobs.specification import Arc, Intensity, Specification, WantedMinutes
@@ -142,10 +143,16 @@ async def create_download_link(
     responses=documented(NotFound, service.LinkGone, service.TakeGone, service.ConsentEnded),
 )
 async def download_recording(
-    token: str, session: Session, storage: FileStorage
+    token: str, request: Request, session: Session, storage: FileStorage
 ) -> StreamingResponse:
-    """Download a take by its link, until the performer withdraws the consent or its term ends."""
-    return await stream_of(storage, await service.follow_link(session, token))
+    """Download a take by its link, until the performer withdraws the consent or its term ends.
+
+    A download under way is cut off when the consent is withdrawn.
+    """
+    link, recording = await service.follow_link(session, token)
+    sessions = request.app.state.sessions
+    standing = partial(require_consent_now, sessions, link.consent_grant_id)
+    return await stream_of(storage, recording, require=standing)
 
 
 def _take(row: Any) -> Take:

@@ -1,3 +1,4 @@
+from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -21,13 +22,16 @@ from marketplace.performers.schemas import (
     PerformerAnswer,
     Profile,
     StateReason,
+    WaitingAuditionAnswer,
 )
 from marketplace.rates import service as rates
 from marketplace.recordings import service as recordings
 from marketplace.recordings.gates import Tier
+from marketplace.recordings.models import Recording
 from marketplace.recordings.routes import FileStorage, stream_of
 from marketplace.recordings.routes import answer as recording_answer
 from marketplace.recordings.schemas import NewRecording, RecordingAnswer
+from marketplace.shared import clock
 from marketplace.shared.etags import SeenVersion, VersionMissing, VersionOutdated, set_etag
 from marketplace.shared.pagination import PageQuery, newest_first
 from marketplace.shared.problems import MoveNotAllowed, NotFound, documented
@@ -213,7 +217,9 @@ async def keep_audition_alive(
 @router.post(
     "/audition/recordings",
     status_code=201,
-    responses=documented(NotFound, recordings.UploadTooLarge, recordings.TooManyUploads),
+    responses=documented(
+        NotFound, recordings.UploadTooLarge, recordings.TooManyUploads, recordings.TooManyTakes
+    ),
 )
 async def declare_audition_recording(
     body: NewRecording, request: Request, session: Session, performer: Performer
@@ -229,6 +235,8 @@ async def declare_audition_recording(
         tier=Tier.PHONE,
         longest_seconds=audition.seconds_cap,
         limit_bytes=request.app.state.settings.upload_limit_bytes,
+        # A performer auditions once.
+        beside=col(Recording.client_id).is_(None),
     )
     return recording_answer(recording)
 
@@ -253,10 +261,22 @@ async def hand_in_audition(
 
 
 @router.get("/auditions")
-async def list_waiting_auditions(session: Session, reviewer: Reviewer) -> Page[AuditionAnswer]:
+async def list_waiting_auditions(
+    session: Session, reviewer: Reviewer
+) -> Page[WaitingAuditionAnswer]:
     """Auditions that wait for a reviewer, oldest first."""
     found = await auditions.waiting(session, reviewer.person)
-    return Page(items=[AuditionAnswer.model_validate(row) for row in found], next_cursor=None)
+    now = await clock.now(session)
+    return Page(items=[_waiting(audition, now) for audition in found], next_cursor=None)
+
+
+def _waiting(audition: tables.Audition, now: datetime) -> WaitingAuditionAnswer:
+    assert audition.ended_at is not None
+    return WaitingAuditionAnswer(
+        **audition.model_dump(),
+        waiting_since=audition.ended_at,
+        late=audition.ended_at + auditions.JUDGED_WITHIN <= now,
+    )
 
 
 @router.get(

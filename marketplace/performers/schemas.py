@@ -82,13 +82,21 @@ class AuditionAnswer(Answer):
     currency: str
     rate_minor_per_hour: int
     seconds_cap: int
-    due_at: datetime | None
+    due_at: datetime | None = Field(
+        description="The last moment to hand it in; once handed in, when it should be judged, or "
+        "when the reviewers are next reminded."
+    )
     started_at: datetime | None
     ended_at: datetime | None
     worked_seconds: int = Field(description="Counted at each heartbeat, and when you hand in.")
     recording_id: UUID | None
     paid_seconds: int | None
     pay_minor: int | None
+
+
+class WaitingAuditionAnswer(AuditionAnswer):
+    waiting_since: datetime
+    late: bool = Field(description="It should have been judged by now; take it first.")
 
 
 class HandedInAudition(Body):

@@ -1,3 +1,4 @@
+from functools import partial
 from uuid import UUID
 
 from fastapi import APIRouter, Request
@@ -8,7 +9,11 @@ from marketplace.accounts.principals import Performer, Reviewer
 from marketplace.claims import service as claims
 from marketplace.claims import settlement, withholdings
 from marketplace.claims.models import Claim
-from marketplace.consents.service import ConsentWithdrawn, require_consent
+from marketplace.consents.service import (
+    ConsentWithdrawn,
+    require_consent,
+    require_consent_now,
+)
 from marketplace.jobs.models import Job, Role, Task
 from marketplace.recordings.models import Recording, RecordingState
 from marketplace.recordings.routes import FileStorage, stream_of
@@ -21,6 +26,7 @@ from marketplace.reviews.schemas import (
     ReviewAnswer,
     SubmissionAnswer,
     VerdictAnswer,
+    VerdictTold,
 )
 from marketplace.shared.problems import InvalidField, MoveNotAllowed, NotFound, documented
 from marketplace.shared.requests import KEY_REQUIRED, Grace, Session, TransactionalRoute
@@ -59,8 +65,14 @@ async def list_submissions(
     found = await session.exec(
         select(Submission).where(Submission.claim_id == claim.id).order_by(col(Submission.number))
     )
-    items = [SubmissionAnswer.model_validate(submission) for submission in found]
+    items = [await _told(session, submission) for submission in found]
     return Page(items=items, next_cursor=None)
+
+
+async def _told(session: Session, submission: Submission) -> SubmissionAnswer:
+    given = await service.verdicts_on(session, submission.id)
+    verdicts = [VerdictTold.model_validate(review) for review in given]
+    return SubmissionAnswer.model_validate(submission).model_copy(update={"verdicts": verdicts})
 
 
 @router.post("/reviews/next", responses=documented(service.NothingToReview))
@@ -88,6 +100,7 @@ async def read_review(review_id: UUID, session: Session, reviewer: Reviewer) -> 
 async def listen_to_recording(
     review_id: UUID,
     recording_id: UUID,
+    request: Request,
     session: Session,
     reviewer: Reviewer,
     storage: FileStorage,
@@ -100,7 +113,9 @@ async def listen_to_recording(
     takes = await submissions.recordings_of(session, review.submission_id)
     for take in takes:
         if take.id == recording_id and take.state is not RecordingState.UNREADABLE:
-            return await stream_of(storage, take)
+            sessions = request.app.state.sessions
+            standing = partial(require_consent_now, sessions, claim.consent_grant_id)
+            return await stream_of(storage, take, require=standing)
     raise NotFound
 
 

@@ -40,7 +40,10 @@ class EventPage(Answer):
 async def list_events(
     session: Session, client: EventReader, page: Annotated[PageQuery, Query()]
 ) -> EventPage:
-    """Every move of your jobs, roles, claims, recordings and submissions, oldest first."""
+    """Every move of your jobs, roles, claims, recordings and submissions, oldest first.
+
+    And every consent a performer withdraws from you, as `consent_grant.withdrawn`: delete its takes.
+    """
     (after,) = decode_cursor(page.cursor, int) or [0]
     found = await service.feed(session, client_id=client.client, after=after, limit=page.limit)
     items = [

@@ -105,6 +105,22 @@ END
 $$;
 CREATE TRIGGER kept BEFORE DELETE ON role FOR EACH ROW EXECUTE FUNCTION keep_what_was_funded();
 
+-- What was handed in is what was judged: its bytes stay.
+CREATE FUNCTION keep_what_was_handed_in() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
+BEGIN
+    IF EXISTS (SELECT FROM submission_recording WHERE recording_id = NEW.id)
+        OR EXISTS (SELECT FROM audition WHERE performer_id = NEW.owner_id AND recording_id = NEW.id)
+    THEN
+        RAISE EXCEPTION 'recording % was handed in and stays', NEW.id
+            USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = 'recording_handed_in';
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER kept BEFORE UPDATE OF state ON recording FOR EACH ROW
+    WHEN (NEW.state = 'purged') EXECUTE FUNCTION keep_what_was_handed_in();
+
 -- 3. The clock only goes forward, and becomes virtual only while nothing was ever booked.
 CREATE FUNCTION guard_clock() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -170,6 +186,23 @@ BEGIN
     END LOOP;
 END
 $do$;
+
+-- A withdrawal is told to the grant's client like a move; why stays between us and the performer.
+CREATE FUNCTION record_withdrawal() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
+DECLARE
+    event bigint;
+BEGIN
+    INSERT INTO audit_event (subject_type, subject_id, action, from_state, to_state)
+    VALUES ('consent_grant', NEW.consent_grant_id, 'withdrawn', 'signed', 'withdrawn')
+    RETURNING id INTO event;
+    INSERT INTO outbox (audit_event_id, client_id)
+    SELECT event, client_id FROM consent_grant WHERE id = NEW.consent_grant_id;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER told AFTER INSERT ON consent_withdrawal
+    FOR EACH ROW EXECUTE FUNCTION record_withdrawal();
 
 -- 5. Audit rows are numbered and stamped by the database: what is booked later is stamped later.
 CREATE FUNCTION stamp_audit() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
@@ -577,6 +610,9 @@ INSERT INTO allowed_move (subject, from_state, to_state) VALUES
     ('recording', 'checking', 'passed'),
     ('recording', 'checking', 'retake'),
     ('recording', 'checking', 'unreadable'),
+    ('recording', 'look', 'purged'),
+    ('recording', 'passed', 'purged'),
+    ('recording', 'retake', 'purged'),
     ('role', NULL, 'unfunded'),
     ('role', 'unfunded', 'open'),
     ('role', 'unfunded', 'withdrawn'),

@@ -174,7 +174,8 @@ class TestAuditions:
         assert audition["pay_minor"] == audition["paid_seconds"]
         assert world.ledger("platform_expense") == audition["pay_minor"]
         (waiting,) = ravi.get("/v1/auditions")["items"]
-        assert waiting == audition
+        queued = {"waiting_since": audition["ended_at"], "late": False}
+        assert waiting == audition | queued
         decided = ravi.post(f"/v1/auditions/{audition['id']}/decision", PASSED)
         assert decided["state"] == "passed"
         assert auditioning.get("/v1/performer")["state"] == "vetted"
@@ -264,6 +265,35 @@ class TestAuditions:
         assert auditioning.refused("POST", path, PASSED) == "403 own_audition"
         content = f"/v1/auditions/{audition['id']}/recording/content"
         assert auditioning.refused("GET", content) == "403 own_audition"
+
+    def test_one_that_nobody_judges_in_two_weeks_is_alarms_every_day(
+        self,
+        world: World,
+        auditioning: Person,
+        ravi: Person,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        audition = handed_in(world, auditioning, 60)
+        alarm = f"audition {audition['id']} waits for a reviewer since"
+
+        def days_go_by(days: int) -> int:
+            caplog.clear()
+            for _ in range(days):
+                world.advance(DAY)
+                world.sweep("auditions")
+                world.sweep("auditions")
+            return sum(record.levelname == "ERROR" for record in caplog.records)
+
+        assert days_go_by(13) == 0
+        assert not ravi.get("/v1/auditions")["items"][0]["late"]
+        assert days_go_by(3) == 3
+        assert alarm in caplog.text
+        assert ravi.get("/v1/auditions")["items"][0]["late"]
+        assert auditioning.post("/v1/audition/heartbeat")["state"] == "submitted"
+        assert auditioning.get("/v1/performer")["state"] == "auditioning"
+        ravi.post(f"/v1/auditions/{audition['id']}/decision", PASSED)
+        assert days_go_by(3) == 0
+        assert auditioning.get("/v1/performer")["state"] == "vetted"
 
     def test_it_is_heard_by_whoever_judges_it(
         self, world: World, auditioning: Person, ravi: Person

@@ -1,11 +1,16 @@
 """Reviewers judge takes under a lease; the verdict never touches the pay."""
 
+import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
+import httpx
+import psycopg
 import pytest
 
+from marketplace.recordings.routes import RECHECK_SECONDS
 from tests.world import (
     ACCEPT,
     DAY,
@@ -183,8 +188,19 @@ class TestVerdicts:
             RETAKE | {"comment": ""},
             REFUSE | {"reason_code": "dull"},
             REFUSE | {"pay_minor": 0},
+            REFUSE | {"reason_code": "flagged"},
+            REFUSE | {"timestamps": []},
+            REFUSE | {"timestamps": [{"from_seconds": 12, "to_seconds": 12}]},
+            REFUSE | {"timestamps": [{"from_seconds": -1, "to_seconds": 12}]},
+            REFUSE | {"timestamps": [{"from_seconds": 1, "to_seconds": 1e9}]},
+            REFUSE | {"timestamps": [{"from_seconds": "1", "to_seconds": 2}]},
+            REFUSE | {"timestamps": [{"from_seconds": 1, "to_seconds": 2}] * 51},
+            *(
+                RETAKE | {"reason_code": code}
+                for code in ("emotion_not_conveyed", "not_natural", "wrong_language", "flagged")
+            ),
         ],
-        ids=range(10),
+        ids=range(21),
     )
     def test_the_rubric_is_kept(
         self, world: World, job: Json, ana: Person, ravi: Person, wrong: Json
@@ -193,6 +209,52 @@ class TestVerdicts:
         review = ravi.post("/v1/reviews/next")
         refused = ravi.refused("POST", f"/v1/reviews/{review['id']}/verdict", wrong)
         assert refused == "422 invalid_request"
+
+    @pytest.mark.parametrize("code", ["emotion_not_conveyed", "wrong_language"])
+    def test_what_is_wrong_with_the_whole_take_needs_no_timestamps(
+        self, world: World, job: Json, ana: Person, ravi: Person, code: str
+    ) -> None:
+        world.submitted_claim(ana, job)
+        world.judge(ravi, REFUSE | {"reason_code": code, "timestamps": []})
+
+    def test_the_performer_is_told_what_was_wrong_and_where_but_not_who_said_so(
+        self, world: World, job: Json, ana: Person, ravi: Person, second_reviewer: Person
+    ) -> None:
+        claim = world.submitted_claim(ana, job)
+        assert submission(ana, claim)["verdicts"] == []
+        world.judge(ravi, REFUSE | {"reason_code": "flagged", "flags": ["real_name"]})
+        world.judge(second_reviewer, REFUSE | {"withhold": PROPOSAL})
+        first, second = submission(ana, claim)["verdicts"]
+        assert (first["reason_code"], first["flags"]) == ("flagged", ["real_name"])
+        del second["decided_at"]
+        assert second == {
+            "verdict": "refuse",
+            "reason_code": "brief_not_followed",
+            "flags": [],
+            "comment": REFUSE["comment"],
+            "timestamps": [{"from_seconds": 12.0, "to_seconds": 30.5}],
+        }
+        told = ana.ask("GET", f"/v1/claims/{claim['id']}/submissions").text
+        assert ravi.id not in told
+        assert second_reviewer.id not in told
+
+    @pytest.mark.parametrize(
+        ("change", "named"),
+        [
+            ("verdict = 'retake', reason_code = 'not_natural', comment = '!'", "retake_mends_it"),
+            ("verdict = 'retake', reason_code = 'technical'", "has_reason"),
+            ("verdict = 'refuse', comment = '!'", "has_reason"),
+            ("verdict = 'refuse', reason_code = 'technical', comment = '!'", "refusal_says_where"),
+        ],
+        ids=str,
+    )
+    def test_the_database_keeps_the_rubric_too(
+        self, world: World, job: Json, ana: Person, ravi: Person, change: str, named: str
+    ) -> None:
+        world.submitted_claim(ana, job)
+        ravi.post("/v1/reviews/next")
+        with pytest.raises(psycopg.errors.CheckViolation, match=named):
+            world.sql(f"UPDATE review SET decided_at = now(), {change}")
 
 
 class TestRetakes:
@@ -373,6 +435,31 @@ class TestTheReviewClock:
         world.sweep("accept")
         assert submission(ana, claim)["state"] == "accepted"
 
+    def test_a_flagged_take_without_a_second_opinion_is_refused_and_paid(
+        self, world: World, acme: Client, job: Json, ana: Person, ravi: Person
+    ) -> None:
+        claim = world.submitted_claim(ana, job)
+        flagged = REFUSE | {"reason_code": "flagged", "flags": ["minors_voice"]}
+        assert world.judge(ravi, flagged)["submission_state"] == "in_review"
+        world.advance(3 * DAY + 1)
+        world.sweep("accept")
+        ended = submission(ana, claim)
+        assert (ended["state"], ended["state_reason"][:23]) == (
+            "refused",
+            "A reviewer flagged it, ",
+        )
+        assert ana.get(f"/v1/claims/{claim['id']}/pay")["pay_minor"] == 123
+        assert acme.get(f"/v1/jobs/{job['id']}")["roles"] == {"open": 3}
+        assert acme.get(f"/v1/jobs/{job['id']}/recordings")["items"] == []
+
+    def test_a_second_reviewer_may_accept_what_the_first_flagged(
+        self, world: World, job: Json, ana: Person, ravi: Person, second_reviewer: Person
+    ) -> None:
+        claim = world.submitted_claim(ana, job)
+        world.judge(ravi, REFUSE | {"flags": ["real_name"]})
+        world.judge(second_reviewer, ACCEPT)
+        assert submission(ana, claim)["state"] == "accepted"
+
     def test_a_failing_recording_never_accepts_itself(
         self, world: World, acme: Client, ana: Person
     ) -> None:
@@ -448,6 +535,24 @@ class TestWithdrawnConsent:
         assert claimed(ana, claim)["state"] == "settled"
         assert submission(ana, claim)["state"] == "refused"
         assert ana.get(f"/v1/claims/{claim['id']}/pay")["pay_minor"] == 123
+
+    def test_who_listens_at_that_moment_hears_no_more(
+        self, world: World, job: Json, ana: Person, ravi: Person
+    ) -> None:
+        claim = world.claim(ana, job)
+        world.work(ana, claim, "perform", 60)
+        take = world.take(ana, claim, content=os.urandom(48 << 20))
+        world.hand_in(ana, claim, take)
+        review = ravi.post("/v1/reviews/next")
+        content = f"{world.url}/v1/reviews/{review['id']}/recordings/{take}/content"
+        token = {"Authorization": f"Bearer {ravi.token}"}
+        with world.http.stream("GET", content, headers=token) as listening:
+            pieces = listening.iter_raw(1 << 16)
+            next(pieces)
+            self.withdraw(ana, claim)
+            time.sleep(RECHECK_SECONDS)
+            with pytest.raises(httpx.RemoteProtocolError):
+                list(pieces)
 
     def test_it_is_not_accepted_by_itself_either(
         self, world: World, job: Json, ana: Person
