@@ -24,7 +24,7 @@ from marketplace.performers.schemas import (
 from marketplace.rates import service as rates
 from marketplace.recordings import service as recordings
 from marketplace.recordings.gates import Tier
-from marketplace.recordings.routes import FileStorage, stream_of
+from marketplace.recordings.routes import TAKE, FileStorage, stream_of
 from marketplace.recordings.routes import answer as recording_answer
 from marketplace.recordings.schemas import NewRecording, RecordingAnswer
 from marketplace.shared.etags import SeenVersion, VersionMissing, VersionOutdated, set_etag
@@ -250,7 +250,7 @@ async def list_waiting_auditions(session: Session, reviewer: Reviewer) -> Page[A
 @router.get(
     "/auditions/{audition_id}/recording/content",
     response_class=StreamingResponse,
-    responses=documented(NotFound, auditions.OwnAudition),
+    responses={**TAKE, **documented(NotFound, auditions.OwnAudition)},
 )
 async def listen_to_audition(
     audition_id: UUID, session: Session, reviewer: Reviewer, storage: FileStorage
