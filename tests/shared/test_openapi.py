@@ -1,8 +1,9 @@
-"""The description that engineers integrate by: its examples are real."""
+"""The description that engineers integrate by: its examples are real, and its page needs no network."""
 
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -148,3 +149,24 @@ def test_the_report_on_a_take_is_shown_in_its_shape(
     assert report["results"][0].keys() == REPORT["results"][0].keys()
     assert report["measurement"].items() >= {"container": "FLAC", "channels": 1}.items()
     assert report["measurement"].keys() >= REPORT["measurement"].keys()
+
+
+class TestInteractivePage:
+    def test_it_loads_nothing_from_elsewhere(self, world: World) -> None:
+        page = world.anybody.ask("GET", "/docs")
+        assert page.status_code == 200
+        assert page.headers["content-type"].startswith("text/html")
+        linked = re.findall(r"""(?:src|href)=["']([^"']+)["']""", page.text)
+        assert linked
+        for path in linked:
+            assert path.startswith("/"), path
+            assert not path.startswith("//"), path
+            loaded = world.anybody.ask("GET", path)
+            assert loaded.status_code == 200, path
+            assert loaded.content
+        assert re.findall(r"(?:https?:)?//[\w.-]+\.\w+", page.text) == []
+
+    def test_it_shows_the_checked_description(self, world: World) -> None:
+        page = world.anybody.ask("GET", "/docs").text
+        (path,) = re.findall(r"""url: ["']([^"']+)["']""", page)
+        assert world.anybody.get(path) == DOCUMENT
