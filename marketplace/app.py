@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Literal
 
 import sqlalchemy as sa
 from fastapi import FastAPI, Request
@@ -33,6 +34,7 @@ from marketplace.scheduler import Parts, ticking
 from marketplace.shared import problems
 from marketplace.shared.database import connect, session_factory
 from marketplace.shared.ids import new_id
+from marketplace.shared.schemas import Answer
 from marketplace.shared.settings import Settings
 from marketplace.stripe_api.gateway import StripeGateway
 from marketplace.stripe_api.polling import STRIPE_ERRORS
@@ -66,6 +68,10 @@ ROUTERS = (
     webhooks,
     stripe_api,
 )
+
+
+class Health(Answer):
+    status: Literal["ok"] = "ok"
 
 
 def create_app(settings: Settings, *, sweeps: bool = True) -> FastAPI:
@@ -135,17 +141,17 @@ def _operation_id(route: APIRoute) -> str:
 
 def _add_health(app: FastAPI) -> None:
     @app.get("/healthz", tags=["health"], summary="The process answers")
-    async def read_health() -> dict[str, str]:
-        return {"status": "ok"}
+    async def read_health() -> Health:
+        return Health()
 
     @app.get("/readyz", tags=["health"], summary="The database answers, too")
-    async def read_readiness(request: Request) -> dict[str, str]:
+    async def read_readiness(request: Request) -> Health:
         try:
             async with request.app.state.sessions() as session:
                 await session.execute(sa.text("SELECT 1"))
         except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
             raise problems.TryAgain("The database does not answer.") from error
-        return {"status": "ok"}
+        return Health()
 
 
 def _add_error_answers(app: FastAPI) -> None:

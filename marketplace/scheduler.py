@@ -1,7 +1,8 @@
 """Background work: APScheduler ticks, the database decides.
 
-A sweep takes due rows under `FOR UPDATE SKIP LOCKED`, or one row unique per slot; so any number of
-processes may tick at once, and a missed tick only delays. Everything is in UTC.
+A sweep leases due rows under `FOR UPDATE SKIP LOCKED`, or takes them one by one and leaves those
+that another process is at, or writes one row unique per slot; so any number of processes may tick at
+once, and a missed tick only delays. Everything is in UTC.
 """
 
 import logging

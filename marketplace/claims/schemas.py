@@ -86,7 +86,7 @@ class PayDecisionAnswer(Answer):
     rate_minor_per_hour: int
     currency: str
     pay_minor: int
-    reason: str | None
+    reason: str | None = Field(examples=[None])
     decided_at: datetime
 
 
@@ -117,7 +117,7 @@ class WithholdingAnswer(Answer):
     state: WithholdingState
     state_reason: str | None
     ground: WithholdingGround
-    reason: str
+    reason: str = Field(examples=["The take is a recording of another person."])
     proposed_by: UUID
     decided_by: UUID | None
 

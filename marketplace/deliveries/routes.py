@@ -14,7 +14,7 @@ from marketplace.consents.service import ConsentWithdrawn, require_consent_now
 from marketplace.deliveries import service
 from marketplace.jobs.service import own_job
 from marketplace.jobs.specification import Arc, Intensity, Specification, WantedMinutes
-from marketplace.recordings.routes import FileStorage, stream_of
+from marketplace.recordings.routes import TAKE, FileStorage, stream_of
 from marketplace.shared.pagination import PageQuery
 from marketplace.shared.problems import NotFound, documented
 from marketplace.shared.requests import SECRET_ANSWER, Session, TransactionalRoute
@@ -75,7 +75,10 @@ class ProgressAnswer(Answer):
 
 
 class LinkAnswer(Answer):
-    url: str = Field(description="GET it without a token, before it expires.")
+    url: str = Field(
+        description="GET it without a token, before it expires.",
+        examples=["https://api.example/v1/downloads/mkt_dl_w2Jq0bTn5YxkVhR3fGz8"],
+    )
     expires_at: datetime
 
 
@@ -140,7 +143,10 @@ async def create_download_link(
 @router.get(
     "/downloads/{token}",
     response_class=StreamingResponse,
-    responses=documented(NotFound, service.LinkGone, service.TakeGone, service.ConsentEnded),
+    responses={
+        **TAKE,
+        **documented(NotFound, service.LinkGone, service.TakeGone, service.ConsentEnded),
+    },
 )
 async def download_recording(
     token: str, request: Request, session: Session, storage: FileStorage

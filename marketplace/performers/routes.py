@@ -28,7 +28,7 @@ from marketplace.rates import service as rates
 from marketplace.recordings import service as recordings
 from marketplace.recordings.gates import Tier
 from marketplace.recordings.models import Recording
-from marketplace.recordings.routes import FileStorage, stream_of
+from marketplace.recordings.routes import TAKE, FileStorage, stream_of
 from marketplace.recordings.routes import answer as recording_answer
 from marketplace.recordings.schemas import NewRecording, RecordingAnswer
 from marketplace.shared import clock
@@ -282,7 +282,7 @@ def _waiting(audition: tables.Audition, now: datetime) -> WaitingAuditionAnswer:
 @router.get(
     "/auditions/{audition_id}/recording/content",
     response_class=StreamingResponse,
-    responses=documented(NotFound, auditions.OwnAudition),
+    responses={**TAKE, **documented(NotFound, auditions.OwnAudition)},
 )
 async def listen_to_audition(
     audition_id: UUID, session: Session, reviewer: Reviewer, storage: FileStorage

@@ -1,6 +1,6 @@
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request
@@ -25,6 +25,15 @@ UPLOAD_BODY = {
     "requestBody": {
         "required": True,
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+# What `stream_of` answers.
+TAKE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The take's bytes, as they were uploaded.",
+        "content": {"audio/*": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
 

@@ -16,7 +16,7 @@ from marketplace.consents.service import (
 )
 from marketplace.jobs.models import Job, Role, Task
 from marketplace.recordings.models import Recording, RecordingState
-from marketplace.recordings.routes import FileStorage, stream_of
+from marketplace.recordings.routes import TAKE, FileStorage, stream_of
 from marketplace.recordings.routes import answer as recording_answer
 from marketplace.reviews import service, submissions
 from marketplace.reviews.models import Review, Submission
@@ -95,7 +95,7 @@ async def read_review(review_id: UUID, session: Session, reviewer: Reviewer) -> 
 @router.get(
     "/reviews/{review_id}/recordings/{recording_id}/content",
     response_class=StreamingResponse,
-    responses=documented(NotFound, ConsentWithdrawn),
+    responses={**TAKE, **documented(NotFound, ConsentWithdrawn)},
 )
 async def listen_to_recording(
     review_id: UUID,
