@@ -80,6 +80,8 @@ async def hold_lineage(session: AsyncSession, lineage_id: UUID, *, shared: bool 
 
 async def separate(session: AsyncSession, lineage: RateLineage, *, reason: str) -> RateLineage:
     """A lineage of its own for jobs that only look alike; the recorded reason is public."""
+    # Two at once must not take the same number.
+    await take_turns(session, "separations", lineage.client_id)
     last = await session.scalar(
         select(sa.func.max(RateLineage.separation)).where(
             col(RateLineage.client_id).is_not_distinct_from(lineage.client_id),

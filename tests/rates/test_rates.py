@@ -1,6 +1,7 @@
 """Rate history is append-only, public, and never sinks without notice."""
 
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 from itertools import pairwise
@@ -325,6 +326,41 @@ def test_a_separated_lineage_needs_an_operators_reason(
     assert lineage["separation_reason"] == "single words, no improvisation"
     again = operator.refused("POST", path, {"reason": "once more"})
     assert again == "409 move_not_allowed"
+
+
+def test_a_draft_that_stays_of_its_kind_keeps_its_separation(
+    world: World, acme: Client, operator: Person
+) -> None:
+    world.published_job(acme)
+    path = f"/v1/jobs/{world.job(acme)['id']}"
+    separated = operator.post(f"{path}/separate-lineage", {"reason": "single words"})
+
+    def edited(version: int, wanted: Json) -> Json:
+        body = new_job(rate_minor_per_hour=5_000, **wanted)
+        answer = acme.ask("PUT", path, body, headers={"If-Match": f'"{version}"'})
+        job: Json = answer.json()
+        return job
+
+    still_its_kind: list[Json] = [{}, {"title": "Words"}, {"accents": ["texas"]}]
+    for version, wanted in enumerate(still_its_kind, 2):
+        assert edited(version, wanted)["lineage_id"] == separated["lineage_id"]
+    assert edited(5, {"skills": ["singing"]})["lineage_id"] != separated["lineage_id"]
+    published = acme.refused("POST", f"{path}/publish", {})
+    assert published == "409 rate_cut_needs_notice", "of another kind the separation says nothing"
+
+
+def test_two_separations_of_a_kind_at_once(world: World, acme: Client, operator: Person) -> None:
+    drafts = [world.job(acme) for _ in range(4)]
+    with ThreadPoolExecutor(len(drafts)) as crowd:
+        separated = list(
+            crowd.map(
+                lambda job: operator.post(
+                    f"/v1/jobs/{job['id']}/separate-lineage", {"reason": "single words"}
+                ),
+                drafts,
+            )
+        )
+    assert len({job["lineage_id"] for job in separated}) == len(drafts)
 
 
 def test_an_edited_draft_changes_its_lineage(world: World, acme: Client) -> None:
