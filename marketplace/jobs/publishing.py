@@ -19,7 +19,7 @@ from marketplace.rates import service as rates
 from marketplace.rates.models import Rate, RateLineage
 from marketplace.shared import clock
 from marketplace.shared.money import cost_minor
-from marketplace.shared.problems import Conflict, MoveNotAllowed
+from marketplace.shared.problems import Conflict, MoveNotAllowed, TryAgain
 from marketplace.shared.states import move
 
 MAY_OPEN_ROLES = frozenset({JobState.DRAFT, JobState.OPEN, JobState.PAUSED})
@@ -41,8 +41,9 @@ async def quote(session: AsyncSession, job: Job, *, platform_fee: int) -> Quote:
     """What publishing the roles that are not funded yet would cost and reserve."""
     fee = platform_fee if job.fee_basis_points is None else job.fee_basis_points
     rate = await rates.rate_at(session, job.lineage_id, await clock.now(session))
-    in_force = rate.rate_minor_per_hour if rate else job.asked_rate_minor_per_hour
-    locked = max(in_force, job.asked_rate_minor_per_hour)
+    locked = rate.rate_minor_per_hour if rate else job.asked_rate_minor_per_hour
+    if job.state is JobState.DRAFT:
+        locked = max(locked, job.asked_rate_minor_per_hour)
     ahead = await rates.highest_rate_ahead(session, job.lineage_id) or locked
     roles = await session.scalar(
         select(sa.func.count())
@@ -73,8 +74,7 @@ async def publish(
     session: AsyncSession, job: Job, *, roles: int | None, platform_fee: int, actor: UUID
 ) -> Job:
     """Reserve the worst case of the job's unfunded roles, or of the first so many, and open them."""
-    await rates.hold_lineage(session, job.lineage_id)
-    job = await own_job(session, job.id, job.client_id, lock=True)
+    job = await _hold(session, job)
     if job.state not in MAY_OPEN_ROLES:
         raise MoveNotAllowed(
             f"It is {job.state.value}; no more roles can be opened.",
@@ -90,6 +90,16 @@ async def publish(
         move(job, JobState.OPEN, JOB_MOVES)
     job.version += 1
     await session.flush()
+    return job
+
+
+async def _hold(session: AsyncSession, job: Job) -> Job:
+    """The job under its lock, and its lineage alone, which comes first in the order of locks."""
+    held = job.lineage_id
+    await rates.hold_lineage(session, held)
+    job = await own_job(session, job.id, job.client_id, lock=True)
+    if job.lineage_id != held:
+        raise TryAgain("This draft was edited at this moment; look at it and publish it again.")
     return job
 
 
