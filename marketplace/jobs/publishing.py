@@ -112,19 +112,19 @@ async def _require_solo(session: AsyncSession, job: Job) -> None:
 async def _agree_on_rate(session: AsyncSession, job: Job, actor: UUID) -> None:
     """The lineage's rate is what is paid: a draft may start or raise it, never cut it in silence."""
     rate = await rates.rate_at(session, job.lineage_id, await clock.now(session))
+    lineage = await session.get_one(RateLineage, job.lineage_id)
+    asked = job.asked_rate_minor_per_hour
     if rate is None:
-        lineage = await session.get_one(RateLineage, job.lineage_id)
-        await _not_below_alike(session, job, lineage)
         await rates.announce(
             session,
             lineage=lineage,
-            rate_minor_per_hour=job.asked_rate_minor_per_hour,
+            rate_minor_per_hour=asked,
             reason="First job of its kind",
             announced_by=actor,
         )
         return
-    await rates.require_minimum(session, job.currency, rate.rate_minor_per_hour)
-    asked, paid = job.asked_rate_minor_per_hour, rate.rate_minor_per_hour
+    paid = rate.rate_minor_per_hour
+    await rates.require_minimum(session, job.currency, paid)
     if job.state is JobState.DRAFT and asked < paid:
         raise rates.RateCutNeedsNotice(
             f"Jobs of this kind pay {paid} per hour (minor units). Publish at that rate, or "
@@ -133,7 +133,6 @@ async def _agree_on_rate(session: AsyncSession, job: Job, actor: UUID) -> None:
             lineage_id=str(job.lineage_id),
         )
     if job.state is JobState.DRAFT and asked > paid:
-        lineage = await session.get_one(RateLineage, job.lineage_id)
         await announce_rate(
             session,
             lineage=lineage,
@@ -141,20 +140,7 @@ async def _agree_on_rate(session: AsyncSession, job: Job, actor: UUID) -> None:
             reason="A new job of this kind pays more",
             actor=actor,
         )
-
-
-async def _not_below_alike(session: AsyncSession, job: Job, lineage: RateLineage) -> None:
-    if lineage.separation:
-        return
-    paid = await rates.paid_for_alike(session, lineage)
-    if paid is not None and job.asked_rate_minor_per_hour < paid:
-        raise rates.RateCutNeedsNotice(
-            f"The same performers are paid {paid} per hour (minor units) for your jobs of this "
-            "elicitation. Publish at that rate, or have an operator record why this job is of "
-            "another kind.",
-            rate_minor_per_hour=paid,
-            lineage_id=str(job.lineage_id),
-        )
+    await rates.require_as_much_as_alike(session, job.lineage_id)
 
 
 async def announce_rate(

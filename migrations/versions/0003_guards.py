@@ -19,6 +19,7 @@ FUNCTIONS = (
     "guard_pay_decision",
     "guard_time_entry",
     "guard_claim",
+    "guard_first_rate",
     "guard_rate",
     "count_live_claims",
     "stamp_column",
@@ -40,4 +41,5 @@ def upgrade() -> None:
 def downgrade() -> None:
     for function in FUNCTIONS:
         op.execute(f"DROP FUNCTION {function}() CASCADE")
+    op.execute("DROP FUNCTION paid_for_alike(uuid)")
     op.execute("DELETE FROM allowed_move")
