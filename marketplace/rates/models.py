@@ -51,6 +51,11 @@ class RateLineage(SQLModel, table=True):
     separation_reason: str | None = None
     created_at: datetime = now_stamp()
 
+    @property
+    def kind(self) -> tuple[str, str, str]:
+        """Of one client, these belong to one lineage by themselves."""
+        return (self.elicitation, self.languages, self.role_profile)
+
 
 class Rate(SQLModel, table=True):
     __tablename__ = "rate"

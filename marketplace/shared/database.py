@@ -88,5 +88,10 @@ def violated(error: sa.exc.DBAPIError) -> str | None:
     return getattr(getattr(error.orig, "diag", None), "constraint_name", None)
 
 
+def said(error: sa.exc.DBAPIError) -> str:
+    """The detail that a trigger of ours gave with its refusal."""
+    return getattr(getattr(error.orig, "diag", None), "message_detail", None) or ""
+
+
 def sqlstate(error: sa.exc.DBAPIError) -> str | None:
     return getattr(error.orig, "sqlstate", None)

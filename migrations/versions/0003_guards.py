@@ -20,6 +20,7 @@ FUNCTIONS = (
     "guard_time_caps",
     "guard_time_entry",
     "guard_claim",
+    "guard_first_rate",
     "guard_rate",
     "count_live_claims",
     "stamp_column",
@@ -44,4 +45,5 @@ def downgrade() -> None:
     for function in FUNCTIONS:
         op.execute(f"DROP FUNCTION {function}() CASCADE")
     op.execute("DROP FUNCTION time_is_over_cap(uuid)")
+    op.execute("DROP FUNCTION paid_for_alike(uuid)")
     op.execute("DELETE FROM allowed_move")

@@ -297,6 +297,57 @@ END
 $$;
 CREATE TRIGGER guard BEFORE INSERT ON rate FOR EACH ROW EXECUTE FUNCTION guard_rate();
 
+-- The same performers see a client's lineages of one elicitation whose languages overlap, whatever
+-- skills they ask for: going from one to a cheaper one would cut their rate, too. This is the highest
+-- rate of these, in force or announced, at whose time the lineage pays less; null when it pays as
+-- much. A minute from now, because an announcement takes that long. Separated lineages are no part
+-- of it.
+CREATE FUNCTION paid_for_alike(lineage uuid) RETURNS bigint LANGUAGE sql STABLE AS $$
+    SELECT max(promised.rate_minor_per_hour)
+    FROM rate_lineage AS own
+    JOIN rate_lineage AS other
+        ON other.client_id = own.client_id AND other.currency = own.currency
+       AND other.elicitation = own.elicitation AND other.id <> own.id
+       AND other.separation = 0 AND own.separation = 0
+    CROSS JOIN LATERAL (
+        SELECT string_to_array(own.languages, ',') AS wanted,
+               string_to_array(other.languages, ',') AS spoken
+    ) AS languages
+    JOIN rate AS promised ON promised.lineage_id = other.id
+    CROSS JOIN LATERAL (
+        SELECT greatest(promised.effective_from, marketplace_now() + interval '1 minute') AS moment
+    ) AS taken
+    WHERE own.id = lineage
+      AND (speaks_one_of(spoken, wanted) OR speaks_one_of(wanted, spoken))
+      AND NOT EXISTS (
+          SELECT FROM rate AS following
+          WHERE following.lineage_id = other.id AND following.effective_from <= moment
+            AND (following.effective_from, following.number)
+              > (promised.effective_from, promised.number)
+      )
+      AND promised.rate_minor_per_hour > coalesce((
+          SELECT rate_minor_per_hour FROM rate
+          WHERE rate.lineage_id = own.id AND rate.effective_from <= moment
+          ORDER BY rate.effective_from DESC, rate.number DESC
+          LIMIT 1
+      ), 0)
+$$;
+
+CREATE FUNCTION guard_first_rate() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
+DECLARE
+    paid bigint := paid_for_alike(NEW.lineage_id);
+BEGIN
+    IF paid IS NOT NULL THEN
+        RAISE EXCEPTION 'the same performers are paid % for work alike', paid
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'rate_below_alike', DETAIL = paid::text;
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER guard_first AFTER INSERT ON rate
+    FOR EACH ROW WHEN (NEW.number = 1) EXECUTE FUNCTION guard_first_rate();
+
 -- A claim is made now, at the rate in force now, within the share that one person may fill.
 CREATE FUNCTION guard_claim() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = public, pg_temp AS $$

@@ -718,7 +718,16 @@ class TestShadows:
     """A temporary table is found before a table of `public`, unless the statement names that."""
 
     @pytest.fixture(
-        params=["clock", "rate", "account", "allowed_move", "pay_decision", "time_entry", "claim"]
+        params=[
+            "clock",
+            "rate",
+            "rate_lineage",
+            "account",
+            "allowed_move",
+            "pay_decision",
+            "time_entry",
+            "claim",
+        ]
     )
     def shadow(self, request: pytest.FixtureRequest, mallory: Connection) -> str:
         name: str = request.param
@@ -754,6 +763,17 @@ class TestShadows:
             " marketplace_now() + interval '13 days')"
         )
         refused(mallory, "rate_cut_needs_notice", (cut, [job["lineage_id"]]))
+
+    def test_a_cheaper_kind_of_job_is_still_a_cut(
+        self, world: World, acme: Client, mallory: Connection, shadow: str
+    ) -> None:
+        world.published_job(acme)
+        lower = world.job(acme, skills=[])
+        first = (
+            "INSERT INTO public.rate (id, lineage_id, currency, rate_minor_per_hour, reason,"
+            " announced_by) VALUES (uuidv7(), %s, 'USD', 7399, 'mine', uuidv7())"
+        )
+        refused(mallory, "rate_below_alike", (first, [lower["lineage_id"]]))
 
     def test_a_wallet_is_still_guarded(
         self, world: World, acme: Client, mallory: Connection, shadow: str
