@@ -63,7 +63,7 @@ class VerdictTold(Answer):
     verdict: Verdict
     reason_code: ReasonCode | None
     flags: list[Flag]
-    comment: str | None
+    comment: str | None = Field(examples=["From 0:12 on it is read, not played."])
     timestamps: list[Stretch]
     decided_at: datetime
 
