@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1", route_class=TransactionalRoute, tags=["recordin
 
 # The declared size, checked against the settings' limit, is what counts.
 LARGEST_UPLOAD_BYTES = 2**40
-# A download under way is cut off so long after it stopped being allowed, or at its next chunk.
+# A download under way asks so often whether it may go on: at the first chunk after that long.
 RECHECK_SECONDS = 1.0
 
 UPLOAD_BODY = {

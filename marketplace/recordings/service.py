@@ -270,10 +270,7 @@ def _try_again(recording: Recording, found: Unreadable, *, now: datetime) -> Non
         recording.state_reason = found.message
         recording.due_at = now + FIRST_RETRY_AFTER * 2 ** (recording.check_tries - 1)
         return
-    log.error(
-        "recording %s was checked %s times in vain: %s",
-        *(recording.id, recording.check_tries, found.reason_code),
-    )
+    log.error("recording %s was checked in vain all day: %s", recording.id, found.reason_code)
     move(recording, RecordingState.LOOK, RECORDING_MOVES, reason=UNMEASURED)
     recording.report = {"reason_code": found.reason_code, "message": UNMEASURED}
     recording.due_at = None
