@@ -75,6 +75,7 @@ class Job(SQLModel, table=True):
             postgresql_using="gin",
             postgresql_where=text("state = 'open'"),
         ),
+        Index("ix_job_closing", "id", postgresql_where=text("state = 'closing'")),
         updatable(
             "state",
             "state_reason",
