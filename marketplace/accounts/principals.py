@@ -145,6 +145,17 @@ def client_with(scope: Scope) -> Check:
     return check
 
 
+def person_or_key_with(scope: Scope) -> Check:
+    """Any person, or a client's API key with the scope."""
+
+    async def check(principal: Authenticated) -> Principal:
+        if principal.person_id is None and scope not in principal.scopes:
+            raise ScopeMissing(f"This API key lacks the scope {scope.value}.")
+        return principal
+
+    return check
+
+
 async def client_member(principal: Authenticated) -> Principal:
     if principal.client_id is None or principal.person_id is None:
         raise Forbidden("This needs a client member's own token, not an API key.")

@@ -5,14 +5,16 @@ may be read and moved without a lock of its own.
 """
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.funding.models import Reservation, ReserveCause, ReserveMove
 from marketplace.ledger import service as ledger
-from marketplace.ledger.models import AccountKind, TransactionKind
+from marketplace.ledger.models import AccountBalance, AccountKind, TransactionKind
 from marketplace.shared.problems import Conflict
 
 
@@ -94,17 +96,15 @@ async def left_in_each(
     return {reservation_id: int(left) for reservation_id, left in found}
 
 
-async def outstanding(session: AsyncSession, subject_id: UUID) -> int:
-    """All that is still set aside for the subject, in minor units."""
-    total = await session.scalar(
-        sa.text(
-            "SELECT sum(balance_minor) FROM reservation JOIN account_balance"
-            " ON account_id = account_id('job_reserve', reservation.id, reservation.currency)"
-            " WHERE subject_id = :subject"
-        ),
-        {"subject": subject_id},
+def is_outstanding(subject: Any) -> sa.ColumnElement[bool]:
+    """Something is still set aside for the subject: a condition on the column that names it."""
+    own_account = sa.func.account_id("job_reserve", Reservation.id, Reservation.currency)
+    return (
+        select(Reservation.id)
+        .join(AccountBalance, col(AccountBalance.account_id) == own_account)
+        .where(Reservation.subject_id == subject, AccountBalance.balance_minor > 0)
+        .exists()
     )
-    return int(total or 0)
 
 
 def from_wallet(reservation: Reservation, amount_minor: int, cause: ReserveCause) -> ReserveMove:

@@ -68,7 +68,14 @@ class Job(SQLModel, table=True):
         sa.CheckConstraint("retakes_max BETWEEN 0 AND 2", name="retakes_max_allowed"),
         sa.CheckConstraint("most_roles_of_one > 0", name="one_role_each"),
         Index("ix_job_client_id", "client_id", "id"),
-        Index("ix_job_open", "id", postgresql_where=text("state = 'open'")),
+        # The board: open jobs in one of the performer's languages.
+        Index(
+            "ix_job_board",
+            "languages",
+            postgresql_using="gin",
+            postgresql_where=text("state = 'open'"),
+        ),
+        Index("ix_job_closing", "id", postgresql_where=text("state = 'closing'")),
         updatable(
             "state",
             "state_reason",

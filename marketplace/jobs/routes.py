@@ -123,6 +123,7 @@ async def quote_job(
         WalletTooLow,
         rates.RateCutNeedsNotice,
         rates.RateBelowMinimum,
+        rates.TooManyRatesAhead,
     ),
 )
 async def publish_job(
@@ -223,6 +224,7 @@ async def read_board(
         rates.RateCutNeedsNotice,
         rates.RateBackdated,
         rates.RateBelowMinimum,
+        rates.TooManyRatesAhead,
     ),
 )
 async def announce_rate(
@@ -249,8 +251,7 @@ async def announce_rate(
         actor=client.id,
         effective_from=body.effective_from,
     )
-    history = await rates.history(session, lineage_id)
-    return next(answer for answer in history if answer.id == rate.id)
+    return await rates.described(session, rate)
 
 
 @router.post(
@@ -267,11 +268,9 @@ async def separate_lineage(
 
 async def _answer(session: Session, job: Job, response: Response) -> JobAnswer:
     set_etag(response, job.version)
-    now = await clock.now(session)
-    rate = await rates.rate_at(session, job.lineage_id, now)
-    history = await rates.history(session, job.lineage_id) if rate else []
+    rate = await rates.rate_at(session, job.lineage_id, await clock.now(session))
     return JobAnswer(
         **job.model_dump(),
-        rate=next((answer for answer in history if rate and answer.id == rate.id), None),
+        rate=await rates.described(session, rate) if rate else None,
         roles=await service.role_counts(session, job.id),
     )

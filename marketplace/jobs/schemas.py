@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from marketplace.jobs.models import JobState, RoleState
 from marketplace.jobs.specification import EMOTIONS, Elicitation, NewTask, Specification
-from marketplace.rates.schemas import RateAnswer
+from marketplace.rates.schemas import RateAnswer, RateChange
 from marketplace.shared.money import RateMinorPerHour
 from marketplace.shared.schemas import Answer, Body, Name, Prose, Reason
 
@@ -175,9 +175,13 @@ class BoardItem(Answer):
     )
     audio: dict[str, Any] = Field(description="The tier of the gates, and the room tone to leave.")
     currency: str
+    lineage_id: UUID
     rate_minor_per_hour: int
     rate_id: UUID
-    rate_history: list[dict[str, Any]] = Field(description="Every rate of this kind of job.")
+    rate_history: list[RateChange] = Field(
+        description="The ten last to take effect, announced ones among them, the newest first; "
+        "`/v1/rate-lineages/{lineage_id}/rates` has them all."
+    )
     prep_seconds_cap: int
     perform_seconds_cap: int
     retakes_max: int

@@ -214,22 +214,21 @@ async def _withdraw_roles(session: AsyncSession, job: Job) -> None:
     await set_state(session, [id_ for id_, _ in withdrawn], RoleState.WITHDRAWN, "The job closed.")
 
 
+# Nothing is held and nothing is set aside any more.
+SETTLED = sa.and_(
+    ~select(Role.id).where(Role.job_id == Job.id, Role.state == RoleState.HELD).exists(),
+    ~reserves.is_outstanding(col(Job.id)),
+)
+
+
 async def _is_settled(session: AsyncSession, job_id: UUID) -> bool:
-    held = await session.scalar(
-        select(sa.func.count())
-        .select_from(Role)
-        .where(Role.job_id == job_id, Role.state == RoleState.HELD)
-    )
-    return not held and not await reserves.outstanding(session, job_id)
+    return bool(await session.scalar(select(SETTLED).where(Job.id == job_id)))
 
 
 async def close_settled(sessions: Sessions) -> int:
     """Closing jobs become closed when nothing is held and nothing is set aside any more."""
-    held = select(Role.id).where(Role.job_id == Job.id, Role.state == RoleState.HELD)
-    closing = (
-        select(Job.id).where(Job.state == JobState.CLOSING, ~held.exists()).order_by(col(Job.id))
-    )
-    return await sweeps.each_due(sessions, "jobs", closing, _close_settled)
+    settled = select(Job.id).where(Job.state == JobState.CLOSING, SETTLED).order_by(col(Job.id))
+    return await sweeps.each_due(sessions, "jobs", settled, _close_settled)
 
 
 async def _close_settled(session: AsyncSession, job_id: UUID) -> bool:

@@ -152,7 +152,7 @@ async def _change(
 @router.post(
     "/audition-rates",
     status_code=204,
-    responses=documented(rates.RateCutNeedsNotice, rates.RateBelowMinimum),
+    responses=documented(rates.RateCutNeedsNotice, rates.RateBelowMinimum, rates.TooManyRatesAhead),
 )
 async def set_audition_rate(body: NewAuditionRate, session: Session, operator: Operator) -> None:
     """Set what an hour of audition pays; its history is kept like every rate's."""

@@ -2,12 +2,18 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
+from pydantic import Field
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from marketplace.accounts.models import Role
-from marketplace.accounts.principals import Authenticated, Operator, Principal
+from marketplace.accounts.models import Role, Scope
+from marketplace.accounts.principals import (
+    Authenticated,
+    Operator,
+    Principal,
+    person_or_key_with,
+)
 from marketplace.rates import service
 from marketplace.rates.models import RateLineage
 from marketplace.rates.schemas import (
@@ -18,11 +24,18 @@ from marketplace.rates.schemas import (
 )
 from marketplace.shared import clock
 from marketplace.shared.money import Currency
+from marketplace.shared.pagination import PageQuery
 from marketplace.shared.problems import NotFound, documented
 from marketplace.shared.requests import Session, TransactionalRoute
 from marketplace.shared.schemas import Page, Time
 
 router = APIRouter(prefix="/v1", route_class=TransactionalRoute, tags=["rates"])
+
+RateReader = Annotated[Principal, Depends(person_or_key_with(Scope.JOBS_READ))]
+
+
+class RateQuery(PageQuery):
+    as_of: Annotated[Time | None, Field(description="The history as announced by then")] = None
 
 
 async def visible_lineage(
@@ -40,7 +53,7 @@ async def visible_lineage(
 
 @router.get("/rate-lineages/{lineage_id}", responses=documented(NotFound))
 async def read_rate_lineage(
-    lineage_id: UUID, session: Session, principal: Authenticated
+    lineage_id: UUID, session: Session, principal: RateReader
 ) -> LineageAnswer:
     """What shares one rate history, and why if it was separated."""
     lineage = await visible_lineage(session, lineage_id, principal)
@@ -53,21 +66,20 @@ async def read_rate_lineage(
 async def list_rates(
     lineage_id: UUID,
     session: Session,
-    principal: Authenticated,
-    as_of: Annotated[Time | None, Query(description="The history as announced by then")] = None,
+    principal: RateReader,
+    query: Annotated[RateQuery, Query()],
 ) -> Page[RateAnswer]:
-    """The whole rate history in order of effect; nothing is ever taken out of it."""
+    """The whole rate history, the last to take effect first; nothing is ever taken out of it."""
     lineage = await visible_lineage(session, lineage_id, principal)
-    return Page(
-        items=await service.history(session, lineage.id, announced_by=as_of), next_cursor=None
-    )
+    found, next_cursor = await service.history(session, lineage.id, query, announced_by=query.as_of)
+    return Page(items=found, next_cursor=next_cursor)
 
 
 @router.get("/rate-lineages/{lineage_id}/rate", responses=documented(NotFound))
 async def read_rate_at(
     lineage_id: UUID,
     session: Session,
-    principal: Authenticated,
+    principal: RateReader,
     at: Annotated[Time | None, Query(description="Null is now")] = None,
 ) -> RateAnswer:
     """The rate in force at a moment."""
@@ -76,8 +88,7 @@ async def read_rate_at(
     rate = await service.rate_at(session, lineage.id, moment)
     if rate is None:
         raise NotFound("No rate was in force at that moment.")
-    history = await service.history(session, lineage.id)
-    return next(answer for answer in history if answer.id == rate.id)
+    return await service.described(session, rate)
 
 
 @router.post("/minimum-rates", status_code=201)

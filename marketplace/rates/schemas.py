@@ -30,22 +30,27 @@ class NewRate(Body):
     ] = None
 
 
-class RateAnswer(Answer):
-    id: UUID
-    lineage_id: UUID
+class RateChange(Answer):
+    """One step of a rate history."""
+
     rate_minor_per_hour: int = Field(examples=[7_400])
-    currency: str = Field(examples=["USD"])
-    announced_at: datetime
-    effective_from: datetime
-    reason: str = Field(examples=["Agreed with the performers on the call of 3 November."])
-    announced_by: UUID
-    status: RateStatus
     previous_rate_minor_per_hour: int | None = Field(
         description="What it follows in order of effect; null for the first."
     )
     change_percent: str | None = Field(
         description="Against the previous rate, exact to two decimals.", examples=["5.71"]
     )
+    announced_at: datetime
+    effective_from: datetime
+    reason: str = Field(examples=["Agreed with the performers on the call of 3 November."])
+
+
+class RateAnswer(RateChange):
+    id: UUID
+    lineage_id: UUID
+    currency: str = Field(examples=["USD"])
+    announced_by: UUID
+    status: RateStatus
 
 
 class LineageAnswer(Answer):

@@ -1,8 +1,7 @@
 """Announcing rates and reading their history."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 from uuid import UUID
 
@@ -11,10 +10,11 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.rates.models import MinimumRate, Rate, RateLineage
-from marketplace.rates.schemas import RateAnswer, RateStatus
+from marketplace.rates.schemas import RateAnswer
 from marketplace.shared import audit, clock
-from marketplace.shared.database import row, said, take_turns, violated
+from marketplace.shared.database import row, rows, said, statement, take_turns, violated
 from marketplace.shared.money import display
+from marketplace.shared.pagination import PageQuery, cut, decode_cursor, encode_cursor
 from marketplace.shared.problems import Conflict, InvalidField
 
 # The elicitation of the platform's own auditions.
@@ -39,6 +39,12 @@ class RateBelowMinimum(Conflict):
     """This rate is below the minimum hourly rate of its currency."""
 
     code = "rate_below_minimum"
+
+
+class TooManyRatesAhead(Conflict):
+    """Nine rates of this lineage are announced and not yet in force; wait for one of them."""
+
+    code = "too_many_rates_ahead"
 
 
 async def lineage_for(
@@ -136,16 +142,27 @@ async def announce(
     try:
         await session.flush()
     except sa.exc.IntegrityError as error:
-        if violated(error) == "rate_cut_needs_notice":
-            raise RateCutNeedsNotice from error
-        if violated(error) == "rate_backdated":
-            raise RateBackdated from error
-        if violated(error) == "rate_below_alike":
-            raise _below_alike(int(said(error)), lineage.id) from error
-        raise
+        refusal = _refusal(error, lineage)
+        if refusal is None:
+            raise
+        raise refusal from error
     await session.refresh(rate)
     await audit.record(session, subject=("rate", rate.id), action="announced", reason=reason)
     return rate
+
+
+def _refusal(error: sa.exc.IntegrityError, lineage: RateLineage) -> Conflict | None:
+    match violated(error):
+        case "rate_cut_needs_notice":
+            return RateCutNeedsNotice()
+        case "rate_backdated":
+            return RateBackdated()
+        case "rates_ahead":
+            return TooManyRatesAhead()
+        case "rate_below_alike":
+            return _below_alike(int(said(error)), lineage.id)
+        case _:
+            return None
 
 
 async def require_minimum(session: AsyncSession, currency: str, rate_minor_per_hour: int) -> None:
@@ -227,45 +244,41 @@ async def highest_rate_ahead(session: AsyncSession, lineage_id: UUID) -> int | N
 
 
 async def history(
-    session: AsyncSession, lineage_id: UUID, *, announced_by: datetime | None = None
-) -> list[RateAnswer]:
-    """The whole history in order of effect; with a time, as it was announced by then."""
-    query = select(Rate).where(Rate.lineage_id == lineage_id)
-    if announced_by is not None:
-        query = query.where(Rate.announced_at <= announced_by)
-    found = await session.exec(query.order_by(col(Rate.effective_from), col(Rate.number)))
+    session: AsyncSession, lineage_id: UUID, page: PageQuery, *, announced_by: datetime | None
+) -> tuple[list[RateAnswer], str | None]:
+    """A page of the history, the last to take effect first; with a time, as announced by then."""
+    after = decode_cursor(page.cursor, datetime.fromisoformat, int) or [None, None]
     at = announced_by or await clock.now(session)
-    return described(list(found), at)
+    found = await _history(session, lineage_id, at, after=after, most=page.limit + 1)
+    shown, last = cut(found, page.limit)
+    answers = [RateAnswer.model_validate(rate) for rate in shown]
+    return answers, encode_cursor(last["effective_from"], last["number"]) if last else None
 
 
-def described(rates: list[Rate], at: datetime) -> list[RateAnswer]:
-    """Rows in order of effect, each with its status at a time and its change against the last."""
-    effective = [rate for rate in rates if rate.effective_from <= at]
-    in_force = effective[-1].id if effective else None
-    answers = []
-    previous: Rate | None = None
-    for rate in rates:
-        answers.append(_answer(rate, previous, in_force, at))
-        previous = rate
-    return answers
+async def described(session: AsyncSession, rate: Rate) -> RateAnswer:
+    """One rate as it stands now, and what it changed."""
+    # Another transaction may have announced it after this one began.
+    at = max(await clock.now(session), rate.announced_at)
+    (found,) = await _history(session, rate.lineage_id, at, only=rate.id)
+    return RateAnswer.model_validate(found)
 
 
-def _answer(rate: Rate, previous: Rate | None, in_force: UUID | None, at: datetime) -> RateAnswer:
-    status = RateStatus.SUPERSEDED
-    if rate.effective_from > at:
-        status = RateStatus.ANNOUNCED
-    elif rate.id == in_force:
-        status = RateStatus.IN_FORCE
-    return RateAnswer(
-        **rate.model_dump(),
-        status=status,
-        previous_rate_minor_per_hour=previous.rate_minor_per_hour if previous else None,
-        change_percent=_percent(previous.rate_minor_per_hour, rate.rate_minor_per_hour)
-        if previous
-        else None,
+async def _history(
+    session: AsyncSession,
+    lineage_id: UUID,
+    at: datetime,
+    *,
+    only: UUID | None = None,
+    after: Sequence[Any] = (None, None),
+    most: int = 1,
+) -> list[Mapping[str, Any]]:
+    return await rows(
+        session,
+        statement("marketplace.rates", "history.sql"),
+        lineage=lineage_id,
+        at=at,
+        only=only,
+        after_effect=after[0],
+        after_number=after[1],
+        rows=most,
     )
-
-
-def _percent(before: int, after: int) -> str:
-    change = Decimal(after - before) * 100 / Decimal(before)
-    return str(change.quantize(Decimal("0.01"), rounding=ROUND_HALF_UP))

@@ -21,6 +21,8 @@ def downgrade() -> None:
         "last_run_at(timestamptz)",
         "api_time(timestamptz)",
         "speaks_one_of(text[], text[])",
+        "with_parents(text[])",
+        "change_percent(bigint, bigint)",
         "cost_minor(bigint, bigint, bigint)",
         "fee_minor(bigint, bigint)",
         "pay_minor(bigint, bigint)",

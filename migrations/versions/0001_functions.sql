@@ -81,14 +81,21 @@ RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
          + fee_minor(pay_minor(seconds, rate_minor_per_hour), fee_basis_points)
 $$;
 
+-- Exact to two decimals, half away from zero; null for what follows nothing.
+CREATE FUNCTION change_percent(before bigint, after bigint) RETURNS text
+LANGUAGE sql IMMUTABLE AS $$ SELECT round((after - before) * 100::numeric / before, 2)::text $$;
+
+-- A tag and what it is a variety of: of zh-Hant-TW also zh-Hant and zh.
+CREATE FUNCTION with_parents(tags text[]) RETURNS text[] LANGUAGE sql IMMUTABLE AS $$
+    SELECT array_agg(array_to_string(parts[:size], '-'))
+    FROM unnest(tags) AS tag
+    CROSS JOIN string_to_array(tag, '-') AS parts
+    CROSS JOIN generate_series(1, cardinality(parts)) AS size
+$$;
+
 -- en-US speaks en; en does not speak en-US.
 CREATE FUNCTION speaks_one_of(spoken text[], wanted text[]) RETURNS boolean
-LANGUAGE sql IMMUTABLE AS $$
-    SELECT EXISTS (
-        SELECT FROM unnest(spoken) AS has, unnest(wanted) AS wants
-        WHERE has = wants OR starts_with(has, wants || '-')
-    )
-$$;
+LANGUAGE sql IMMUTABLE AS $$ SELECT wanted && with_parents(spoken) $$;
 
 -- Whole seconds, as the API writes them.
 CREATE FUNCTION api_time(at timestamptz) RETURNS text LANGUAGE sql IMMUTABLE AS $$

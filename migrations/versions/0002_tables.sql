@@ -471,7 +471,8 @@ CREATE TABLE job (
     CONSTRAINT fk_job_client_id FOREIGN KEY(client_id) REFERENCES client (id)
 );
 CREATE INDEX ix_job_client_id ON job (client_id, id);
-CREATE INDEX ix_job_open ON job (id) WHERE state = 'open';
+CREATE INDEX ix_job_closing ON job (id) WHERE state = 'closing';
+CREATE INDEX ix_job_board ON job USING gin (languages) WHERE state = 'open';
 
 CREATE TABLE payout (
     id uuid NOT NULL,

@@ -254,6 +254,8 @@ DECLARE
     promised bigint;
     -- In hours: a day is not always 24 of them in a session's time zone.
     notice constant interval := '336 hours';
+    -- With the one in force they are the ten that the board shows.
+    most_ahead constant integer := 9;
     second timestamptz := date_trunc('second', marketplace_now());
 BEGIN
     PERFORM FROM rate_lineage WHERE id = NEW.lineage_id FOR NO KEY UPDATE;
@@ -269,6 +271,13 @@ BEGIN
     IF NEW.effective_from < second + interval '1 minute' THEN
         RAISE EXCEPTION 'a rate takes effect a minute after its announcement at the earliest'
             USING ERRCODE = 'check_violation', CONSTRAINT = 'rate_backdated';
+    END IF;
+    IF (
+        SELECT count(*) FROM rate
+        WHERE lineage_id = NEW.lineage_id AND effective_from > second
+    ) >= most_ahead THEN
+        RAISE EXCEPTION 'this many rates are announced already'
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'rates_ahead';
     END IF;
     -- What whoever works at that moment was promised until now.
     SELECT rate_minor_per_hour INTO promised

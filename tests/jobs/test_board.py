@@ -1,5 +1,6 @@
 """The board: what a performer may claim, in an order with reasons."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -91,10 +92,31 @@ def test_an_item_shows_what_is_promised(world: World, acme: Client, ana: Person)
     item = ana.get("/v1/board")["items"][0]
     assert item["rate_minor_per_hour"] == 7_400
     assert item["rate_history"][0]["reason"] == "First job of its kind"
+    assert item["lineage_id"] == job["lineage_id"]
     assert item["licence"]["version"] == "acme-1"
     claim = ana.post("/v1/claims", {"role_id": item["role_id"]})
     assert claim["pay_by"] == item["pay_by"]
     assert claim["rate_id"] == item["rate_id"] == job["rate"]["id"]
+
+
+def test_an_item_shows_the_last_ten_changes_of_its_rate(
+    world: World, acme: Client, ana: Person
+) -> None:
+    job = world.published_job(acme)
+    path = f"/v1/rate-lineages/{job['lineage_id']}/rates"
+    for number in range(4):
+        acme.post(path, {"rate_minor_per_hour": 7_500 + number, "reason": "more and more"})
+        world.advance(61)
+    for number in range(9):
+        takes_effect = (world.now + timedelta(days=15 + number)).isoformat()
+        cut = {"rate_minor_per_hour": 7_000 - number, "reason": "less and less"}
+        acme.post(path, {**cut, "effective_from": takes_effect})
+    (item,) = ana.get("/v1/board")["items"]
+    told = item["rate_history"]
+    whole = ana.get(path)["items"]
+    assert told == [{name: rate[name] for name in told[0]} for rate in whole[:10]]
+    assert told[9]["rate_minor_per_hour"] == item["rate_minor_per_hour"] == 7_503
+    assert (told[8]["previous_rate_minor_per_hour"], told[8]["change_percent"]) == (7_503, "-6.70")
 
 
 def test_filters_narrow(world: World, acme: Client) -> None:

@@ -160,6 +160,25 @@ def test_a_role_released_while_closing_is_withdrawn(
     assert acme.wallet_minor == 100_000
 
 
+def test_a_closing_job_with_money_set_aside_is_left_alone(
+    world: World, acme: Client, ana: Person, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may be set aside for weeks, and the sweep comes by every other second."""
+    job = world.published_job(acme)
+    claim = world.claim(ana, job)
+    world.work(ana, claim, "perform", 60)
+    acme.post(f"/v1/jobs/{job['id']}/close", {})
+    ana.post(f"/v1/claims/{claim['id']}/release", {})
+    with world.connection() as busy:
+        busy.execute("SELECT FROM job FOR UPDATE")
+        assert world.sweep("jobs") == 0
+        assert caplog.text == "", "it did not wait for the job"
+    world.advance(3 * DAY + 1)
+    world.sweep("pay")
+    assert world.sweep("jobs") == 1
+    assert acme.get(f"/v1/jobs/{job['id']}")["state"] == "closed"
+
+
 @pytest.mark.parametrize(
     ("before", "verb"),
     [

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from marketplace.rates import service as rates
-from tests.world import DAY, Client, Json, Person, World, new_job
+from tests.world import DAY, Caller, Client, Json, Person, World, new_job
 
 CUT_NOTICE = timedelta(days=14)
 
@@ -429,8 +429,8 @@ def test_the_history_says_what_was_known_when(world: World, acme: Client, ana: P
     path = f"/v1/rate-lineages/{job['lineage_id']}"
     now = ana.get(f"{path}/rates")["items"]
     assert [(rate["rate_minor_per_hour"], rate["status"]) for rate in now] == [
-        (7_400, "superseded"),
         (8_000, "in_force"),
+        (7_400, "superseded"),
     ]
     then = ana.get(f"{path}/rates", as_of=before)["items"]
     assert [(rate["rate_minor_per_hour"], rate["status"]) for rate in then] == [(7_400, "in_force")]
@@ -438,6 +438,81 @@ def test_the_history_says_what_was_known_when(world: World, acme: Client, ana: P
     assert ana.get(f"{path}/rate", at=before)["rate_minor_per_hour"] == 7_400
     long_ago = (world.now - timedelta(days=99)).isoformat()
     assert ana.refused("GET", f"{path}/rate", query={"at": long_ago}) == "404 not_found"
+
+
+def test_the_history_is_read_in_pages(world: World, acme: Client, ana: Person) -> None:
+    job = world.published_job(acme)
+    noon = world.now + timedelta(days=20)
+    # Announced in another order than they take effect.
+    for days, rate in ((3, 7_600), (1, 7_500), (2, 7_550), (4, 7_000)):
+        announce(acme, job, rate, effective_from=(noon + timedelta(days=days)).isoformat())
+    path = f"/v1/rate-lineages/{job['lineage_id']}/rates"
+    whole = ana.get(path)["items"]
+    steps = [
+        (rate["rate_minor_per_hour"], rate["previous_rate_minor_per_hour"], rate["change_percent"])
+        for rate in whole
+    ]
+    assert steps == [
+        (7_000, 7_600, "-7.89"),
+        (7_600, 7_550, "0.66"),
+        (7_550, 7_500, "0.67"),
+        (7_500, 7_400, "1.35"),
+        (7_400, None, None),
+    ]
+    for limit in (1, 2, 3, 5):
+        pages = ana.pages(path, limit=limit)
+        assert [rate for page in pages for rate in page] == whole
+        assert {len(page) for page in pages[:-1]} <= {limit}
+    then = world.now.isoformat()
+    world.advance(60)
+    announce(acme, job, 7_450)
+    assert len(ana.get(path)["items"]) == 6
+    assert [rate["id"] for rate in ana.get(path, as_of=then)["items"]] == [
+        rate["id"] for rate in whole
+    ]
+    for wrong in ({"limit": 101}, {"cursor": "x"}, {"as_of": "yesterday"}, {"newest": "first"}):
+        assert ana.refused("GET", path, query=wrong) == "422 invalid_request"
+    assert world.anybody.refused("GET", path) == "401 unauthorized"
+
+
+def test_nine_rates_are_announced_ahead_at_most(world: World, acme: Client) -> None:
+    job = world.published_job(acme)
+    for number in range(9):
+        takes_effect = (world.now + timedelta(days=1 + number)).isoformat()
+        announce(acme, job, 7_401 + number, effective_from=takes_effect)
+    later = (world.now + timedelta(days=30)).isoformat()
+    assert refusal(acme, job, 9_000, effective_from=later) == "409 too_many_rates_ahead"
+    richer = world.job(acme, rate_minor_per_hour=9_000)
+    path = f"/v1/jobs/{richer['id']}/publish"
+    assert acme.refused("POST", path, {}) == "409 too_many_rates_ahead"
+    world.advance(DAY + 60)
+    assert announce(acme, job, 9_000, effective_from=later)["status"] == "announced"
+
+
+def test_a_long_history_is_not_read_with_every_job(world: World, acme: Client) -> None:
+    """The rate in force and the one before it say all that an answer tells."""
+    job = world.published_job(acme)
+    for rate in (7_500, 7_800):
+        announce(acme, job, rate)
+        world.advance(61)
+    shown = acme.get(f"/v1/jobs/{job['id']}")["rate"]
+    assert shown == acme.get(f"/v1/rate-lineages/{job['lineage_id']}/rate")
+    assert shown == acme.get(f"/v1/rate-lineages/{job['lineage_id']}/rates")["items"][0]
+    assert (shown["previous_rate_minor_per_hour"], shown["change_percent"]) == (7_500, "4.00")
+
+
+def test_a_key_reads_rates_with_the_scope_for_jobs(world: World, acme: Client) -> None:
+    job = world.published_job(acme)
+
+    def key(scope: str) -> Caller:
+        made = acme.member.post("/v1/api-keys", {"name": scope, "scopes": [scope]})
+        return Caller(world, made["token"])
+
+    reader, other = key("jobs:read"), key("wallet:read")
+    for read in ("", "/rate", "/rates"):
+        path = f"/v1/rate-lineages/{job['lineage_id']}{read}"
+        assert reader.get(path)
+        assert other.refused("GET", path) == "403 scope_missing"
 
 
 def test_a_clients_lineage_is_not_anothers(world: World, acme: Client, ravi: Person) -> None:
