@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from marketplace.shared.columns import updatable
+from marketplace.shared.columns import stamp, updatable
 from marketplace.shared.problems import TryAgain
 
 SETTLE_LOOK_SECONDS = 0.02
@@ -32,29 +32,42 @@ class Clock(SQLModel, table=True):
     offset_seconds: int = Field(default=0, sa_type=sa.BigInteger)
 
 
+class Booking(SQLModel, table=True):
+    """When the transaction that a server process is in booked first; all it books has that stamp.
+
+    Written by `booking_time()` alone.
+    """
+
+    __tablename__ = "booking"
+    __table_args__ = {"prefixes": ["UNLOGGED"], **updatable()}
+
+    backend: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    xid: str
+    began_at: datetime = stamp()
+    booked_at: datetime = stamp()
+
+
 async def now(session: AsyncSession) -> datetime:
     """The time of this transaction."""
-    stamp = await session.scalar(sa.text("SELECT marketplace_now()"))
-    assert isinstance(stamp, datetime)
-    return stamp
+    moment = await session.scalar(sa.text("SELECT marketplace_now()"))
+    assert isinstance(moment, datetime)
+    return moment
 
 
 async def settle_writes(session: AsyncSession) -> datetime:
     """Wait until every write stamped before now is committed, and return that now.
 
-    Ledger and audit rows take their `booked_at` while they hold the booking lock shared, until they
-    commit. So whatever is stamped by now is committed or held by somebody now: once those few are
-    done, a report "as of" this time repeats to the byte. Writers that come later are not kept
-    waiting, as they would be behind a lock of ours.
+    A transaction takes the one `booked_at` of all its ledger and audit rows while it holds the
+    booking lock shared, until it commits. So whatever is stamped by now is committed or held by
+    somebody now: once those few are done, a report "as of" this time repeats to the byte. Writers
+    that come later are not kept waiting, as they would be behind a lock of ours.
     """
-    stamp = await session.scalar(sa.text("SELECT booking_time()"))
-    assert isinstance(stamp, datetime)
-    # Our own hold ends, and every look at the holders is a new one.
-    await session.commit()
+    moment = await session.scalar(sa.text("SELECT present_moment()"))
+    assert isinstance(moment, datetime)
     holding = await _holders(session)
     for _ in range(SETTLE_LOOKS):
         if not holding:
-            return stamp
+            return moment
         await asyncio.sleep(SETTLE_LOOK_SECONDS)
         holding &= await _holders(session)
     raise TryAgain

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 # Written by the database's own triggers and by the owner alone.
-READ_ONLY = ("clock", "allowed_move", "account_balance", "alembic_version")
+READ_ONLY = ("clock", "booking", "allowed_move", "account_balance", "alembic_version")
 
 
 def grants(metadata: sa.MetaData, login: str) -> Iterator[str]:

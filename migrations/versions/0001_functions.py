@@ -33,8 +33,10 @@ def downgrade() -> None:
         "booking_time()",
         "booking_lock()",
         "present_second()",
+        "present_moment()",
         "marketplace_now()",
     ):
         op.execute(f"DROP FUNCTION IF EXISTS {function}")
     op.execute("DROP TYPE uuidrange")
+    op.drop_table("booking")
     op.drop_table("clock")

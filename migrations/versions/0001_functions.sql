@@ -14,21 +14,48 @@ CREATE FUNCTION marketplace_now() RETURNS timestamptz LANGUAGE sql STABLE AS $$
     SELECT now() + (SELECT offset_seconds FROM public.clock) * interval '1 second'
 $$;
 
--- The second it is, whenever the transaction began: who waited for a lock is not earlier for that.
+-- The moment it is, whenever the transaction began: who waited for a lock is not earlier for that.
+CREATE FUNCTION present_moment() RETURNS timestamptz LANGUAGE sql VOLATILE AS $$
+    SELECT clock_timestamp() + (SELECT offset_seconds FROM public.clock) * interval '1 second'
+$$;
+
 CREATE FUNCTION present_second() RETURNS timestamptz LANGUAGE sql VOLATILE AS $$
-    SELECT date_trunc('second', clock_timestamp()
-        + (SELECT offset_seconds FROM public.clock) * interval '1 second')
+    SELECT date_trunc('second', public.present_moment())
 $$;
 
 -- Held shared by every transaction that books something, until it commits; a report that waits for
 -- those who hold it now knows that nothing stamped earlier is still on its way.
 CREATE FUNCTION booking_lock() RETURNS bigint LANGUAGE sql IMMUTABLE AS $$ SELECT 7203001::bigint $$;
 
-CREATE FUNCTION booking_time() RETURNS timestamptz LANGUAGE plpgsql VOLATILE AS $$
+-- When the transaction that a server process is in booked first. A table, for a setting could be
+-- changed by the application's login; unlogged, for nothing in it outlives its transaction.
+CREATE UNLOGGED TABLE booking (
+    backend integer NOT NULL,
+    xid text NOT NULL,
+    began_at timestamptz NOT NULL,
+    booked_at timestamptz NOT NULL,
+    CONSTRAINT pk_booking PRIMARY KEY (backend)
+);
+
+-- One stamp for all that a transaction books, taken while the lock is held: no report can stand
+-- between two of its rows. A savepoint that is rolled back takes lock and stamp with it.
+CREATE FUNCTION booking_time() RETURNS timestamptz LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
+DECLARE
+    stamp timestamptz;
 BEGIN
-    PERFORM pg_advisory_xact_lock_shared(public.booking_lock());
-    RETURN clock_timestamp()
-        + (SELECT offset_seconds FROM public.clock) * interval '1 second';
+    -- xids start anew after a restore, so the transaction's time is compared as well.
+    SELECT booked_at INTO stamp FROM booking
+    WHERE backend = pg_backend_pid() AND xid = pg_current_xact_id()::text AND began_at = now();
+    IF stamp IS NULL THEN
+        PERFORM pg_advisory_xact_lock_shared(booking_lock());
+        INSERT INTO booking (backend, xid, began_at, booked_at)
+        VALUES (pg_backend_pid(), pg_current_xact_id()::text, now(), present_moment())
+        ON CONFLICT (backend) DO UPDATE
+        SET xid = excluded.xid, began_at = excluded.began_at, booked_at = excluded.booked_at
+        RETURNING booked_at INTO stamp;
+    END IF;
+    RETURN stamp;
 END
 $$;
 

@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from time import sleep
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -195,7 +196,9 @@ APPEND_ONLY = (
 
 
 class TestHistory:
-    @pytest.mark.parametrize("table", [*APPEND_ONLY, "account_balance", "clock", "allowed_move"])
+    @pytest.mark.parametrize(
+        "table", [*APPEND_ONLY, "account_balance", "booking", "clock", "allowed_move"]
+    )
     def test_no_row_of_history_is_changed_or_removed(self, mallory: Connection, table: str) -> None:
         name = parts.Identifier(table)
         (column,) = (
@@ -438,6 +441,49 @@ class TestWhatIsAgreed:
         )
         assert world.value("SELECT min(signed_at) FROM consent_grant").year >= world.now.year
         assert world.value("SELECT max(id) FROM audit_event") < 1_000_000
+
+
+class TestBookingTime:
+    """One moment for all that a transaction books, taken while reports wait for it."""
+
+    NOTE = (
+        "INSERT INTO audit_event (subject_type, subject_id, action, booked_at)"
+        " VALUES ('job', uuidv7(), 'noted', '2020-01-01') RETURNING booked_at"
+    )
+
+    def noted(self, connection: Connection) -> datetime:
+        (row,) = connection.execute(self.NOTE.encode()).fetchall()
+        stamp: datetime = row["booked_at"]
+        return stamp
+
+    def test_a_transaction_has_one(self, world: World, mallory: Connection) -> None:
+        mallory.execute("SELECT 1")
+        began = world.now
+        first = self.noted(mallory)
+        assert first > began
+        assert {first, self.noted(mallory), self.noted(mallory)} == {first}
+        mallory.commit()
+        assert self.noted(mallory) > first
+
+    def test_a_savepoint_takes_it_along(self, mallory: Connection) -> None:
+        """Its lock is given up with it: a report may have been handed out since."""
+        mallory.execute("SAVEPOINT half")
+        given_up = self.noted(mallory)
+        mallory.execute("ROLLBACK TO half")
+        kept = self.noted(mallory)
+        assert kept > given_up
+        mallory.execute("SAVEPOINT other_half")
+        assert self.noted(mallory) == kept
+        mallory.execute("ROLLBACK TO other_half")
+        assert self.noted(mallory) == kept
+
+    def test_it_is_not_set_by_hand(self, mallory: Connection) -> None:
+        refused(
+            mallory,
+            DENIED,
+            "INSERT INTO booking SELECT pg_backend_pid(), pg_current_xact_id()::text, now(),"
+            " '2020-01-01'",
+        )
 
 
 STATEFUL = (

@@ -4,13 +4,18 @@ import csv
 import io
 import json
 import threading
+import time
 import uuid
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
 
 from marketplace.reports import finance
+from marketplace.scheduler import SWEEPS
 from tests.reports.conftest import Paid, lift_all_guards
 from tests.world import HOUR, Client, Json, Person, World
 
@@ -49,6 +54,26 @@ def book_a_rate(connection: Connection, job: Json) -> None:
         " announced_by) SELECT uuidv7(), %s, 'USD', 9000, NULL, 'agreed', id FROM person LIMIT 1",
         [job["lineage_id"]],
     )
+
+
+@contextmanager
+def stopped_after_its_posting(world: World) -> Iterator[Future[int]]:
+    """A sender that has posted a confirmed transfer and waits to write down the rest of it."""
+    with psycopg.connect(world.owner_url) as blocker:
+        blocker.execute("LOCK TABLE booked_balance_transaction IN SHARE MODE")
+        sending = world.loopback.start(swept(world, "payouts"))
+        deadline = time.monotonic() + 5
+        while not world.value(
+            "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            " AND relation = 'booked_balance_transaction'::regclass"
+        ):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        yield sending
+
+
+async def swept(world: World, name: str) -> int:
+    return await SWEEPS[name].run(world.parts)
 
 
 class TestPayoutReport:
@@ -123,6 +148,23 @@ class TestPayoutReport:
             assert again == then
             assert (again["lines"][0]["status"], again["run"]["approved_by"]) == (status, approver)
         assert drafted["totals"]["paid_minor"] == approved["totals"]["paid_minor"] == 0
+
+    def test_a_sender_stopped_between_its_writes_is_in_it_with_both_or_neither(
+        self, world: World, paid: Paid, ravi: Person, finn: Person, fay: Person
+    ) -> None:
+        world.accepted_claim(paid.ana, paid.job, ravi)
+        run = finn.post("/v1/payout-runs", {"currency": "USD"})
+        fay.post(f"/v1/payout-runs/{run['id']}/approve")
+        with stopped_after_its_posting(world) as sending:
+            between = str(world.value("SELECT present_moment()"))
+        sending.result()
+        path = f"/v1/reports/payout-runs/{run['id']}"
+        report = finn.get(path, as_of=between)
+        assert report["totals"]["paid_minor"] == 123
+        kinds = finn.get("/v1/reports/trial-balance", as_of=between)["accounts"]
+        in_flight = [each for each in kinds if each["kind"] == "transfers_in_flight"]
+        assert [each["balance_minor"] for each in in_flight] == [0]
+        assert finn.get(path, as_of=between) == report
 
     def test_before_the_run_there_is_no_report(
         self, world: World, paid: Paid, finn: Person
