@@ -75,14 +75,6 @@ JOB = {
     "task_number": 1,
     "number": 1,
     "version": 1,
-    "rate_history": [
-        {
-            "rate_minor_per_hour": 7_400,
-            "announced_at": TIME,
-            "effective_from": TIME,
-            "reason": "The job's first rate.",
-        }
-    ],
     "fit": 7,
     "fit_reasons": [
         {"factor": "language", "matched": ["en-US"], "points": 4},

@@ -224,7 +224,7 @@ class PayOutcome(StrEnum):
 class PayDecision(SQLModel, table=True):
     """What a claim's time is paid, at its locked rate. The database checks the arithmetic.
 
-    A correction is a later decision with the new total; the difference is what it posts.
+    A correction will be a later decision with the new total; the difference is what it posts.
     """
 
     __tablename__ = "pay_decision"
@@ -249,6 +249,8 @@ class PayDecision(SQLModel, table=True):
             name="fk_pay_decision_price",
         ),
         sa.UniqueConstraint("claim_id", "number"),
+        # Corrections are not built yet: a second decision would pay the whole once more.
+        sa.CheckConstraint("number = 1", name="made_once"),
         is_one_of("outcome", PayOutcome),
         sa.CheckConstraint("seconds >= 0", name="seconds_not_negative"),
         sa.CheckConstraint(

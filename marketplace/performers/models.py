@@ -145,6 +145,7 @@ class Audition(SQLModel, table=True):
             ["rate.id", "rate.lineage_id", "rate.currency", "rate.rate_minor_per_hour"],
             name="fk_audition_rate",
         ),
+        sa.CheckConstraint("seconds_cap BETWEEN 60 AND 7200", name="cap_sensible"),
         sa.CheckConstraint("ended_at >= started_at", name="ends_after_start"),
         sa.CheckConstraint(
             "pay_minor = (2 * paid_seconds * rate_minor_per_hour + 3600) / 7200", name="pay_exact"

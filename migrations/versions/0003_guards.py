@@ -13,9 +13,11 @@ depends_on = None
 FUNCTIONS = (
     "check_payout_amount",
     "check_payout_lines",
+    "check_earning",
     "check_ledger_balance",
     "apply_ledger_entries",
     "stamp_ledger_transaction",
+    "guard_audition",
     "guard_pay_decision",
     "guard_time_caps",
     "guard_time_entry",

@@ -71,6 +71,8 @@ CREATE TRIGGER kept BEFORE UPDATE ON audition FOR EACH ROW EXECUTE FUNCTION
     keep_what_is_set('started_at', 'ended_at', 'paid_seconds', 'pay_minor', 'ledger_transaction_id');
 CREATE TRIGGER kept BEFORE UPDATE ON claim FOR EACH ROW EXECUTE FUNCTION
     keep_what_is_set('reservation_id');
+CREATE TRIGGER kept_reserve BEFORE UPDATE OF reservation_id ON role FOR EACH ROW EXECUTE FUNCTION
+    keep_what_is_set('reservation_id');
 CREATE TRIGGER kept BEFORE UPDATE ON deposit FOR EACH ROW EXECUTE FUNCTION
     keep_what_is_set('checkout_session_id', 'fee_minor', 'available_on');
 CREATE TRIGGER kept BEFORE UPDATE ON topup FOR EACH ROW EXECUTE FUNCTION
@@ -478,6 +480,49 @@ $$;
 CREATE TRIGGER guard BEFORE INSERT ON pay_decision
     FOR EACH ROW EXECUTE FUNCTION guard_pay_decision();
 
+-- An audition begins with an offer at the platform's own rate in force; its time is counted as it
+-- passes, never afterwards; once it is paid, only the reviewer's word is missing.
+CREATE FUNCTION guard_audition() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
+DECLARE
+    second timestamptz := present_second();
+    still_moving constant text[] :=
+        ARRAY['state', 'state_reason', 'due_at', 'decided_by', 'ledger_transaction_id'];
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        NEW.offered_at := marketplace_now();
+        IF NEW.worked_seconds <> 0
+            OR num_nonnulls(NEW.started_at, NEW.seen_at, NEW.ended_at, NEW.paid_seconds) > 0
+            OR NEW.rate_id IS DISTINCT FROM (
+                SELECT rate.id FROM rate JOIN rate_lineage ON rate_lineage.id = rate.lineage_id
+                WHERE rate.lineage_id = NEW.lineage_id AND client_id IS NULL
+                  AND effective_from <= NEW.offered_at
+                ORDER BY effective_from DESC, number DESC
+                LIMIT 1
+            ) THEN
+            RAISE EXCEPTION 'an audition is offered without time, at the audition rate in force'
+                USING ERRCODE = 'check_violation', CONSTRAINT = 'audition_offered';
+        END IF;
+        RETURN NEW;
+    END IF;
+    IF OLD.paid_seconds IS NOT NULL AND to_jsonb(NEW) - still_moving <> to_jsonb(OLD) - still_moving
+    THEN
+        RAISE EXCEPTION 'audition % is paid and stays as it is', OLD.id
+            USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = 'audition_paid';
+    END IF;
+    IF (OLD.started_at IS NULL AND NEW.started_at <> date_trunc('second', marketplace_now()))
+        OR NEW.seen_at > second OR NEW.ended_at > second
+        OR NEW.worked_seconds - OLD.worked_seconds
+            NOT BETWEEN 0 AND coalesce(extract(epoch FROM NEW.seen_at - OLD.seen_at), 0) THEN
+        RAISE EXCEPTION 'the time of audition % counts as it passes', OLD.id
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'audition_time';
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE ON audition
+    FOR EACH ROW EXECUTE FUNCTION guard_audition();
+
 -- 10. The ledger. A header remembers the database transaction that wrote it …
 CREATE FUNCTION stamp_ledger_transaction() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -551,6 +596,52 @@ CREATE CONSTRAINT TRIGGER balanced AFTER INSERT ON ledger_entry
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
     EXECUTE FUNCTION check_ledger_balance('transaction_id');
 
+-- Nobody earns but by a decision or an audition, whose figures are booked to the cent: a claim is
+-- paid out of its own reserve (its role's, or that of an ended claim), an audition by the platform.
+CREATE FUNCTION check_earning() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
+DECLARE
+    earning ledger_transaction%ROWTYPE;
+BEGIN
+    SELECT * INTO earning FROM ledger_transaction WHERE id = NEW.transaction_id;
+    IF earning.kind NOT IN ('claim_paid', 'audition_paid') THEN
+        RETURN NULL;
+    END IF;
+    IF EXISTS (
+        WITH source AS (
+            SELECT decision.performer_id, pay_minor, fee_minor, 'job_reserve' AS payer,
+                   coalesce(claim.reservation_id, role.reservation_id) AS payer_id
+            FROM pay_decision AS decision
+            JOIN claim ON claim.id = decision.claim_id
+            JOIN role ON role.id = claim.role_id
+            WHERE decision.id = earning.source_id AND decision.ledger_transaction_id = earning.id
+              AND decision.currency = earning.currency AND earning.kind = 'claim_paid'
+            UNION ALL
+            SELECT performer_id, pay_minor, 0, 'platform_expense', NULL
+            FROM audition
+            WHERE id = earning.source_id AND ledger_transaction_id = earning.id
+              AND currency = earning.currency AND earning.kind = 'audition_paid'
+        ), due AS (
+            SELECT 'performer_payable', performer_id, -pay_minor FROM source
+            UNION ALL SELECT 'platform_fees', NULL, -fee_minor FROM source WHERE fee_minor > 0
+            UNION ALL SELECT payer, payer_id, pay_minor + fee_minor FROM source
+        ), booked AS (
+            SELECT account.kind, account.owner_id, entry.amount_minor
+            FROM ledger_entry AS entry JOIN account ON account.id = entry.account_id
+            WHERE entry.transaction_id = earning.id
+        )
+        (TABLE due EXCEPT ALL TABLE booked) UNION ALL (TABLE booked EXCEPT ALL TABLE due)
+    ) THEN
+        RAISE EXCEPTION 'ledger transaction % (%) is not what its source % says',
+            earning.id, earning.kind, earning.source_id
+            USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = 'ledger_earned';
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE CONSTRAINT TRIGGER earned AFTER INSERT ON ledger_entry
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION check_earning();
+
 -- 11. Payout lines: in a draft only, each for the whole of one earning of that very performer.
 CREATE FUNCTION check_payout_lines() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = public, pg_temp AS $$
@@ -561,12 +652,18 @@ BEGIN
         JOIN ledger_entry AS entry ON entry.id = added.ledger_entry_id
         JOIN account ON account.id = entry.account_id
         JOIN ledger_transaction AS earning ON earning.id = entry.transaction_id
+        LEFT JOIN pay_decision AS decision
+            ON decision.ledger_transaction_id = earning.id AND earning.kind = 'claim_paid'
+        LEFT JOIN audition
+            ON audition.ledger_transaction_id = earning.id AND earning.kind = 'audition_paid'
         WHERE payout.state <> 'draft'
            OR entry.amount_minor <> -added.amount_minor
            OR account.kind <> 'performer_payable'
            OR account.owner_id <> payout.performer_id
            OR account.currency <> payout.currency
-           OR earning.kind NOT IN ('claim_paid', 'audition_paid')
+           OR coalesce(decision.performer_id, audition.performer_id)
+               IS DISTINCT FROM payout.performer_id
+           OR coalesce(decision.pay_minor, audition.pay_minor) IS DISTINCT FROM added.amount_minor
     ) THEN
         RAISE EXCEPTION 'a payout line stands for one whole earning of its performer, in a draft'
             USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = 'payout_line_earning';

@@ -3,9 +3,10 @@
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from time import sleep
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from time import sleep
+from typing import Any, ClassVar
 
 import psycopg
 import pytest
@@ -425,6 +426,7 @@ class TestWhatIsAgreed:
         draft = world.job(world.client("Globex"))
         attack = "UPDATE role SET reservation_id = %s WHERE job_id = %s"
         refused(mallory, "fk_role_reservation", (attack, [set_aside, draft["id"]]))
+        refused(mallory, "set_once", (attack, [set_aside, claim["job_id"]]))
 
     def test_nothing_is_signed_or_numbered_by_hand(
         self, world: World, acme: Client, ana: Person, mallory: Connection
@@ -550,15 +552,38 @@ class TestStates:
             nobody.rollback()
 
 
-class TestPay:
-    @pytest.fixture
-    def ended(self, world: World, acme: Client, ana: Person) -> Json:
-        """Ana's claim, released with 60 s of work on it: 1.23 at 74.00 an hour, fee 0.18."""
-        claim = world.claim(ana, world.published_job(acme))
-        world.work(ana, claim, "prep", 60)
-        ana.post(f"/v1/claims/{claim['id']}/release", {})
-        return claim
+@pytest.fixture
+def ended(world: World, acme: Client, ana: Person) -> Json:
+    """Ana's claim, released with 60 s of work on it: 1.23 at 74.00 an hour, fee 0.18."""
+    claim = world.claim(ana, world.published_job(acme))
+    world.work(ana, claim, "prep", 60)
+    ana.post(f"/v1/claims/{claim['id']}/release", {})
+    return claim
 
+
+def decision(world: World, claim: Json, changed: Json) -> tuple[str, list[Any]]:
+    (row,) = world.sql("SELECT * FROM claim WHERE id = %s", claim["id"])
+    values = {
+        "id": uuid.uuid4(),
+        "claim_id": row["id"],
+        "performer_id": row["performer_id"],
+        "number": 1,
+        "outcome": "pay",
+        "seconds": 60,
+        "rate_id": row["rate_id"],
+        "rate_minor_per_hour": row["rate_minor_per_hour"],
+        "fee_basis_points": row["fee_basis_points"],
+        "currency": row["currency"],
+        "pay_minor": 123,
+        "fee_minor": 18,
+        **changed,
+    }
+    places = ", ".join(["%s"] * len(values))
+    statement = f"INSERT INTO pay_decision ({', '.join(values)}) VALUES ({places})"
+    return statement, list(values.values())
+
+
+class TestPay:
     @pytest.mark.parametrize(
         ("changed", "reason"),
         [
@@ -584,20 +609,20 @@ class TestPay:
     def test_a_wrong_decision(
         self, world: World, ended: Json, mallory: Connection, changed: Json, reason: str
     ) -> None:
-        refused(mallory, reason, self.decision(world, ended, changed))
+        refused(mallory, reason, decision(world, ended, changed))
 
     def test_a_decision_on_a_live_claim(
         self, world: World, acme: Client, ana: Person, mallory: Connection
     ) -> None:
         live = world.claim(ana, world.published_job(acme))
         nothing = {"seconds": 0, "pay_minor": 0, "fee_minor": 0}
-        refused(mallory, "pay_decision_seconds", self.decision(world, live, nothing))
+        refused(mallory, "pay_decision_seconds", decision(world, live, nothing))
 
     def test_a_second_decision(
         self, world: World, ended: Json, ravi: Person, mallory: Connection
     ) -> None:
         ravi.post(f"/v1/claims/{ended['id']}/pay")
-        refused(mallory, "uq_pay_decision_claim_id_number", self.decision(world, ended, {}))
+        refused(mallory, "uq_pay_decision_claim_id_number", decision(world, ended, {}))
 
     def test_time_added_after_the_decision(
         self, world: World, ended: Json, ravi: Person, mallory: Connection
@@ -626,28 +651,227 @@ class TestPay:
         refused(mallory, "time_entry_cap", long)
         world.owner_sql("ALTER TABLE time_entry DISABLE TRIGGER capped")
         changed = {"seconds": 3_001, "pay_minor": 6_169, "fee_minor": 925}
-        refused(mallory, "pay_decision_seconds", long, self.decision(world, claim, changed))
+        refused(mallory, "pay_decision_seconds", long, decision(world, claim, changed))
 
-    def decision(self, world: World, claim: Json, changed: Json) -> tuple[str, list[Any]]:
-        (row,) = world.sql("SELECT * FROM claim WHERE id = %s", claim["id"])
-        values = {
-            "id": uuid.uuid4(),
-            "claim_id": row["id"],
-            "performer_id": row["performer_id"],
-            "number": 1,
-            "outcome": "pay",
-            "seconds": 60,
-            "rate_id": row["rate_id"],
-            "rate_minor_per_hour": row["rate_minor_per_hour"],
-            "fee_basis_points": row["fee_basis_points"],
-            "currency": row["currency"],
-            "pay_minor": 123,
-            "fee_minor": 18,
-            **changed,
-        }
-        places = ", ".join(["%s"] * len(values))
-        statement = f"INSERT INTO pay_decision ({', '.join(values)}) VALUES ({places})"
-        return statement, list(values.values())
+
+EARNING = (
+    "INSERT INTO ledger_transaction (id, kind, source_type, source_id, currency, occurred_at)"
+    " VALUES (%s, %s, %s, %s, 'USD', now())"
+)
+OPEN = (
+    "INSERT INTO account (id, kind, owner_id, currency)"
+    " SELECT account_id(%s, %s, 'USD'), %s, %s, 'USD' ON CONFLICT DO NOTHING"
+)
+OWNED_ENTRY = (
+    "INSERT INTO ledger_entry (transaction_id, account_id, currency, amount_minor)"
+    " SELECT %s, account_id(%s, %s, 'USD'), 'USD', %s"
+)
+Statement = tuple[str, list[Any]]
+
+
+@dataclass
+class Forged:
+    """An earning as the service would book it, but for what a story changes."""
+
+    source_id: Any
+    entries: list[tuple[str, Any, int]]
+    kind: str = "claim_paid"
+    id: uuid.UUID = field(default_factory=uuid.uuid4)
+
+    def statements(self) -> list[Statement]:
+        source = "pay_decision" if self.kind == "claim_paid" else "audition"
+        booked: list[Statement] = [(EARNING, [self.id, self.kind, source, self.source_id])]
+        for kind, owner, amount in self.entries:
+            booked += self.entry(kind, owner, amount)
+        return booked
+
+    def entry(self, kind: str, owner: Any, amount: int) -> list[Statement]:
+        return [(OPEN, [kind, owner, kind, owner]), (OWNED_ENTRY, [self.id, kind, owner, amount])]
+
+
+class TestEarnings:
+    """A balanced transaction is not enough: somebody must have decided it, to the cent."""
+
+    def of(self, world: World, claim: Json, **changed: Any) -> tuple[Forged, Statement]:
+        """The right booking of the ended claim's minute, and its decision."""
+        row = world.sql("SELECT * FROM claim WHERE id = %s", claim["id"])[0] | changed
+        forged = Forged(
+            uuid.uuid4(),
+            [
+                ("job_reserve", row["reservation_id"], 141),
+                ("performer_payable", row["performer_id"], -123),
+                ("platform_fees", None, -18),
+            ],
+        )
+        named = {"id": forged.source_id, "ledger_transaction_id": forged.id}
+        return forged, decision(world, claim, named)
+
+    def test_what_the_service_books_is_taken(
+        self, world: World, ended: Json, ana: Person, mallory: Connection
+    ) -> None:
+        forged, decided = self.of(world, ended)
+        commit(mallory, *forged.statements(), decided)
+        assert world.ledger("performer_payable", ana.id) == -123
+
+    @pytest.mark.parametrize("kind", ["claim_paid", "audition_paid"])
+    def test_out_of_nothing(self, ana: Person, mallory: Connection, kind: str) -> None:
+        entries = [("platform_expense", None, 9_900), ("performer_payable", ana.id, -9_900)]
+        refused(mallory, "ledger_earned", *Forged(uuid.uuid4(), entries, kind).statements())
+
+    def test_a_second_time_for_the_same_minute(
+        self, world: World, ended: Json, ravi: Person, mallory: Connection
+    ) -> None:
+        ravi.post(f"/v1/claims/{ended['id']}/pay")
+        forged, _ = self.of(world, ended)
+        forged.entries[0] = ("platform_expense", None, 141)
+        again = {"id": forged.source_id, "number": 2, "ledger_transaction_id": forged.id}
+        attack = decision(world, ended, again)
+        refused(mallory, "ck_pay_decision_made_once", *forged.statements(), attack)
+
+    def test_a_decision_that_names_another_booking(
+        self, world: World, ended: Json, mallory: Connection
+    ) -> None:
+        forged, _ = self.of(world, ended)
+        decided = decision(world, ended, {"id": forged.source_id})
+        refused(mallory, "ledger_earned", *forged.statements(), decided)
+
+    @pytest.mark.parametrize(
+        "payer",
+        ["platform_expense", "client_wallet", "another_role"],
+    )
+    def test_at_the_cost_of_somebody_else(
+        self, world: World, acme: Client, ended: Json, mallory: Connection, payer: str
+    ) -> None:
+        another = world.value("SELECT reservation_id FROM role WHERE state = 'open' LIMIT 1")
+        forged, decided = self.of(world, ended)
+        forged.entries[0] = {
+            "platform_expense": ("platform_expense", None, 141),
+            "client_wallet": ("client_wallet", acme.id, 141),
+            "another_role": ("job_reserve", another, 141),
+        }[payer]
+        refused(mallory, "ledger_earned", *forged.statements(), decided)
+
+    def test_to_somebody_else(self, world: World, ended: Json, mallory: Connection) -> None:
+        bea = world.performer("Bea")
+        forged, decided = self.of(world, ended, performer_id=bea.id)
+        refused(mallory, "ledger_earned", *forged.statements(), decided)
+
+    def test_the_fee_as_well(self, world: World, ended: Json, mallory: Connection) -> None:
+        forged, decided = self.of(world, ended)
+        _, (_, ana, _), _ = forged.entries
+        forged.entries[1:] = [("performer_payable", ana, -141)]
+        refused(mallory, "ledger_earned", *forged.statements(), decided)
+
+    def test_twice_in_one_booking_that_was_checked_already(
+        self, world: World, ended: Json, ana: Person, mallory: Connection
+    ) -> None:
+        forged, decided = self.of(world, ended)
+        refused(
+            mallory,
+            "ledger_earned",
+            *forged.statements(),
+            decided,
+            "SET CONSTRAINTS ALL IMMEDIATE",
+            "SET CONSTRAINTS ALL DEFERRED",
+            *forged.entry("platform_expense", None, 123),
+            *forged.entry("performer_payable", ana.id, -123),
+        )
+
+
+class TestAuditions:
+    @pytest.fixture
+    def offered(self, world: World, operator: Person) -> Person:
+        """An applicant with an audition at 36.00 an hour: a cent a second."""
+        applicant = world.performer("Bea", vetted=False)
+        rate = {"currency": "USD", "rate_minor_per_hour": 3_600, "reason": "what an hour is worth"}
+        operator.post("/v1/audition-rates", rate)
+        offer = {"brief": "Two minutes.", "currency": "USD", "seconds_cap": 600}
+        operator.post(f"/v1/performers/{applicant.id}/auditions", offer)
+        return applicant
+
+    ANOTHER = (
+        "INSERT INTO audition (id, performer_id, state, brief, rate_id, lineage_id, currency,"
+        " rate_minor_per_hour, seconds_cap, started_at, seen_at, worked_seconds)"
+        " SELECT uuidv7(), %s, 'offered', 'mine', rate.id, rate.lineage_id, rate.currency,"
+        " rate.rate_minor_per_hour, {cap}, {began}, {seen}, {worked}"
+        " FROM rate JOIN rate_lineage ON rate_lineage.id = lineage_id"
+        " WHERE elicitation = '{elicitation}' ORDER BY number LIMIT 1"
+    )
+    PLAIN: ClassVar[Json] = {
+        "cap": 600,
+        "began": "NULL",
+        "seen": "NULL",
+        "worked": 0,
+        "elicitation": "audition",
+    }
+
+    @pytest.mark.parametrize(
+        ("changed", "reason"),
+        [
+            ({"began": "now() - interval '1 hour'", "seen": "now()"}, "audition_offered"),
+            (
+                {"began": "now() - interval '1 hour'", "seen": "now()", "worked": 3_600},
+                "audition_offered",
+            ),
+            ({"elicitation": "improv_solo"}, "audition_offered"),
+            ({"cap": 86_400}, "ck_audition_cap_sensible"),
+        ],
+        ids=str,
+    )
+    def test_an_offer_that_is_none(
+        self,
+        world: World,
+        acme: Client,
+        offered: Person,
+        mallory: Connection,
+        changed: Json,
+        reason: str,
+    ) -> None:
+        world.published_job(acme)
+        cleo = world.performer("Cleo")
+        refused(mallory, reason, (self.ANOTHER.format(**self.PLAIN | changed), [cleo.id]))
+        commit(mallory, (self.ANOTHER.format(**self.PLAIN), [cleo.id]))
+
+    def test_a_rate_that_is_over(
+        self, world: World, offered: Person, operator: Person, mallory: Connection
+    ) -> None:
+        rate = {"currency": "USD", "rate_minor_per_hour": 4_000, "reason": "it is worth more"}
+        operator.post("/v1/audition-rates", rate)
+        world.advance(HOUR)
+        attack = (self.ANOTHER.format(**self.PLAIN), [world.performer("Cleo").id])
+        refused(mallory, "audition_offered", attack)
+
+    def test_time_that_did_not_pass(
+        self, world: World, offered: Person, mallory: Connection
+    ) -> None:
+        begun = "UPDATE audition SET state = 'started', started_at = {0}, seen_at = {0}"
+        past = "date_trunc('second', marketplace_now() - interval '1 hour')"
+        refused(mallory, "audition_time", begun.format(past))
+        world.advance(HOUR)
+        offered.post("/v1/audition/start")
+        world.advance(60)
+        second = "date_trunc('second', marketplace_now())"
+        for seen, worked in (
+            (second, 120),  # more than passed since
+            ("seen_at", 1),
+            (f"{second} + interval '1 hour'", 60),  # not yet
+            ("NULL", 1),
+        ):
+            attack = f"UPDATE audition SET seen_at = {seen}, worked_seconds = {worked}"
+            refused(mallory, "audition_time", attack)
+        refused(mallory, "audition_time", "UPDATE audition SET ended_at = now() + interval '9 d'")
+        commit(mallory, f"UPDATE audition SET seen_at = {second}, worked_seconds = 60")
+        refused(mallory, "audition_time", "UPDATE audition SET worked_seconds = 30")
+
+    def test_what_is_paid_stays(self, world: World, offered: Person, mallory: Connection) -> None:
+        offered.post("/v1/audition/start")
+        world.advance(HOUR)
+        world.sql(
+            "UPDATE audition SET seen_at = started_at + interval '700 s', worked_seconds = 700,"
+            " ended_at = started_at + interval '700 s', paid_seconds = 600, pay_minor = 600"
+        )
+        for change in ("worked_seconds = 3600, seen_at = now()", "recording_id = uuidv7()"):
+            refused(mallory, "audition_paid", f"UPDATE audition SET {change}")
 
 
 class TestPayoutLines:
@@ -691,6 +915,21 @@ class TestPayoutLines:
             "SELECT uuidv7(), payout_id, ledger_entry_id, amount_minor FROM payout_line LIMIT 1"
         )
         refused(mallory, "uq_payout_line_entry", attack)
+
+    def test_an_earning_that_nobody_decided(
+        self, world: World, drafted: Json, mallory: Connection
+    ) -> None:
+        """Refused at once, before the ledger's own check at the commit."""
+        (payout,) = world.sql("SELECT * FROM payout LIMIT 1")
+        ana = payout["performer_id"]
+        entries = [("platform_expense", None, 123), ("performer_payable", ana, -123)]
+        forged = Forged(uuid.uuid4(), entries)
+        line = self.LINE + (
+            "SELECT uuidv7(), %s, id, 123 FROM ledger_entry"
+            " WHERE transaction_id = %s AND amount_minor < 0"
+        )
+        attack = (line, [payout["id"], forged.id])
+        refused(mallory, "payout_line_earning", *forged.statements(), attack)
 
     def test_a_payout_of_more_than_its_lines(self, drafted: Json, mallory: Connection) -> None:
         refused(mallory, DENIED, "UPDATE payout SET amount_minor = 99999")
