@@ -1,4 +1,6 @@
-"""The command line. A bad argument or variable is one line on stderr and exit code 2."""
+"""The command line. A bad argument or variable, or a part that does not answer, is one line on
+stderr and exit code 2.
+"""
 
 import argparse
 import asyncio
@@ -13,7 +15,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 from uuid import UUID
 
+import httpx
 import pydantic
+import sqlalchemy as sa
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace import __version__, installation
@@ -38,7 +42,30 @@ def main(arguments: list[str] | None = None) -> None:
         _complain(f"check these environment variables: {at_fault}")
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if (reason := _no_answer(error)) is None:
+            raise
+        _complain(reason)
     sys.exit(code or 0)
+
+
+def _no_answer(error: Exception) -> str | None:
+    """What a part that we work with gave instead of an answer; None for a fault of our own."""
+    from marketplace.shared.problems import Problem
+    from marketplace.stripe_api.polling import STRIPE_ERRORS
+
+    if isinstance(error, STRIPE_ERRORS):
+        return f"Stripe does not answer as it should: {error}"
+    match error:
+        case Problem():
+            return error.detail
+        case sa.exc.DBAPIError():
+            return f"the database does not answer as it should: {error.orig}".partition("\n")[0]
+        case sa.exc.TimeoutError():
+            return "the database has no connection free"
+        case httpx.HTTPError() | ConnectionError() | TimeoutError():
+            return f"{type(error).__name__}: {error}"
+    return None
 
 
 def _complain(message: str) -> NoReturn:
@@ -105,7 +132,13 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("--performers", type=_from(1), default=4)
     simulate.add_argument("--audio", type=Path, metavar="DIR", help="your own WAV or FLAC takes")
 
-    verify = _command(commands, "verify", _verify, "check every invariant on the live database")
+    verify = _command(
+        commands,
+        "verify",
+        _verify,
+        "check every invariant on the live database; exits 1 if one is violated, 3 if none is but "
+        "not all could be checked",
+    )
     verify.add_argument("--json", action="store_true")
 
     explain = _command(commands, "explain", _explain, "follow any cent from end to end")
@@ -218,7 +251,7 @@ def _sweep(options: argparse.Namespace) -> None:
 def _verify(options: argparse.Namespace) -> int:
     from marketplace.reports import verify
 
-    async def run(parts: Any) -> dict[str, list[str]]:
+    async def run(parts: Any) -> verify.Findings:
         return await verify.verify(parts.sessions, parts.gateway)
 
     with installation.parts_for_command(options.data) as variables:
@@ -227,7 +260,7 @@ def _verify(options: argparse.Namespace) -> int:
         print(json.dumps(verify.summary(found)))
     else:
         print("\n".join(verify.lines(found)))
-    return 1 if any(found.values()) else 0
+    return verify.exit_code(found)
 
 
 def _explain(options: argparse.Namespace) -> int:

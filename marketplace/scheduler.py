@@ -22,6 +22,7 @@ from marketplace.payouts import service as payouts
 from marketplace.performers import auditions, payout_accounts
 from marketplace.recordings import service as recordings
 from marketplace.recordings.storage import Storage
+from marketplace.reports import verify
 from marketplace.reviews import service as reviews
 from marketplace.reviews import submissions, unused_takes
 from marketplace.shared.database import Sessions
@@ -191,6 +192,11 @@ SWEEPS: dict[str, Scheduled] = {
         2,
         lambda parts: sending.send_due(parts.sessions, parts.gateway),
         "send approved payouts and go on with interrupted ones",
+    ),
+    "verify": Scheduled(
+        300,
+        lambda parts: verify.watch(parts.sessions, parts.gateway),
+        "check every invariant once an hour; a violation is an error in the log",
     ),
 }
 

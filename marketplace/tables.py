@@ -16,7 +16,7 @@ from marketplace.performers import models as performers
 from marketplace.rates import models as rates
 from marketplace.recordings import models as recordings
 from marketplace.reviews import models as reviews
-from marketplace.shared import audit, clock, idempotency, states
+from marketplace.shared import audit, clock, idempotency, states, sweeps
 from marketplace.shared.states import Moves
 from marketplace.stripe_api import models as stripe_api
 from marketplace.webhooks import models as webhooks
@@ -40,6 +40,7 @@ MODULES = (
     clock,
     idempotency,
     states,
+    sweeps,
     stripe_api,
     webhooks,
 )

@@ -1,5 +1,6 @@
 """The command line: whatever is wrong with an argument or a variable is said in one line."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -9,8 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from marketplace import cli, installation
+from marketplace.shared import clock
+from marketplace.stripe_api.gateway import StripeGateway
+from marketplace.stripe_api.gateway_answers import BalanceAmount
 from tests.processes import PROJECT, environment
 from tests.world import World
 
@@ -144,6 +149,72 @@ def test_a_bad_variable_is_one_line(
     assert why in complaint(capsys, "serve", "--port", "0", "--no-sweeps")
 
 
+@pytest.mark.parametrize(
+    "arguments", [("verify",), ("sweep", "verify"), ("sweep", "poll_events")], ids=" ".join
+)
+def test_a_stripe_that_does_not_answer_is_one_line(
+    world: World,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+) -> None:
+    for each in (world.environment | {"STRIPE_API_BASE": "http://127.0.0.1:1"}).items():
+        monkeypatch.setenv(*each)
+    assert "Stripe does not answer as it should" in complaint(capsys, *arguments)
+
+
+def test_a_database_that_refuses_is_one_line(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for each in world.environment.items():
+        monkeypatch.setenv(*each)
+    login = sa.make_url(world.app_url).username
+    world.owner_sql(f"REVOKE SELECT ON payout_attempt FROM {login}")
+    for arguments in (("verify",), ("explain", NOBODY)):
+        assert "permission denied for table payout_attempt" in complaint(capsys, *arguments)
+
+
+def test_a_database_too_busy_to_be_looked_at_is_one_line(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for each in world.environment.items():
+        monkeypatch.setenv(*each)
+    monkeypatch.setattr(clock, "SETTLE_LOOKS", 1)
+    with world.connection() as busy:
+        busy.execute("SELECT booking_time()")
+        assert "try again" in complaint(capsys, "verify")
+
+
+def test_what_could_not_be_checked_has_an_exit_code_of_its_own(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for each in world.environment.items():
+        monkeypatch.setenv(*each)
+    moving = itertools.count(1)
+
+    async def moved(_gateway: StripeGateway) -> dict[str, BalanceAmount]:
+        return {"USD": BalanceAmount(available_minor=next(moving))}
+
+    monkeypatch.setattr(StripeGateway, "balance", moved)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["verify"])
+    assert ended.value.code == 3
+    unchecked = [line for line in capsys.readouterr().out.splitlines() if line.startswith("?")]
+    assert [line.split()[1] for line in unchecked] == ["I4", "coverage"]
+
+
+def test_a_fault_of_our_own_is_not_hidden(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for each in world.environment.items():
+        monkeypatch.setenv(*each)
+
+    async def broken(_gateway: StripeGateway) -> dict[str, BalanceAmount]:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(StripeGateway, "balance", broken)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["verify"])
+
+
 def test_origins_are_a_json_list(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CORS_ORIGINS", '["https://phone.example"]')
     settings = installation.settings_from(world.environment)
@@ -226,15 +297,15 @@ def test_one_sandbox_has_its_state_alone(tmp_path: Path, monkeypatch: pytest.Mon
 def test_only_the_owner_moves_the_clock(
     world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = ("clock", "--advance", "1d")
+    advance = ("clock", "--advance", "1d")
     for each in world.environment.items():
         monkeypatch.setenv(*each)
-    assert "set MIGRATION_DATABASE_URL" in complaint(capsys, *clock)
+    assert "set MIGRATION_DATABASE_URL" in complaint(capsys, *advance)
     monkeypatch.setenv("MIGRATION_DATABASE_URL", world.app_url)
-    assert "cannot be moved: permission denied" in complaint(capsys, *clock)
+    assert "cannot be moved: permission denied" in complaint(capsys, *advance)
     monkeypatch.setenv("MIGRATION_DATABASE_URL", world.owner_url)
     with pytest.raises(SystemExit) as ended:
-        cli.main([*clock])
+        cli.main([*advance])
     assert (ended.value.code, capsys.readouterr().out) == (0, "86400 seconds ahead\n")
 
 

@@ -21,6 +21,21 @@ I2 = """
     ) AS booked ON true
     WHERE decided.pay_minor <> coalesce(booked.minor, 0)
     UNION ALL
+    -- However many decisions: the time of a claim is paid once.
+    SELECT format('claim %s was paid %s in %s decisions, its %s seconds earn %s',
+                  claim.id, decided.minor, decisions, coalesce(seconds, 0), earned)
+    FROM claim
+    JOIN (
+        SELECT claim_id, sum(pay_minor) AS minor, count(*) AS decisions
+        FROM pay_decision GROUP BY claim_id
+    ) AS decided ON decided.claim_id = claim.id
+    LEFT JOIN (
+        SELECT claim_id, extract(epoch FROM sum(ended_at - started_at))::bigint AS seconds
+        FROM time_entry GROUP BY claim_id
+    ) AS worked ON worked.claim_id = claim.id,
+    LATERAL pay_minor(coalesce(seconds, 0), rate_minor_per_hour) AS earned
+    WHERE decided.minor > earned
+    UNION ALL
     SELECT format('earning %s is in %s payouts at once', ledger_entry_id, count(*))
     FROM payout_line WHERE released_at IS NULL
     GROUP BY ledger_entry_id HAVING count(*) > 1
@@ -161,6 +176,102 @@ I5 = """
     GROUP BY job.id HAVING sum(balance_minor) > 0
 """
 
+I5_ENTRIES = """
+    -- What each event's own row says must be booked, and what is: entry by entry, both ways.
+    WITH said (kind, source_id, currency, account, owner_id, minor) AS (
+        SELECT 'deposit_credited', id, currency, entry.*
+        FROM deposit, LATERAL (VALUES
+            ('stripe_pending', NULL::uuid, amount_minor - coalesce(fee_minor, 0)),
+            ('stripe_fees', NULL, fee_minor),
+            ('client_wallet', client_id, -amount_minor)
+        ) AS entry
+        WHERE state IN ('credited', 'available')
+        UNION ALL
+        SELECT 'funds_available', id, currency, entry.*
+        FROM deposit, LATERAL (VALUES
+            ('stripe_available', NULL::uuid, amount_minor - coalesce(fee_minor, 0)),
+            ('stripe_pending', NULL, coalesce(fee_minor, 0) - amount_minor)
+        ) AS entry
+        WHERE state = 'available'
+        UNION ALL
+        SELECT 'topup_succeeded', id, currency, entry.*
+        FROM topup, LATERAL (VALUES
+            ('stripe_available', NULL::uuid, amount_minor),
+            ('platform_capital', NULL, -amount_minor)
+        ) AS entry
+        WHERE state = 'succeeded'
+        UNION ALL
+        SELECT 'reserve_changed', id, currency, entry.*
+        FROM reserve_move, LATERAL (VALUES
+            (CASE WHEN from_reservation_id IS NULL THEN 'client_wallet' ELSE 'job_reserve' END,
+             coalesce(from_reservation_id, client_id), amount_minor),
+            (CASE WHEN to_reservation_id IS NULL THEN 'client_wallet' ELSE 'job_reserve' END,
+             coalesce(to_reservation_id, client_id), -amount_minor)
+        ) AS entry
+        UNION ALL
+        SELECT 'claim_paid', decision.id, decision.currency, entry.*
+        FROM pay_decision AS decision
+        LEFT JOIN claim ON claim.id = decision.claim_id
+        LEFT JOIN role ON role.id = claim.role_id,
+        LATERAL (VALUES
+            -- Its role's reserve, or that of a claim which ended before it was decided.
+            ('job_reserve', coalesce(claim.reservation_id, role.reservation_id),
+             pay_minor + fee_minor),
+            ('performer_payable', decision.performer_id, -pay_minor),
+            ('platform_fees', NULL, -fee_minor)
+        ) AS entry
+        UNION ALL
+        SELECT 'audition_paid', id, currency, entry.*
+        FROM audition, LATERAL (VALUES
+            ('platform_expense', NULL::uuid, pay_minor),
+            ('performer_payable', performer_id, -pay_minor)
+        ) AS entry
+        UNION ALL
+        SELECT 'transfer_sent', attempt.id, currency, entry.*
+        FROM payout_attempt AS attempt
+        JOIN payout ON payout.id = payout_id, LATERAL (VALUES
+            ('performer_payable', performer_id, amount_minor),
+            ('transfers_in_flight', NULL, -amount_minor)
+        ) AS entry
+        UNION ALL
+        SELECT 'transfer_confirmed', attempt.id, currency, entry.*
+        FROM payout_attempt AS attempt
+        JOIN payout ON payout.id = payout_id, LATERAL (VALUES
+            ('transfers_in_flight', NULL::uuid, amount_minor),
+            ('stripe_available', NULL, -amount_minor)
+        ) AS entry
+        WHERE outcome = 'succeeded'
+        UNION ALL
+        SELECT 'transfer_refused', attempt.id, currency, entry.*
+        FROM payout_attempt AS attempt
+        JOIN payout ON payout.id = payout_id, LATERAL (VALUES
+            ('transfers_in_flight', NULL::uuid, amount_minor),
+            ('performer_payable', performer_id, -amount_minor)
+        ) AS entry
+        WHERE outcome = 'refused'
+    ), compared AS (
+        SELECT *, false AS is_booked FROM said WHERE minor <> 0
+        UNION ALL
+        SELECT source.kind, source_id, account.currency, account.kind, owner_id, amount_minor, true
+        FROM ledger_entry AS entry
+        JOIN account ON account.id = entry.account_id
+        JOIN ledger_transaction AS source ON source.id = entry.transaction_id
+    )
+    SELECT format('%s of %s: the ledger has %s %s on %s in %s entries, its row says %s in %s',
+                  kind, source_id, booked, currency, concat_ws(' ', account, owner_id), entries,
+                  said, due) AS violation
+    FROM (
+        SELECT kind, source_id, currency, account, owner_id,
+               coalesce(sum(minor) FILTER (WHERE is_booked), 0) AS booked,
+               count(*) FILTER (WHERE is_booked) AS entries,
+               coalesce(sum(minor) FILTER (WHERE NOT is_booked), 0) AS said,
+               count(*) FILTER (WHERE NOT is_booked) AS due
+        FROM compared
+        GROUP BY kind, source_id, currency, account, owner_id
+    ) AS counted
+    WHERE (booked, entries) <> (said, due)
+"""
+
 I6 = """
     SELECT format('role %s is %s with %s live claims', role.id, role.state, live) AS violation
     FROM role
@@ -294,37 +405,59 @@ OWED = """
 """
 
 PAY_BY = """
-    SELECT format('claim %s should have been paid by %s: %s', claim.id, pay_by,
-                  coalesce(payout.state, 'in no payout')) AS violation
-    FROM claim
-    JOIN pay_decision AS decision ON decision.claim_id = claim.id AND decision.pay_minor > 0
-    JOIN ledger_entry AS entry ON entry.transaction_id = decision.ledger_transaction_id
-    JOIN account ON account.id = entry.account_id AND account.kind = 'performer_payable'
-    LEFT JOIN payout_line AS line ON line.ledger_entry_id = entry.id AND line.released_at IS NULL
-    LEFT JOIN payout ON payout.id = line.payout_id
-    WHERE claim.pay_by < marketplace_now()
-      AND payout.state IS DISTINCT FROM 'paid'
+    WITH earned AS (
+        SELECT claim.id, claim.performer_id, claim.currency, decision.decided_at,
+               payout.id AS payout_id, payout.state, payout.state_reason, run.cut_off_at,
+               attempt.concluded_at AS paid_at,
+               -- Time that two people disagreed about is paid with the run after their word.
+               CASE WHEN EXISTS (SELECT FROM withholding WHERE withholding.claim_id = claim.id)
+                   THEN greatest(pay_by, next_run_at(decision.decided_at) + interval '48 hours')
+                   ELSE pay_by
+               END AS pay_by
+        FROM claim
+        JOIN pay_decision AS decision ON decision.claim_id = claim.id AND decision.pay_minor > 0
+        JOIN ledger_entry AS entry ON entry.transaction_id = decision.ledger_transaction_id
+        JOIN account ON account.id = entry.account_id AND account.kind = 'performer_payable'
+        LEFT JOIN payout_line AS line
+            ON line.ledger_entry_id = entry.id AND line.released_at IS NULL
+        LEFT JOIN payout ON payout.id = line.payout_id
+        LEFT JOIN payout_run AS run ON run.id = payout.run_id
+        LEFT JOIN payout_attempt AS attempt
+            ON attempt.payout_id = payout.id AND attempt.outcome = 'succeeded'
+        WHERE claim.pay_by < marketplace_now()
+    )
+    SELECT format('claim %s should have been paid by %s: %s', id, pay_by,
+                  coalesce('paid ' || paid_at, state, 'in no payout')) AS found,
+           -- Nobody can mend it any more: it is counted until the next run, and then only noted.
+           coalesce(next_run_at(paid_at) < marketplace_now(), false) AS is_past
+    FROM earned
+    WHERE pay_by < coalesce(paid_at, marketplace_now())
       -- Stated reasons: the payout's own, or the one given when a run left the performer out.
-      AND payout.state_reason IS NULL
+      AND CASE WHEN paid_at IS NULL THEN state_reason IS NULL ELSE NOT EXISTS (
+          SELECT FROM audit_event
+          WHERE subject_type = 'payout' AND subject_id = payout_id AND reason IS NOT NULL
+      ) END
       AND NOT EXISTS (
           SELECT FROM payout_exclusion
           JOIN payout_run ON payout_run.id = payout_exclusion.run_id
-          WHERE payout_exclusion.performer_id = claim.performer_id
-            AND payout_run.cut_off_at >= decision.decided_at
-            -- Only the latest run's word counts.
+          WHERE payout_exclusion.performer_id = earned.performer_id
+            AND payout_run.cut_off_at >= earned.decided_at
+            -- Only the word of the latest run counts: the latest before the one that paid.
             AND payout_run.id = (
                 SELECT id FROM payout_run AS latest
-                WHERE latest.currency = claim.currency AND latest.state <> 'discarded'
+                WHERE latest.currency = earned.currency AND latest.state <> 'discarded'
+                  AND (paid_at IS NULL OR latest.cut_off_at < earned.cut_off_at)
                 ORDER BY cut_off_at DESC, id DESC LIMIT 1
             )
       )
-      -- Time that two people disagree about is paid later, if it is.
-      AND NOT EXISTS (SELECT FROM withholding WHERE withholding.claim_id = claim.id)
     UNION ALL
-    SELECT format('claim %s should have been paid by %s, but is not even decided', claim.id, pay_by)
+    SELECT format('claim %s should have been paid by %s, but is not even decided', claim.id, pay_by),
+           false
     FROM claim
     WHERE claim.pay_by < marketplace_now()
       AND NOT EXISTS (SELECT FROM pay_decision WHERE claim_id = claim.id)
-      AND NOT EXISTS (SELECT FROM withholding WHERE withholding.claim_id = claim.id)
+      AND NOT EXISTS (
+          SELECT FROM withholding WHERE withholding.claim_id = claim.id AND state = 'proposed'
+      )
       AND EXISTS (SELECT FROM time_entry WHERE claim_id = claim.id AND ended_at > started_at)
 """

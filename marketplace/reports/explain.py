@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from marketplace.ledger.models import SOURCE_TABLES
+from marketplace.ledger.models import SOURCE_TABLES, TransactionKind
 from marketplace.shared.database import rows
 from marketplace.shared.money import display, fee_minor, pay_minor
 
@@ -37,6 +37,8 @@ class Link:
     required: Callable[[Row], bool] = never
     # Whether this row has the link at all.
     when: Callable[[Row], bool] = always
+    # Whether the rows are in the tree; if not, this row is only compared with them.
+    shown: bool = True
 
 
 @dataclass
@@ -45,6 +47,8 @@ class Node:
     row: Row
     problems: list[str] = field(default_factory=list)
     children: list["Node"] = field(default_factory=list)
+    # All that its links led to, by table and id, whether it stands below or elsewhere in the tree.
+    linked: dict[str, dict[Any, Row]] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -57,6 +61,16 @@ def _source(table: str) -> Link:
     )
 
 
+# What moves our balance at Stripe: a line of Stripe's own books stands behind each. Deposits and
+# top-ups are booked only with it; a transfer is booked even if Stripe did not name its line, and is
+# incomplete then.
+AT_STRIPE = {
+    TransactionKind.DEPOSIT_CREDITED,
+    TransactionKind.TOPUP_SUCCEEDED,
+    TransactionKind.TRANSFER_CONFIRMED,
+}
+
+
 # Towards the seconds and the rate.
 DOWN: dict[str, tuple[Link, ...]] = {
     "payout_run": (Link("payout", "run_id", "id"),),
@@ -66,11 +80,13 @@ DOWN: dict[str, tuple[Link, ...]] = {
     "ledger_entry": (Link("ledger_transaction", "id", "transaction_id", required=always),),
     "ledger_transaction": tuple(_source(table) for table in dict.fromkeys(SOURCE_TABLES.values())),
     "pay_decision": (Link("claim", "id", "claim_id", required=always),),
+    "time_entry": (Link("claim", "id", "claim_id", required=always),),
     "claim": (
         Link("rate", "id", "rate_id", required=always),
         Link("role", "id", "role_id", required=always),
         Link("consent_grant", "id", "consent_grant_id", required=always),
         Link("time_entry", "claim_id", "id"),
+        Link("pay_decision", "claim_id", "id", shown=False),
     ),
     "role": (Link("task", "id", "task_id", required=always),),
     "task": (Link("job", "id", "job_id", required=always),),
@@ -123,9 +139,17 @@ UP: dict[str, tuple[Link, ...]] = {
     "booked_balance_transaction": (Link("ledger_transaction", "id", "ledger_transaction_id"),),
     "ledger_transaction": (
         Link("ledger_entry", "transaction_id", "id", required=always),
-        Link("booked_balance_transaction", "ledger_transaction_id", "id"),
+        Link(
+            "booked_balance_transaction",
+            "ledger_transaction_id",
+            "id",
+            required=lambda row: row["kind"] in AT_STRIPE,
+        ),
     ),
-    "ledger_entry": (Link("payout_line", "ledger_entry_id", "id"),),
+    "ledger_entry": (
+        Link("ledger_transaction", "id", "transaction_id", required=always),
+        Link("payout_line", "ledger_entry_id", "id"),
+    ),
     "payout_line": (Link("payout", "id", "payout_id", required=always),),
     "payout": (
         Link("payout_run", "id", "run_id", required=always),
@@ -227,8 +251,10 @@ async def _follow(
         found = await _select(session, link.table, link.column, node.row[link.own])
         if not found and link.required(node.row):
             node.problems.append(f"leads to no {link.table} ({link.own} {node.row[link.own]})")
+        linked = node.linked.setdefault(link.table, {})
         for row in found:
-            if (link.table, row["id"]) in seen:
+            linked[row["id"]] = row
+            if not link.shown or (link.table, row["id"]) in seen:
                 continue
             seen.add((link.table, row["id"]))
             child = Node(link.table, row)
@@ -243,12 +269,12 @@ def _check(node: Node) -> None:
         node.problems += check(node)
 
 
-def _below(node: Node, table: str) -> list[Row]:
-    return [child.row for child in node.children if child.table == table]
+def _linked(node: Node, table: str) -> list[Row]:
+    return list(node.linked.get(table, {}).values())
 
 
 def _check_payout(node: Node) -> list[str]:
-    lines = _below(node, "payout_line")
+    lines = _linked(node, "payout_line")
     total = sum(line["amount_minor"] for line in lines)
     if lines and total != node.row["amount_minor"]:
         return [f"its lines sum to {total}"]
@@ -258,37 +284,32 @@ def _check_payout(node: Node) -> list[str]:
 def _check_pay_decision(node: Node) -> list[str]:
     row = node.row
     pay = pay_minor(row["seconds"], row["rate_minor_per_hour"]) if row["outcome"] == "pay" else 0
-    problems = []
     if (pay, fee_minor(pay, row["fee_basis_points"])) != (row["pay_minor"], row["fee_minor"]):
-        problems.append(f"{row['seconds']} s at its rate make {pay}")
-    for claim in (child for child in node.children if child.table == "claim"):
-        worked = _worked(claim)
-        if worked != row["seconds"]:
-            problems.append(f"the claim's time entries sum to {worked} s")
-    return problems
-
-
-def _worked(claim: Node) -> int:
-    return sum(
-        int((entry["ended_at"] - entry["started_at"]).total_seconds())
-        for entry in _below(claim, "time_entry")
-        if entry["ended_at"]
-    )
+        return [f"{row['seconds']} s at its rate make {pay}"]
+    return []
 
 
 def _check_claim(node: Node) -> list[str]:
-    return [
+    problems = [
         f"its rate row says {rate['rate_minor_per_hour']}, the claim "
         f"{node.row['rate_minor_per_hour']}"
-        for rate in _below(node, "rate")
+        for rate in _linked(node, "rate")
         if rate["rate_minor_per_hour"] != node.row["rate_minor_per_hour"]
     ]
+    # On the way up to Stripe its time is not looked at.
+    if "time_entry" in node.linked:
+        worked = sum(entry["seconds"] or 0 for entry in _linked(node, "time_entry"))
+        problems += [
+            f"its time entries sum to {worked} s, its pay decision says {decision['seconds']} s"
+            for decision in _linked(node, "pay_decision")
+            if decision["seconds"] != worked
+        ]
+    return problems
 
 
 def _check_ledger_transaction(node: Node) -> list[str]:
-    total = sum(entry["amount_minor"] for entry in _below(node, "ledger_entry"))
-    complete = len(_below(node, "ledger_entry")) > 1
-    problems = [f"its entries sum to {total}"] if complete and total else []
+    total = sum(entry["amount_minor"] for entry in _linked(node, "ledger_entry"))
+    problems = [f"its entries sum to {total}"] if total else []
     if (source := node.row["source_type"]) not in SOURCE_TABLES.values():
         problems.append(f"leads to no row: {source} is unknown")
     return problems
@@ -297,7 +318,7 @@ def _check_ledger_transaction(node: Node) -> list[str]:
 def _check_line(node: Node) -> list[str]:
     return [
         f"its earning is {-entry['amount_minor']}"
-        for entry in _below(node, "ledger_entry")
+        for entry in _linked(node, "ledger_entry")
         if -entry["amount_minor"] != node.row["amount_minor"]
     ]
 

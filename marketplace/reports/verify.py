@@ -1,26 +1,30 @@
 """`marketplace verify`: every invariant, checked on the live database and at Stripe itself.
 
-Each check answers its violations, one line each; an empty list is "ok". What concerns Stripe is read
+Each check answers its violations, one line each; none is "ok". What concerns Stripe is read
 through its HTTP API only: a balanced ledger alone does not prove that anybody was paid once.
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.reports import checks
-from marketplace.shared import clock
+from marketplace.shared import clock, sweeps
 from marketplace.shared.database import Sessions, rows
 from marketplace.stripe_api.gateway import StripeGateway
 from marketplace.stripe_api.gateway_answers import BalanceAmount, BalanceTransaction, Transfer
 
+log = logging.getLogger(__name__)
+
 STABLE_READS = 5
 # As long as an unknown outcome may take to be found out.
 BOOKED_WITHIN = timedelta(hours=24)
+MOVED = "Stripe's balance moved while it was read: run this again"
 
 
 @dataclass(frozen=True)
@@ -31,44 +35,87 @@ class StripeView:
     transfers: list[Transfer]
     balance_transactions: list[BalanceTransaction]
     balances: Mapping[str, BalanceAmount]
+    # Whether the lists and the balance are of one moment.
+    is_stable: bool
 
     def total_minor(self, currency: str) -> int:
         amount = self.balances.get(currency, BalanceAmount())
         return amount.available_minor + amount.pending_minor
 
 
-Check = Callable[[AsyncSession, StripeView], Awaitable[list[str]]]
+@dataclass(frozen=True)
+class Finding:
+    """What became of one invariant."""
+
+    violations: list[str] = field(default_factory=list)
+    # Worth a look; they violate nothing.
+    notes: list[str] = field(default_factory=list)
+    # Why a part of it could not be checked: then no violation does not mean that it holds.
+    unchecked: str | None = None
+
+    @property
+    def holds(self) -> bool:
+        return not self.violations and self.unchecked is None
 
 
-async def verify(sessions: Sessions, gateway: StripeGateway) -> dict[str, list[str]]:
-    """Invariant → its violations. Reads only; safe on a busy system."""
+Findings = Mapping[str, Finding]
+Check = Callable[[AsyncSession, StripeView], Awaitable[Finding]]
+
+
+async def verify(sessions: Sessions, gateway: StripeGateway) -> Findings:
+    """Every invariant, by its name. Reads only; safe on a busy system."""
     async with sessions() as session:
         read_from = await clock.settle_writes(session)
     view = await _look_at_stripe(gateway, read_from)
-    found: dict[str, list[str]] = {}
     async with sessions() as session:
         await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-        for name, (_, check) in CHECKS.items():
-            found[name] = await check(session, view)
-    return found
+        return {name: await check(session, view) for name, (_, check) in CHECKS.items()}
 
 
-def summary(found: Mapping[str, list[str]]) -> dict[str, str]:
-    return {name: "; ".join(violations) or "ok" for name, violations in found.items()}
+async def watch(sessions: Sessions, gateway: StripeGateway) -> int:
+    """Once an hour, whatever number of processes tick: each violation is an error in the log.
+
+    Answers how many there are.
+    """
+    if not await sweeps.take_hour(sessions, "verify"):
+        return 0
+    found = await verify(sessions, gateway)
+    for name, finding in found.items():
+        for violation in finding.violations:
+            log.error("%s is violated: %s", name, violation)
+        if finding.unchecked:
+            log.warning("%s is not checked: %s", name, finding.unchecked)
+    return sum(len(finding.violations) for finding in found.values())
 
 
-def lines(found: Mapping[str, list[str]]) -> list[str]:
-    """One line per invariant; a violated one is followed by what violates it."""
+def exit_code(found: Findings) -> int:
+    """0 all hold, 1 something is violated, 3 nothing is, but not all could be checked."""
+    if any(finding.violations for finding in found.values()):
+        return 1
+    return 0 if all(finding.holds for finding in found.values()) else 3
+
+
+def summary(found: Findings) -> dict[str, str]:
+    return {
+        name: "; ".join(finding.violations) or finding.unchecked or "ok"
+        for name, finding in found.items()
+    }
+
+
+def lines(found: Findings) -> list[str]:
+    """One line per invariant, followed by what violates it and by what is worth a look."""
     text = []
-    for name, violations in found.items():
-        title = CHECKS[name][0]
-        text.append(f"{'ok  ' if not violations else 'FAIL'} {name:9} {title}")
-        text += [f"     {violation}" for violation in violations]
+    for name, finding in found.items():
+        mark = "FAIL" if finding.violations else "?" if finding.unchecked else "ok"
+        text.append(f"{mark:4} {name:9} {CHECKS[name][0]}")
+        told = [*finding.violations, *filter(None, [finding.unchecked])]
+        text += [f"     {line}" for line in told]
+        text += [f"     note: {note}" for note in finding.notes]
     return text
 
 
 async def _look_at_stripe(gateway: StripeGateway, read_from: datetime) -> StripeView:
-    """A view that nothing moved under: the balance is the same before and after the listing."""
+    """Read until nothing moved under it: the balance is the same before and after the listing."""
     for _ in range(STABLE_READS):
         before = await gateway.balance()
         transfers = [transfer async for transfer in gateway.list_transfers()]
@@ -76,10 +123,10 @@ async def _look_at_stripe(gateway: StripeGateway, read_from: datetime) -> Stripe
         balances = await gateway.balance()
         if before == balances:
             break
-    return StripeView(read_from, transfers, booked, balances)
+    return StripeView(read_from, transfers, booked, balances, is_stable=before == balances)
 
 
-async def _single_transfer(session: AsyncSession, view: StripeView) -> list[str]:
+async def _single_transfer(session: AsyncSession, view: StripeView) -> Finding:
     """I1. Per payout at most one unreversed transfer at Stripe, amount and destination equal."""
     payouts = {
         str(row["id"]): row
@@ -99,19 +146,21 @@ async def _single_transfer(session: AsyncSession, view: StripeView) -> list[str]
         for payout_id, transfers in at_stripe.items()
         for violation in _compare_transfers(payout_id, transfers, payouts.get(payout_id))
     ]
-    return violations + [
+    violations += [
         f"payout {payout_id} is paid, but Stripe has no transfer of it"
         for payout_id, payout in payouts.items()
         if payout["state"] == "paid"
         and (payout["concluded_at"] or view.read_from) <= view.read_from
         and payout_id not in at_stripe
     ]
+    return Finding(violations)
 
 
 def _compare_transfers(
     payout_id: str, transfers: list[Transfer], payout: Mapping[str, Any] | None
 ) -> list[str]:
-    ids = ", ".join(transfer.id for transfer in transfers)
+    known = {transfer.id for transfer in transfers}
+    ids = ", ".join(sorted(known))
     if payout is None:
         return [f"Stripe has {ids}, which belong to no payout of ours"]
     violations = []
@@ -126,13 +175,13 @@ def _compare_transfers(
     ]
     if payout["state"] not in {"sending", "unknown", "paid"}:
         violations.append(f"payout {payout_id} is {payout['state']}, but Stripe has {ids}")
-    if payout["transfer_id"] and payout["transfer_id"] not in ids:
+    if payout["transfer_id"] and payout["transfer_id"] not in known:
         violations.append(f"payout {payout_id} names {payout['transfer_id']}, Stripe has {ids}")
     return violations
 
 
-async def _stripe_balance(session: AsyncSession, view: StripeView) -> list[str]:
-    """I4. Stripe's balance = the ledger's + what is not booked yet, by id once that is old."""
+async def _stripe_balance(session: AsyncSession, view: StripeView) -> Finding:
+    """I4. Stripe's balance = the ledger's + what is not booked yet, each line of it by its id."""
     booked = {
         row["id"]: row
         for row in await rows(
@@ -140,6 +189,8 @@ async def _stripe_balance(session: AsyncSession, view: StripeView) -> list[str]:
         )
     }
     at_stripe = {line.id: line for line in view.balance_transactions}
+    unbooked = [line for line in view.balance_transactions if line.id not in booked]
+    overdue = [line for line in unbooked if line.created_at < view.read_from - BOOKED_WITHIN]
     violations = [
         f"{line.id} nets {line.net_minor} at Stripe, {booked[line.id]['net_minor']} in the ledger"
         for line in view.balance_transactions
@@ -150,11 +201,7 @@ async def _stripe_balance(session: AsyncSession, view: StripeView) -> list[str]:
         for id_, row in booked.items()
         if id_ not in at_stripe and row["booked_at"] <= view.read_from
     ]
-    violations += [
-        f"{line.id} ({line.type}, {line.net_minor} {line.currency}) is not booked"
-        for line in view.balance_transactions
-        if line.id not in booked and line.created_at < view.read_from - BOOKED_WITHIN
-    ]
+    violations += [f"{_told(line)} is not booked" for line in overdue]
     for ledger in await rows(session, checks.STRIPE_ACCOUNTS):
         currency = ledger["currency"]
         ours = sum(row["net_minor"] for row in booked.values() if row["currency"] == currency)
@@ -163,24 +210,36 @@ async def _stripe_balance(session: AsyncSession, view: StripeView) -> list[str]:
                 f"the ledger's Stripe accounts hold {ledger['minor']} {currency}, its booked "
                 f"balance transactions {ours}"
             )
-    for currency in {line.currency for line in view.balance_transactions} | set(view.balances):
-        listed = sum(
-            line.net_minor for line in view.balance_transactions if line.currency == currency
-        )
-        if listed != view.total_minor(currency):
-            violations.append(
-                f"Stripe's balance is {view.total_minor(currency)} {currency}, its lines sum to "
-                f"{listed}"
-            )
-    return violations
+    notes = [f"{_told(line)} is not booked yet" for line in unbooked if line not in overdue]
+    if not view.is_stable:
+        return Finding(violations, notes, unchecked=MOVED)
+    return Finding(violations + _unexplained_balances(view), notes)
 
 
-async def _coverage(session: AsyncSession, view: StripeView) -> list[str]:
+def _told(line: BalanceTransaction) -> str:
+    return f"{line.id} ({line.type}, {line.net_minor} {line.currency})"
+
+
+def _unexplained_balances(view: StripeView) -> list[str]:
+    listed: dict[str, int] = defaultdict(int)
+    for line in view.balance_transactions:
+        listed[line.currency] += line.net_minor
+    return [
+        f"Stripe's balance is {view.total_minor(currency)} {currency}, its lines sum to "
+        f"{listed[currency]}"
+        for currency in sorted(listed.keys() | view.balances.keys())
+        if listed[currency] != view.total_minor(currency)
+    ]
+
+
+async def _coverage(session: AsyncSession, view: StripeView) -> Finding:
     """Cash at Stripe covers wallets, reserves, payables and what is in flight, per currency.
 
     A transfer that Stripe made and we have not booked yet has left its balance, but is still in
     flight here: it counts as cash until it is booked.
     """
+    if not view.is_stable:
+        return Finding(unchecked=MOVED)
     booked = {row["id"] for row in await rows(session, "SELECT id FROM booked_balance_transaction")}
     cash: dict[str, int] = defaultdict(int)
     for currency in view.balances:
@@ -188,18 +247,29 @@ async def _coverage(session: AsyncSession, view: StripeView) -> list[str]:
     for line in view.balance_transactions:
         if line.type == "transfer" and line.id not in booked:
             cash[line.currency] -= line.net_minor
-    return [
-        f"Stripe holds {cash[owed['currency']]} {owed['currency']}, {owed['minor']} are owed"
-        for owed in await rows(session, checks.OWED)
-        if cash[owed["currency"]] < owed["minor"]
-    ]
+    return Finding(
+        [
+            f"Stripe holds {cash[owed['currency']]} {owed['currency']}, {owed['minor']} are owed"
+            for owed in await rows(session, checks.OWED)
+            if cash[owed["currency"]] < owed["minor"]
+        ]
+    )
 
 
-def _query(sql: str) -> Check:
-    """A check that is one statement: each row it answers (`violation`) is one."""
+async def _pay_by(session: AsyncSession, _view: StripeView) -> Finding:
+    found = await rows(session, checks.PAY_BY)
+    return Finding(
+        violations=[row["found"] for row in found if not row["is_past"]],
+        notes=[row["found"] for row in found if row["is_past"]],
+    )
 
-    async def check(session: AsyncSession, _view: StripeView) -> list[str]:
-        return [str(row["violation"]) for row in await rows(session, sql)]
+
+def _query(*statements: str) -> Check:
+    """A check that is made of statements: each row they answer (`violation`) is one."""
+
+    async def check(session: AsyncSession, _view: StripeView) -> Finding:
+        found = [row for sql in statements for row in await rows(session, sql)]
+        return Finding([str(row["violation"]) for row in found])
 
     return check
 
@@ -209,11 +279,14 @@ CHECKS: dict[str, tuple[str, Check]] = {
     "I2": ("every paid second in one payout line at most, the rest payable", _query(checks.I2)),
     "I3": ("the ledger balances; guarded balances equal their entries", _query(checks.I3)),
     "I4": ("Stripe's balance equals the ledger's, line by line", _stripe_balance),
-    "I5": ("every cent leads from Stripe to the seconds and the rate behind it", _query(checks.I5)),
+    "I5": (
+        "every cent leads from Stripe to the seconds and the rate behind it",
+        _query(checks.I5, checks.I5_ENTRIES),
+    ),
     "I6": ("live claims fit their roles; counters are right", _query(checks.I6)),
     "I9": ("one effect per Stripe event", _query(checks.I9)),
     "I11": ("states moved only as their table allows", _query(checks.I11)),
     "I14": ("clearing accounts return to zero, source by source", _query(checks.I14)),
     "coverage": ("cash covers all that is owed", _coverage),
-    "pay-by": ("no pay-by date passed without a stated reason", _query(checks.PAY_BY)),
+    "pay-by": ("no pay-by date passed without a stated reason", _pay_by),
 }

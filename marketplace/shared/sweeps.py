@@ -6,17 +6,31 @@ Any number of processes may sweep at once: a row that another one is at is left 
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlmodel import Field, SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.shared import audit
+from marketplace.shared.columns import now_stamp, stamp, updatable
 from marketplace.shared.database import Sessions, is_our_turn
 
 log = logging.getLogger(__name__)
 
 Work = Callable[[AsyncSession, Any], Awaitable[bool]]
+
+
+class SweepSlot(SQLModel, table=True):
+    """A scheduled moment of a sweep, taken by whoever inserted it."""
+
+    __tablename__ = "sweep_slot"
+    __table_args__ = updatable()
+
+    sweep: str = Field(primary_key=True)
+    slot_at: datetime = stamp(primary_key=True)
+    taken_at: datetime = now_stamp()
 
 
 async def each_due(sessions: Sessions, sweep: str, due: sa.Executable, work: Work) -> int:
@@ -46,3 +60,18 @@ def one_row(sweep: str, row_id: object) -> Iterator[None]:
         yield
     except Exception:
         log.exception("sweep %s failed at %s; it is tried again", sweep, row_id)
+
+
+async def take_hour(sessions: Sessions, sweep: str) -> bool:
+    """True for one caller in each hour of UTC, whatever number of processes tick."""
+    async with sessions() as session:
+        taken = await session.scalar(
+            sa.text(
+                "INSERT INTO sweep_slot (sweep, slot_at)"
+                " VALUES (:sweep, date_trunc('hour', marketplace_now(), 'UTC'))"
+                " ON CONFLICT DO NOTHING RETURNING true"
+            ),
+            {"sweep": sweep},
+        )
+        await session.commit()
+    return bool(taken)

@@ -18,6 +18,7 @@ TABLES = (
     "ledger_transaction",
     "person",
     "sign_in_failure",
+    "sweep_slot",
     "stripe_event",
     "poll_mark",
     "access_token",

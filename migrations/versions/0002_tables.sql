@@ -94,6 +94,13 @@ CREATE TABLE sign_in_failure (
     CONSTRAINT pk_sign_in_failure PRIMARY KEY (email_hash)
 );
 
+CREATE TABLE sweep_slot (
+    sweep text NOT NULL,
+    slot_at timestamptz NOT NULL,
+    taken_at timestamptz DEFAULT marketplace_now() NOT NULL,
+    CONSTRAINT pk_sweep_slot PRIMARY KEY (sweep, slot_at)
+);
+
 CREATE TABLE poll_mark (
     one integer NOT NULL,
     events_read_to timestamptz NOT NULL,

@@ -28,6 +28,7 @@ FUNCTIONS = (
     "stamp_column",
     "stamp_audit",
     "record_withdrawal",
+    "record_reason",
     "record_move",
     "guard_clock",
     "keep_what_was_handed_in",

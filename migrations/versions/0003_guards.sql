@@ -206,6 +206,19 @@ $$;
 CREATE TRIGGER told AFTER INSERT ON consent_withdrawal
     FOR EACH ROW EXECUTE FUNCTION record_withdrawal();
 
+-- Why a payout waits is said without a move, and gone with the next one: the audit keeps it.
+CREATE FUNCTION record_reason() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
+BEGIN
+    INSERT INTO audit_event (subject_type, subject_id, action, reason)
+    VALUES (TG_TABLE_NAME, NEW.id, 'reason_stated', NEW.state_reason);
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER explained AFTER UPDATE OF state_reason ON payout FOR EACH ROW
+    WHEN (OLD.state = NEW.state AND OLD.state_reason IS NULL AND NEW.state_reason IS NOT NULL)
+    EXECUTE FUNCTION record_reason();
+
 -- 5. Audit rows are numbered and stamped by the database: what is booked later is stamped later.
 CREATE FUNCTION stamp_audit() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = public, pg_temp AS $$

@@ -78,11 +78,17 @@ def fay(paid: Paid) -> Person:
     return paid.fay
 
 
-def violations(world: World) -> dict[str, list[str]]:
-    """What `verify` finds now, without the invariants that hold."""
+def findings(world: World) -> verify.Findings:
     found = world.loopback.run(verify.verify(world.parts.sessions, world.gateway))
     assert set(found) == set(verify.CHECKS)
-    return {name: lines for name, lines in found.items() if lines}
+    return found
+
+
+def violations(world: World) -> dict[str, list[str]]:
+    """What `verify` finds now, without the invariants that hold."""
+    found = findings(world)
+    assert all(finding.unchecked is None for finding in found.values())
+    return {name: finding.violations for name, finding in found.items() if finding.violations}
 
 
 def lift_all_guards(world: World) -> None:

@@ -1,15 +1,19 @@
 """Each invariant of `verify` catches what breaks it: planted past all guards, or done at Stripe."""
 
+import asyncio
 import dataclasses
+import itertools
 import json
+import re
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from marketplace.reports import verify
+from marketplace.scheduler import SWEEPS
 from marketplace.stripe_api.gateway_answers import BalanceAmount
-from tests.reports.conftest import Paid, lift_all_guards, program, violations
+from tests.reports.conftest import Paid, findings, lift_all_guards, program, violations
 from tests.world import DAY, HOUR, Json, Person, World
 
 # Balanced, but nothing that ever happened: {} is the kind of account that is credited.
@@ -47,10 +51,22 @@ PLANTED: dict[str, list[tuple[str, str]]] = {
         ("UPDATE payout SET amount_minor = 124", "moved 123 USD"),
         ("UPDATE payout SET amount_minor = 123, destination = 'acct_other'", "'acct_other')"),
         ("UPDATE payout SET state = 'refused' WHERE transfer_id <> 'tr_never'", "is refused, but"),
+        ("UPDATE payout SET transfer_id = left(transfer_id, 8)", "names tr_"),
         ("UPDATE payout SET transfer_id = 'tr_other'", "names tr_other"),
         ("DELETE FROM payout", "belong to no payout of ours"),
     ],
     "I2": [
+        (
+            (
+                "INSERT INTO pay_decision (id, claim_id, performer_id, number, outcome, seconds,"
+                "  rate_id, rate_minor_per_hour, fee_basis_points, currency, pay_minor, fee_minor)"
+                " SELECT uuidv7(), claim_id, performer_id, 2, outcome, seconds, rate_id,"
+                "  rate_minor_per_hour, fee_basis_points, currency, pay_minor, fee_minor"
+                " FROM pay_decision"
+            ),
+            "was paid 246 in 2 decisions, its 60 seconds earn 123",
+        ),
+        ("DELETE FROM pay_decision WHERE number = 2", ""),
         ("UPDATE pay_decision SET pay_minor = 124", "pays 124, its performer's payable got 123"),
         (
             "UPDATE pay_decision SET pay_minor = 123, performer_id = uuidv7()",
@@ -132,6 +148,56 @@ PLANTED: dict[str, list[tuple[str, str]]] = {
         ),
     ],
     "I5": [
+        (
+            "UPDATE pay_decision SET fee_minor = 19",
+            "has -18 USD on platform_fees in 1 entries, its row says -19",
+        ),
+        ("UPDATE pay_decision SET fee_minor = 18", ""),
+        (
+            (
+                "UPDATE ledger_entry SET account_id = account_id('job_reserve', reservation_id, 'USD')"
+                " FROM role WHERE role.state = 'open' AND amount_minor = 141"
+            ),
+            "has 141 USD on job_reserve",
+        ),
+        (
+            (
+                "UPDATE ledger_entry SET account_id = account_id('platform_capital', NULL, 'USD')"
+                " WHERE amount_minor = 141"
+            ),
+            "has 141 USD on platform_capital in 1 entries, its row says 0 in 0",
+        ),
+        ("UPDATE deposit SET client_id = uuidv7()", "has -100000 USD on client_wallet"),
+        (
+            "UPDATE reserve_move SET amount_minor = 12625 WHERE cause = 'left_over'",
+            "its row says -12625",
+        ),
+        (
+            "UPDATE reserve_move SET to_reservation_id = uuidv7() WHERE cause = 'published'",
+            "in 0 entries, its row says -12765",
+        ),
+        (
+            "UPDATE payout SET amount_minor = 122",
+            "has -123 USD on transfers_in_flight in 1 entries, its row says -122",
+        ),
+        (
+            (
+                "INSERT INTO audition (id, performer_id, state, brief, rate_id, lineage_id, currency,"
+                "  rate_minor_per_hour, seconds_cap, pay_minor)"
+                " SELECT uuidv7(), performer_id, 'passed', '', rate_id, lineage_id, currency, 7400,"
+                "  60, 99 FROM claim"
+            ),
+            "the ledger has 0 USD on platform_expense in 0 entries, its row says 99",
+        ),
+        (
+            (
+                "UPDATE ledger_entry SET amount_minor = -499000 WHERE amount_minor = -500000;"
+                "INSERT INTO ledger_entry (transaction_id, account_id, currency, amount_minor)"
+                " SELECT transaction_id, account_id, currency, -1000 FROM ledger_entry"
+                " WHERE amount_minor = -499000"
+            ),
+            "has -500000 USD on platform_capital in 2 entries, its row says -500000 in 1",
+        ),
         (
             booked("platform_capital", "stripe_available", 7),
             "(reserve_changed) has no source nothing",
@@ -285,10 +351,14 @@ class TestAtStripe:
     def test_a_line_that_nobody_booked_for_a_day(self, world: World, paid: Paid) -> None:
         self.send(world, paid)
         assert "I4" not in violations(world)
+        (note,) = findings(world)["I4"].notes
+        assert note.startswith("txn_")
+        assert note.endswith("(transfer, -123 USD) is not booked yet")
+        assert f"     note: {note}" in verify.lines(findings(world))
         world.advance(25 * HOUR)
         (line,) = violations(world)["I4"]
-        assert line.startswith("txn_")
-        assert line.endswith("(transfer, -123 USD) is not booked")
+        assert f"{line} yet" == note
+        assert findings(world)["I4"].notes == []
 
     def test_a_balance_in_a_currency_without_lines(
         self, world: World, monkeypatch: pytest.MonkeyPatch
@@ -301,6 +371,28 @@ class TestAtStripe:
         monkeypatch.setattr(world.gateway, "balance", with_euros)
         (line,) = violations(world)["I4"]
         assert line == "Stripe's balance is 1 EUR, its lines sum to 0"
+
+    def test_a_balance_that_never_stands_still(
+        self, world: World, paid: Paid, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """On payday: what needs one moment is not judged; the rest is, as always."""
+        moving = itertools.count(1)
+
+        async def moved() -> dict[str, BalanceAmount]:
+            return {"USD": BalanceAmount(available_minor=next(moving))}
+
+        monkeypatch.setattr(world.gateway, "balance", moved)
+        found = findings(world)
+        assert {name for name, finding in found.items() if not finding.holds} == {"I4", "coverage"}
+        assert verify.exit_code(found) == 3
+        assert verify.summary(found)["I4"] == verify.MOVED
+        lines = verify.lines(found)
+        at = lines.index("?    I4        Stripe's balance equals the ledger's, line by line")
+        assert lines[at + 1] == f"     {verify.MOVED}"
+        self.send(world, paid)
+        found = findings(world)
+        assert found["I1"].violations
+        assert verify.exit_code(found) == 1
 
     def test_a_balance_that_its_own_lines_do_not_explain(
         self, world: World, paid: Paid, monkeypatch: pytest.MonkeyPatch
@@ -354,6 +446,78 @@ class TestOverdue:
         assert line.startswith(f"claim {claim['id']} should have been paid by")
         assert line.endswith("in no payout")
 
+    def pay(self, finn: Person, fay: Person) -> None:
+        run = finn.post("/v1/payout-runs", {"currency": "USD"})
+        fay.post(f"/v1/payout-runs/{run['id']}/approve")
+
+    def late(self, world: World, claim: Json) -> None:
+        world.advance_to(datetime.fromisoformat(claim["pay_by"]) + timedelta(seconds=1))
+        world.sweep("funds", "inbox")
+
+    def test_a_claim_that_was_paid_late(
+        self, world: World, paid: Paid, ravi: Person, finn: Person, fay: Person
+    ) -> None:
+        """Named for a week, when nobody can mend it any more; noted ever after."""
+        claim = world.accepted_claim(world.performer("Bea", onboarded=True), paid.job, ravi)
+        self.late(world, claim)
+        self.pay(finn, fay)
+        world.sweep("payouts", "inbox")
+        (line,) = violations(world)["pay-by"]
+        assert line.startswith(f"claim {claim['id']} should have been paid by")
+        assert f": paid {world.now:%Y-%m-%d}" in line
+        world.advance(8 * DAY)
+        found = findings(world)["pay-by"]
+        assert (found.violations, found.notes) == ([], [line])
+
+    def test_a_claim_that_waited_for_a_reason(
+        self, world: World, paid: Paid, ravi: Person, finn: Person, fay: Person
+    ) -> None:
+        """The payout says why, before its time and after, though the reason is gone by then."""
+        claim = world.accepted_claim(world.performer("Bea", onboarded=True), paid.job, ravi)
+        self.pay(finn, fay)
+        world.stripe.fault("drop_before", path="/v1/balance", method="GET")
+        world.sweep("payouts")
+        self.late(world, claim)
+        assert violations(world) == {}
+        world.sweep("payouts", "inbox")
+        assert world.value("SELECT count(*) FROM payout WHERE state = 'paid'") == 2
+        assert violations(world) == {}
+
+    def test_a_performer_left_out_and_paid_later(
+        self, world: World, paid: Paid, ravi: Person, finn: Person, fay: Person
+    ) -> None:
+        bea = world.performer("Bea")
+        claim = world.accepted_claim(bea, paid.job, ravi)
+        self.pay(finn, fay)
+        self.late(world, claim)
+        assert violations(world) == {}
+        world.onboard(bea)
+        self.pay(finn, fay)
+        world.sweep("payouts", "inbox")
+        assert violations(world) == {}
+
+    @pytest.mark.parametrize("confirm", [True, False])
+    def test_time_that_two_people_disagreed_about(
+        self, world: World, paid: Paid, ravi: Person, confirm: bool
+    ) -> None:
+        bea = world.performer("Bea", onboarded=True)
+        claim = world.claim(bea, paid.job)
+        world.work(bea, claim, "perform", 60)
+        bea.post(f"/v1/claims/{claim['id']}/release", {})
+        proposal = {"ground": "no_work", "reason": "an hour of silence"}
+        proposed = ravi.post(f"/v1/claims/{claim['id']}/withholdings", proposal)
+        soon = world.now + timedelta(seconds=30)
+        world.sql("UPDATE claim SET pay_by = %s WHERE id = %s", soon, claim["id"])
+        world.advance(60)
+        assert violations(world) == {}
+        word = {"confirm": confirm, "reason": "heard it all"}
+        path = f"/v1/withholdings/{proposed['id']}/decision"
+        world.reviewer("Rosa").post(path, word)
+        assert violations(world) == {}
+        world.advance(9 * DAY)
+        world.sweep("funds", "inbox")
+        assert ("pay-by" in violations(world)) is not confirm
+
     def test_a_performer_left_out_for_a_reason(
         self, world: World, paid: Paid, ravi: Person
     ) -> None:
@@ -371,6 +535,65 @@ class TestOverdue:
         (line,) = violations(world)["pay-by"]
         assert line.startswith(f"claim {claim['id']}")
         assert line.endswith("is not even decided")
+
+
+class TestTheSweep:
+    """Once an hour of UTC, whoever ticks."""
+
+    def tick(self, world: World, times: int = 1) -> list[int]:
+        async def at_once() -> list[int]:
+            sweep = SWEEPS["verify"]
+            return await asyncio.gather(*(sweep.run(world.parts) for _ in range(times)))
+
+        return world.loopback.run(at_once())
+
+    def test_each_violation_is_an_error_in_the_log(
+        self, world: World, paid: Paid, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        lift_all_guards(world)
+        world.owner_sql("UPDATE performer SET live_claims = 1")
+        assert self.tick(world) == [1]
+        (logged,) = caplog.records
+        assert logged.levelname == "ERROR"
+        assert re.match(r"I6 is violated: performer \S+ has a counter of 1", logged.getMessage())
+
+    def test_one_process_looks_in_each_hour(
+        self, world: World, paid: Paid, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        looks: list[None] = []
+        look = verify.verify
+
+        async def counted(*parts: Any) -> verify.Findings:
+            looks.append(None)
+            return await look(*parts)
+
+        monkeypatch.setattr(verify, "verify", counted)
+        world.advance_to(world.now.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1))
+        self.tick(world, times=5)
+        world.advance(HOUR - 60)
+        self.tick(world, times=5)
+        assert len(looks) == 1
+        world.advance(60)
+        self.tick(world, times=5)
+        assert len(looks) == 2
+        slots = world.sql("SELECT slot_at FROM sweep_slot WHERE sweep = 'verify' ORDER BY slot_at")
+        assert [(slot["slot_at"].minute, slot["slot_at"].second) for slot in slots] == [(0, 0)] * 2
+
+    def test_what_is_not_checked_is_a_warning(
+        self,
+        world: World,
+        paid: Paid,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        moving = itertools.count(1)
+
+        async def moved() -> dict[str, BalanceAmount]:
+            return {"USD": BalanceAmount(available_minor=next(moving))}
+
+        monkeypatch.setattr(world.gateway, "balance", moved)
+        assert self.tick(world) == [0]
+        assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
 
 
 class TestTheCommand:
