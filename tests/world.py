@@ -41,6 +41,7 @@ from marketplace.stripe_api.gateway import StripeGateway
 from marketplace.stripe_sandbox.app import build_app
 from marketplace.stripe_sandbox.state import open_state
 from tests.loopback import Loopback
+from tests.stripe_judge import Judged
 
 HOUR = 3_600
 DAY = 24 * HOUR
@@ -231,10 +232,12 @@ class World:
         self.anybody = Caller(self)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, failed: object, *_: object) -> None:
         self.loopback.run(self._running.aclose())
         for connection in (self._owner, self._app):
             connection.close()
+        if not failed:
+            assert self.judged.faults == []
 
     async def _start(self) -> None:
         product, stripe = self.loopback.product, self.loopback.stripe
@@ -252,7 +255,8 @@ class World:
         self.app.state.sessions = self.parts.sessions
         self.app.state.gateway = self.parts.gateway
         self.app.state.storage = self.parts.storage
-        product.app, stripe.app = self.app, sandbox
+        self.judged = Judged(sandbox)
+        product.app, stripe.app = self.app, self.judged
 
     def sandbox(self) -> bytes:
         """All that the sandbox remembers, for a world that begins where this one is."""

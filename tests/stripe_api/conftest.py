@@ -18,6 +18,8 @@ import httpx
 import pytest
 
 from marketplace.stripe_api.gateway import StripeGateway
+from marketplace.stripe_api.gateway_requests import HttpClient
+from tests.stripe_judge import judge_answer, judge_event, judge_request
 
 START_SECONDS_MAX = 20
 DAY_SECONDS = 24 * 3600
@@ -32,6 +34,7 @@ class Sandbox:
     port: int = 0
     process: subprocess.Popen[str] | None = None
     http: httpx.Client = field(default_factory=lambda: httpx.Client(trust_env=False, timeout=10))
+    faults: list[str] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -74,14 +77,19 @@ class Sandbox:
     def ask(
         self, method: str, path: str, form: str = "", *, key: str | None = None, **headers: str
     ) -> httpx.Response:
-        """One raw request in Stripe's wire format."""
+        """One raw request in Stripe's wire format; both judges hear what the sandbox takes."""
         sent = {"Authorization": f"Bearer {API_KEY}", **headers}
         if key is not None:
             sent["Idempotency-Key"] = key
         if method == "GET":
-            return self.http.get(f"{self.url}{path}?{form}", headers=sent)
-        sent["Content-Type"] = "application/x-www-form-urlencoded"
-        return self.http.request(method, self.url + path, content=form, headers=sent)
+            answer = self.http.get(f"{self.url}{path}?{form}", headers=sent)
+        else:
+            sent["Content-Type"] = "application/x-www-form-urlencoded"
+            answer = self.http.request(method, self.url + path, content=form, headers=sent)
+        if answer.is_success:
+            self.faults += judge_request(method, path, form)
+        self.faults += judge_answer(method, path, answer.status_code, answer.json())
+        return answer
 
 
 @dataclass
@@ -123,10 +131,27 @@ def _running(folder: Path) -> Iterator[Sandbox]:
     finally:
         running.http.close()
         running.end(signal.SIGTERM)
+    assert running.faults == []
 
 
 @pytest.fixture
-async def gateway(sandbox: Sandbox) -> AsyncIterator[StripeGateway]:
+async def gateway(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[StripeGateway]:
+    """With both judges listening to all that it says and hears."""
+    ask = HttpClient.request
+
+    async def judged(client: HttpClient, method: str, url: Any, **sent: Any) -> httpx.Response:
+        asked = httpx.URL(url)
+        encoded = sent.get("data") or asked.query.decode()
+        sandbox.faults += judge_request(method.upper(), asked.path, encoded)
+        answer: httpx.Response = await ask(client, method, url, **sent)
+        sandbox.faults += judge_answer(
+            method.upper(), asked.path, answer.status_code, answer.json()
+        )
+        return answer
+
+    monkeypatch.setattr(HttpClient, "request", judged)
     async with StripeGateway(api_key=API_KEY, api_base=sandbox.url) as opened:
         yield opened
 
@@ -145,6 +170,7 @@ def receiver() -> Iterator[Receiver]:
     with serving(answer) as url:
         kept.url = f"{url}/hook"
         yield kept
+    assert [fault for body, _ in kept.received for fault in judge_event(json.loads(body))] == []
 
 
 class serving:  # noqa: N801 - reads as what it does in a `with`
