@@ -33,6 +33,7 @@ from marketplace.stripe_sandbox.errors import (
 from marketplace.stripe_sandbox.faults import Fault, FaultKind, take_fault
 from marketplace.stripe_sandbox.forms import read_parameters
 from marketplace.stripe_sandbox.idempotency import Claim, Saved
+from marketplace.stripe_sandbox.later import happen
 
 OPERATIONS: tuple[Operation, ...] = (
     *accounts.OPERATIONS,
@@ -145,6 +146,7 @@ async def _after_latency(sandbox: Sandbox, asked: Asked, fault: Fault | None) ->
         latency_seconds += fault.seconds
     if latency_seconds:
         await asyncio.sleep(latency_seconds)
+    happen(sandbox.db)
     with state.transaction(sandbox.db):
         saved, replayed = _recall_or_run(sandbox.db, asked, fault)
     sandbox.events_written.set()

@@ -16,6 +16,11 @@ CARD_DECLINED = {
     "message": "Your card was declined.",
     "type": "card_error",
 }
+DEBIT_BOUNCED = {
+    "code": "payment_intent_payment_attempt_failed",
+    "message": "The bank account has insufficient funds.",
+    "type": "invalid_request_error",
+}
 
 
 def retrieve_payment_intent(call: Call) -> dict[str, Any]:
@@ -62,7 +67,7 @@ def new_payment_intent(
         "metadata": data.get("metadata", {}),
         "next_action": None,
         "payment_method": None,
-        "payment_method_types": ["card"],
+        "payment_method_types": ["card", "us_bank_account"],
         "status": "requires_payment_method",
         "transfer_group": data.get("transfer_group"),
     }
@@ -72,23 +77,58 @@ def new_payment_intent(
 
 
 def pay_by_card(call: Call, intent: dict[str, Any]) -> dict[str, Any]:
-    """The charge that succeeds: money pending, less the card fee."""
     charge = _new_charge(call, intent)
-    line = book(
-        call,
-        Movement(
-            type_="charge",
-            reporting_category="charge",
-            source=charge["id"],
-            amount_minor=intent["amount"],
-            currency=intent["currency"],
-            fee_minor=card_fee_minor(intent["amount"]),
-            available_after_seconds=state.setting(call.db, "available_after_seconds"),
-            description=intent["description"],
-        ),
-    )
-    charge["balance_transaction"] = line["id"]
     state.insert(call.db, charge, account=state.PLATFORM)
+    return _succeed(call, intent, charge)
+
+
+def decline_card(call: Call, intent: dict[str, Any]) -> dict[str, Any]:
+    charge = _new_charge(call, intent)
+    state.insert(call.db, charge, account=state.PLATFORM)
+    return _fail(call, intent, charge, CARD_DECLINED)
+
+
+def begin_bank_debit(call: Call, intent: dict[str, Any]) -> dict[str, Any]:
+    charge = _new_charge(call, intent) | {"paid": False, "status": "pending"}
+    state.insert(call.db, charge, account=state.PLATFORM)
+    intent |= {
+        "last_payment_error": None,
+        "latest_charge": charge["id"],
+        "payment_method": charge["payment_method"],
+        "status": "processing",
+    }
+    state.update(call.db, intent)
+    emit(call, "charge.pending", charge)
+    emit(call, "payment_intent.processing", intent)
+    return intent
+
+
+def end_bank_debit(call: Call, intent: dict[str, Any]) -> dict[str, Any]:
+    return _succeed(call, intent, _latest_charge(call, intent))
+
+
+def bounce_bank_debit(call: Call, intent: dict[str, Any]) -> dict[str, Any]:
+    return _fail(call, intent, _latest_charge(call, intent), DEBIT_BOUNCED)
+
+
+def tell_fee(call: Call, charge: dict[str, Any]) -> None:
+    """With `capture_method: automatic_async` the balance transaction comes after the charge
+    (https://docs.stripe.com/payments/payment-intents/asynchronous-capture).
+    """
+    charge["balance_transaction"] = _book(call, charge)
+    state.update(call.db, charge)
+    emit(call, "charge.updated", charge)
+
+
+def _succeed(call: Call, intent: dict[str, Any], charge: dict[str, Any]) -> dict[str, Any]:
+    """Money pending, less the fee, which is the same for cards and debits here."""
+    fee_after_seconds = state.setting(call.db, "fee_after_seconds")
+    if fee_after_seconds:
+        state.plan(call.db, "fee_is_told", charge["id"], due_at=call.now + fee_after_seconds)
+    else:
+        charge["balance_transaction"] = _book(call, charge)
+    charge |= {"paid": True, "status": "succeeded"}
+    state.update(call.db, charge)
     intent |= {
         "amount_received": intent["amount"],
         "last_payment_error": None,
@@ -102,24 +142,51 @@ def pay_by_card(call: Call, intent: dict[str, Any]) -> dict[str, Any]:
     return intent
 
 
-def decline_card(call: Call, intent: dict[str, Any]) -> dict[str, Any]:
-    charge = _new_charge(call, intent) | {
+def _book(call: Call, charge: dict[str, Any]) -> str:
+    line = book(
+        call,
+        Movement(
+            type_="charge",
+            reporting_category="charge",
+            source=charge["id"],
+            amount_minor=charge["amount"],
+            currency=charge["currency"],
+            fee_minor=card_fee_minor(charge["amount"]),
+            available_after_seconds=state.setting(call.db, "available_after_seconds"),
+            description=charge["description"],
+        ),
+    )
+    id_: str = line["id"]
+    return id_
+
+
+def _fail(
+    call: Call, intent: dict[str, Any], charge: dict[str, Any], error: dict[str, Any]
+) -> dict[str, Any]:
+    charge |= {
         "amount_captured": 0,
         "captured": False,
-        "failure_code": "card_declined",
-        "failure_message": CARD_DECLINED["message"],
+        "failure_code": error["code"],
+        "failure_message": error["message"],
         "paid": False,
         "status": "failed",
     }
-    state.insert(call.db, charge, account=state.PLATFORM)
+    state.update(call.db, charge)
     intent |= {
-        "last_payment_error": {**CARD_DECLINED, "charge": charge["id"]},
+        "last_payment_error": {**error, "charge": charge["id"]},
         "latest_charge": charge["id"],
+        "status": "requires_payment_method",
     }
     state.update(call.db, intent)
     emit(call, "charge.failed", charge)
     emit(call, "payment_intent.payment_failed", intent)
     return intent
+
+
+def _latest_charge(call: Call, intent: dict[str, Any]) -> dict[str, Any]:
+    charge = state.find(call.db, "charge", intent["latest_charge"])
+    assert charge is not None
+    return charge
 
 
 def transferred_payment(call: Call, transfer: dict[str, Any]) -> dict[str, Any]:

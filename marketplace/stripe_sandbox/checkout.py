@@ -4,7 +4,14 @@ from typing import Any
 
 from marketplace.stripe_sandbox import state
 from marketplace.stripe_sandbox.calls import EXPAND, RETRIEVE, Call, Operation, in_path
-from marketplace.stripe_sandbox.charges import decline_card, new_payment_intent, pay_by_card
+from marketplace.stripe_sandbox.charges import (
+    begin_bank_debit,
+    bounce_bank_debit,
+    decline_card,
+    end_bank_debit,
+    new_payment_intent,
+    pay_by_card,
+)
 from marketplace.stripe_sandbox.errors import StripeError
 from marketplace.stripe_sandbox.events import emit
 from marketplace.stripe_sandbox.forms import (
@@ -46,7 +53,7 @@ def create_session(call: Call) -> dict[str, Any]:
         "metadata": call.parameters.get("metadata", {}),
         "mode": "payment",
         "payment_intent": None,
-        "payment_method_types": ["card"],
+        "payment_method_types": ["card", "us_bank_account"],
         "payment_status": "unpaid",
         "shipping_options": [],
         "status": "open",
@@ -54,6 +61,7 @@ def create_session(call: Call) -> dict[str, Any]:
         "url": f"{call.base_url}/hosted/checkout/{id_}",
     }
     state.insert(call.db, session, account=state.PLATFORM)
+    state.plan(call.db, "page_expires", id_, due_at=session["expires_at"])
     _keep_intent_data(call, id_)
     return answer(call, session)
 
@@ -81,6 +89,53 @@ def try_declined_card(call: Call, session: dict[str, Any]) -> dict[str, Any]:
     session["payment_intent"] = intent["id"]
     state.update(call.db, session)
     return session
+
+
+def complete_by_bank_debit(call: Call, session: dict[str, Any]) -> dict[str, Any]:
+    """Complete but unpaid, until the bank has answered."""
+    return _complete_unpaid(call, session, "debit_succeeds")
+
+
+def complete_by_bouncing_debit(call: Call, session: dict[str, Any]) -> dict[str, Any]:
+    return _complete_unpaid(call, session, "debit_bounces")
+
+
+# What the customer may do on the hosted page.
+PAY_BY = {
+    "card": complete_by_card,
+    "card_declined": try_declined_card,
+    "bank_debit": complete_by_bank_debit,
+    "bank_debit_bounced": complete_by_bouncing_debit,
+}
+
+
+def _complete_unpaid(call: Call, session: dict[str, Any], becomes: str) -> dict[str, Any]:
+    intent = begin_bank_debit(call, _intent(call, session))
+    session |= {"payment_intent": intent["id"], "status": "complete", "url": None}
+    state.update(call.db, session)
+    emit(call, "checkout.session.completed", session)
+    after_seconds = state.setting(call.db, "bank_debit_after_seconds")
+    state.plan(call.db, becomes, session["id"], due_at=call.now + after_seconds)
+    return session
+
+
+def succeed_later(call: Call, session: dict[str, Any]) -> None:
+    end_bank_debit(call, _intent(call, session))
+    session["payment_status"] = "paid"
+    state.update(call.db, session)
+    emit(call, "checkout.session.async_payment_succeeded", session)
+
+
+def bounce_later(call: Call, session: dict[str, Any]) -> None:
+    bounce_bank_debit(call, _intent(call, session))
+    emit(call, "checkout.session.async_payment_failed", session)
+
+
+def expire(call: Call, session: dict[str, Any]) -> None:
+    if session["status"] == "open":
+        session |= {"status": "expired", "url": None}
+        state.update(call.db, session)
+        emit(call, "checkout.session.expired", session)
 
 
 OPERATIONS = (

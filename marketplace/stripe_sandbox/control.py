@@ -17,6 +17,7 @@ from marketplace.stripe_sandbox.calls import Call
 from marketplace.stripe_sandbox.endpoints import list_endpoints, register_endpoint, remove_endpoint
 from marketplace.stripe_sandbox.errors import StripeError
 from marketplace.stripe_sandbox.faults import FaultKind, PlannedFault
+from marketplace.stripe_sandbox.later import happen
 
 router = APIRouter(prefix="/_sandbox")
 
@@ -30,8 +31,14 @@ class Clock(Strict):
 
 
 class Settings(Strict):
+    """Times are virtual but for the latency; `topups_fail` is 1 for top-ups that the bank refuses."""
+
     available_after_seconds: int | None = Field(default=None, ge=0)
+    bank_debit_after_seconds: int | None = Field(default=None, ge=0)
+    fee_after_seconds: int | None = Field(default=None, ge=0)
     latency_ms: int | None = Field(default=None, ge=0, le=60_000)
+    topup_after_seconds: int | None = Field(default=None, ge=0)
+    topups_fail: int | None = Field(default=None, ge=0, le=1)
 
 
 class NewEndpoint(Strict):
@@ -73,9 +80,12 @@ async def get_clock(request: Request) -> dict[str, int]:
 
 @router.put("/clock")
 async def set_clock(request: Request, clock: Clock) -> dict[str, int]:
-    db = _sandbox(request).db
-    with state.transaction(db):
-        state.set_setting(db, "offset_seconds", clock.offset_seconds)
+    """What was due by then has happened when this answers."""
+    sandbox = _sandbox(request)
+    with state.transaction(sandbox.db):
+        state.set_setting(sandbox.db, "offset_seconds", clock.offset_seconds)
+    if happen(sandbox.db):
+        sandbox.events_written.set()
     return await get_clock(request)
 
 

@@ -18,6 +18,7 @@ import httpx
 
 from marketplace.stripe_sandbox import state
 from marketplace.stripe_sandbox.calls import Call
+from marketplace.stripe_sandbox.later import happen
 from marketplace.stripe_sandbox.views import as_of_now
 
 TRY_TIMEOUT_SECONDS = 10
@@ -38,6 +39,7 @@ async def deliver_forever(db: sqlite3.Connection, woken: asyncio.Event) -> None:
     ):
         while True:
             woken.clear()
+            happen(db)
             for row in _due(db, running):
                 running.add((row["event_id"], row["endpoint_id"]))
                 group.create_task(_deliver(db, client, row, running, woken))

@@ -15,8 +15,8 @@ from marketplace.stripe_sandbox import state
 from marketplace.stripe_sandbox.accounts import finish_onboarding
 from marketplace.stripe_sandbox.api import Sandbox
 from marketplace.stripe_sandbox.calls import Call
-from marketplace.stripe_sandbox.checkout import complete_by_card, try_declined_card
-from marketplace.stripe_sandbox.views import as_of_now
+from marketplace.stripe_sandbox.checkout import PAY_BY
+from marketplace.stripe_sandbox.later import happen
 
 router = APIRouter(prefix="/hosted")
 
@@ -68,13 +68,17 @@ async def show_checkout(request: Request, session_id: str) -> Response:
     session = state.find(call.db, "checkout.session", session_id)
     if session is None:
         return _page("No such page", "This payment page does not exist.", status=404)
-    session = as_of_now(call, session)
     if session["status"] != "open":
         return _page("All done here", f"This payment page is {session['status']}.", status=410)
     return _page(
-        "Pay by card",
+        "Pay",
         f"{session['amount_total']} {session['currency'].upper()} in minor units.",
-        buttons={"card": "Pay", "card_declined": "Pay with a card that is declined"},
+        buttons={
+            "card": "Pay by card",
+            "card_declined": "Pay with a card that is declined",
+            "bank_debit": "Pay by bank debit, which takes days",
+            "bank_debit_bounced": "Pay by bank debit that bounces after days",
+        },
     )
 
 
@@ -82,7 +86,9 @@ async def show_checkout(request: Request, session_id: str) -> Response:
 async def complete_checkout(
     request: Request,
     session_id: str,
-    outcome: Annotated[Literal["card", "card_declined"], Form()] = "card",
+    outcome: Annotated[
+        Literal["card", "card_declined", "bank_debit", "bank_debit_bounced"], Form()
+    ] = "card",
 ) -> Response:
     call = _call(request)
     session = state.find(call.db, "checkout.session", session_id)
@@ -90,11 +96,10 @@ async def complete_checkout(
         return _page("No such page", "This payment page does not exist.", status=404)
     if session["status"] == "complete":
         return RedirectResponse(_success_url(session), status_code=303)
-    if as_of_now(call, session)["status"] != "open":
+    if session["status"] != "open":
         return _page("Too late", "This payment page has expired.", status=410)
     with state.transaction(call.db):
-        pay = complete_by_card if outcome == "card" else try_declined_card
-        session = pay(call, session)
+        session = PAY_BY[outcome](call, session)
     _sandbox(request).events_written.set()
     if session["status"] != "complete":
         return _page("Declined", "Your card was declined. Try another one.", status=402)
@@ -108,6 +113,7 @@ def _sandbox(request: Request) -> Sandbox:
 
 def _call(request: Request) -> Call:
     db = _sandbox(request).db
+    happen(db)
     return Call(db=db, now=state.virtual_now(db), base_url=str(request.base_url).rstrip("/"))
 
 

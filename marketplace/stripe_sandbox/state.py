@@ -36,6 +36,13 @@ CREATE TABLE IF NOT EXISTS balance_line (
 ) STRICT;
 CREATE INDEX IF NOT EXISTS balance_line_sum
     ON balance_line (account, currency, available_on, net_minor);
+CREATE TABLE IF NOT EXISTS later (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    due_at INTEGER NOT NULL,  -- virtual seconds
+    what TEXT NOT NULL,
+    subject TEXT NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS later_due ON later (due_at, id);
 CREATE TABLE IF NOT EXISTS idempotency (
     account TEXT NOT NULL,
     key TEXT NOT NULL,
@@ -79,7 +86,11 @@ CREATE TABLE IF NOT EXISTS fault (
 DEFAULT_SETTINGS = {
     "offset_seconds": 0,
     "available_after_seconds": 2 * 24 * 3600,
+    "bank_debit_after_seconds": 4 * 24 * 3600,
+    "fee_after_seconds": 0,
     "latency_ms": 0,
+    "topup_after_seconds": 0,
+    "topups_fail": 0,
 }
 
 PLATFORM = ""
@@ -132,6 +143,13 @@ def set_setting(db: sqlite3.Connection, name: str, value: int) -> None:
 def virtual_now(db: sqlite3.Connection) -> int:
     """Unix seconds on the sandbox's clock: system time plus the offset pushed by the product."""
     return int(time.time()) + setting(db, "offset_seconds")
+
+
+def plan(db: sqlite3.Connection, what: str, subject: str, *, due_at: int) -> None:
+    """What happens to `subject` by itself, when the virtual clock comes to it: see `later`."""
+    db.execute(
+        "INSERT INTO later (due_at, what, subject) VALUES (?, ?, ?)", (due_at, what, subject)
+    )
 
 
 def new_id(prefix: str) -> str:

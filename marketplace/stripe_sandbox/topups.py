@@ -11,7 +11,8 @@ from marketplace.stripe_sandbox.views import answer, page
 
 
 def create_topup(call: Call) -> dict[str, Any]:
-    """Succeeds and is available at once; Stripe takes days, and the sandbox's user none."""
+    """Succeeds and is available at once, unless the settings say when; Stripe takes days."""
+    after_seconds = state.setting(call.db, "topup_after_seconds")
     topup: dict[str, Any] = {
         "id": state.new_id("tu"),
         "object": "topup",
@@ -20,7 +21,7 @@ def create_topup(call: Call) -> dict[str, Any]:
         "created": call.now,
         "currency": call.parameters["currency"],
         "description": call.parameters.get("description"),
-        "expected_availability_date": call.now,
+        "expected_availability_date": call.now + after_seconds,
         "failure_code": None,
         "failure_message": None,
         "livemode": False,
@@ -32,6 +33,24 @@ def create_topup(call: Call) -> dict[str, Any]:
     }
     state.insert(call.db, topup, account=state.PLATFORM)
     emit(call, "topup.created", topup)
+    if after_seconds:
+        state.plan(call.db, "topup_arrives", topup["id"], due_at=call.now + after_seconds)
+    else:
+        topup = arrive(call, topup)
+    return answer(call, topup)
+
+
+def arrive(call: Call, topup: dict[str, Any]) -> dict[str, Any]:
+    """The money comes, or the bank refuses it."""
+    if state.setting(call.db, "topups_fail"):
+        topup |= {
+            "failure_code": "insufficient_funds",
+            "failure_message": "The bank account has insufficient funds.",
+            "status": "failed",
+        }
+        state.update(call.db, topup)
+        emit(call, "topup.failed", topup)
+        return topup
     line = book(
         call,
         Movement(
@@ -45,7 +64,7 @@ def create_topup(call: Call) -> dict[str, Any]:
     topup |= {"balance_transaction": line["id"], "status": "succeeded"}
     state.update(call.db, topup)
     emit(call, "topup.succeeded", topup)
-    return answer(call, topup)
+    return topup
 
 
 def retrieve_topup(call: Call) -> dict[str, Any]:

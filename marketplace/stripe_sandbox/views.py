@@ -65,12 +65,6 @@ def _balance_transaction_by_time(call: Call, body: dict[str, Any]) -> dict[str, 
     return {"status": "available" if body["available_on"] <= call.now else "pending"}
 
 
-def _session_by_time(call: Call, body: dict[str, Any]) -> dict[str, Any]:
-    if body["status"] == "open" and body["expires_at"] <= call.now:
-        return {"status": "expired", "url": None}
-    return {}
-
-
 def _event_by_time(call: Call, body: dict[str, Any]) -> dict[str, Any]:
     (pending,) = call.db.execute(
         "SELECT count(*) FROM delivery WHERE event_id = ? AND delivered_at IS NULL", (body["id"],)
@@ -80,7 +74,6 @@ def _event_by_time(call: Call, body: dict[str, Any]) -> dict[str, Any]:
 
 BY_TIME: dict[str, Callable[[Call, dict[str, Any]], dict[str, Any]]] = {
     "balance_transaction": _balance_transaction_by_time,
-    "checkout.session": _session_by_time,
     "event": _event_by_time,
 }
 

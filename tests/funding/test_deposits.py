@@ -1,6 +1,6 @@
 """A wallet is credited once, and only with money that is there."""
 
-from tests.world import HOUR, Client, World
+from tests.world import DAY, HOUR, Client, Json, World
 
 PATH = "/v1/wallet/deposits"
 WANTED = {"amount_minor": 50_000, "success_url": "https://acme.example/wallet"}
@@ -42,3 +42,59 @@ def test_a_lost_reply_opens_no_second_page(world: World, acme: Client) -> None:
     world.advance(60)
     world.sweep("poll_deposits", "poll_events", "inbox")
     assert acme.wallet_minor == 150_000
+
+
+class TestWhatTakesTime:
+    """As at Stripe: a fee is told late, a bank debit ends after days, a page lapses."""
+
+    def paid(self, world: World, acme: Client, outcome: str) -> Json:
+        deposit: Json = acme.post(PATH, WANTED)
+        world.stripe.complete(deposit["checkout_url"], outcome)
+        return deposit
+
+    def told(self, world: World, acme: Client, deposit: Json) -> tuple[str, str | None, int]:
+        """By events alone."""
+        world.sweep("poll_events", "inbox")
+        seen = acme.get(f"{PATH}/{deposit['id']}")
+        return seen["state"], seen["state_reason"], acme.wallet_minor
+
+    def test_the_wallet_waits_for_the_fee(self, world: World) -> None:
+        acme = world.client()
+        world.stripe.control("PUT", "settings", fee_after_seconds=HOUR)
+        deposit = self.paid(world, acme, "card")
+        paid = "Paid; Stripe has not told its fee yet."
+        assert self.told(world, acme, deposit) == ("awaiting_payment", paid, 0)
+        assert world.stripe.control("GET", "state")["balances"] == {}
+        world.advance(HOUR)
+        world.sweep("poll_deposits")
+        assert self.told(world, acme, deposit) == ("credited", None, 50_000)
+        assert world.ledger("stripe_fees") == 1_480
+        assert world.ledger("stripe_pending") == world.stripe.platform_minor == 50_000 - 1_480
+
+    def test_a_bank_debit_is_credited_when_the_bank_has_paid(self, world: World) -> None:
+        acme = world.client()
+        deposit = self.paid(world, acme, "bank_debit")
+        assert self.told(world, acme, deposit) == ("awaiting_payment", None, 0)
+        world.advance(3 * DAY)
+        world.sweep("poll_deposits")
+        assert self.told(world, acme, deposit) == ("awaiting_payment", None, 0)
+        world.advance(DAY)
+        assert self.told(world, acme, deposit) == ("credited", None, 50_000)
+
+    def test_a_bank_debit_that_bounces_credits_nothing(self, world: World) -> None:
+        acme = world.client()
+        deposit = self.paid(world, acme, "bank_debit_bounced")
+        assert self.told(world, acme, deposit) == ("awaiting_payment", None, 0)
+        world.advance(4 * DAY)
+        assert self.told(world, acme, deposit) == ("expired", "The payment failed.", 0)
+        assert world.value("SELECT count(*) FROM ledger_transaction") == 0
+
+    def test_a_page_that_lapses_tells_so(self, world: World) -> None:
+        acme = world.client()
+        deposit = self.paid(world, acme, "card_declined")
+        world.advance(DAY - 60)
+        assert self.told(world, acme, deposit)[0] == "awaiting_payment"
+        world.advance(60)
+        lapsed = ("expired", "The page was not completed.", 0)
+        assert self.told(world, acme, deposit) == lapsed
+        assert world.http.post(deposit["checkout_url"]).status_code == 410

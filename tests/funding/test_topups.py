@@ -1,6 +1,6 @@
 """The platform's own money is asked for once, whatever becomes of the answers."""
 
-from tests.world import HOUR, Json, Person, World
+from tests.world import DAY, HOUR, Json, Person, World
 
 PATH = "/v1/topups"
 WANTED = {"amount_minor": 500_000, "currency": "USD"}
@@ -67,3 +67,31 @@ def test_after_23_hours_without_an_answer_a_person_must_look(world: World, finn:
     assert topup["state_reason"].startswith("Stripe never answered")
     world.sweep("poll_events", "inbox")
     booked_once(world, finn)
+
+
+def test_money_that_is_on_its_way_is_booked_when_it_comes(world: World, finn: Person) -> None:
+    world.stripe.control("PUT", "settings", topup_after_seconds=2 * DAY)
+    topup = finn.post(PATH, WANTED, key=KEY)
+    assert topup["state"] == "pending"
+    world.advance(DAY)
+    world.sweep("poll_topups", "poll_events", "inbox")
+    assert finn.get(f"{PATH}/{topup['id']}")["state"] == "pending"
+    assert world.ledger("stripe_available") == 0
+    world.advance(DAY)
+    world.sweep("poll_events", "inbox")
+    booked_once(world, finn)
+
+
+def test_money_that_the_bank_refuses_is_not_booked(world: World, finn: Person) -> None:
+    world.stripe.control("PUT", "settings", topup_after_seconds=2 * DAY, topups_fail=1)
+    topup = finn.post(PATH, WANTED, key=KEY)
+    assert topup["state"] == "pending"
+    world.advance(2 * DAY)
+    world.sweep("poll_events", "inbox")
+    failed = finn.get(f"{PATH}/{topup['id']}")
+    assert (failed["state"], failed["state_reason"]) == (
+        "failed",
+        "The bank account has insufficient funds.",
+    )
+    assert world.ledger("stripe_available") == 0
+    assert world.stripe.control("GET", "state")["balances"] == {}

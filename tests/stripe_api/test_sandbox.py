@@ -2,7 +2,7 @@
 
 import pytest
 
-from .conftest import Sandbox
+from .conftest import DAY_SECONDS, Receiver, Sandbox, eventually
 
 TOPUP = "amount=1000&currency=usd"
 SESSION = (
@@ -170,6 +170,53 @@ def test_deposit_tells_its_story_in_events(sandbox: Sandbox) -> None:
         "checkout.session.completed",
     ]
     assert events[0]["data"]["object"]["payment_status"] == "paid"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "ending"),
+    [
+        (
+            "bank_debit",
+            [
+                "charge.succeeded",
+                "payment_intent.succeeded",
+                "checkout.session.async_payment_succeeded",
+            ],
+        ),
+        (
+            "bank_debit_bounced",
+            [
+                "charge.failed",
+                "payment_intent.payment_failed",
+                "checkout.session.async_payment_failed",
+            ],
+        ),
+    ],
+)
+def test_a_bank_debit_tells_its_story_in_events(
+    sandbox: Sandbox, outcome: str, ending: list[str]
+) -> None:
+    session = sandbox.ask("POST", "/v1/checkout/sessions", SESSION).json()
+    assert sandbox.complete(session["url"], outcome).status_code == 303
+    sandbox.pass_time(4 * DAY_SECONDS)
+    events = sandbox.ask("GET", "/v1/events").json()["data"]
+    assert [event["type"] for event in reversed(events)] == [
+        "payment_intent.created",
+        "charge.pending",
+        "payment_intent.processing",
+        "checkout.session.completed",
+        *ending,
+    ]
+    assert events[0]["created"] == events[-1]["created"] + 4 * DAY_SECONDS
+
+
+def test_what_is_due_while_nobody_asks_is_told_by_webhook(
+    sandbox: Sandbox, receiver: Receiver
+) -> None:
+    sandbox.control("POST", "webhook_endpoints", url=receiver.url, secret="whsec_ours")
+    sandbox.control("PUT", "settings", topup_after_seconds=1)
+    sandbox.ask("POST", "/v1/topups", TOPUP)
+    eventually(lambda: receiver.types() == ["topup.created", "topup.succeeded"])
 
 
 def test_connected_account_sees_its_own_side_only(sandbox: Sandbox) -> None:
