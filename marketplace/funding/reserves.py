@@ -4,8 +4,9 @@ A reserve changes only under the lock of the row it is for (its role or claim); 
 may be read and moved without a lock of its own.
 """
 
+import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -22,6 +23,17 @@ class WalletTooLow(Conflict):
     """The wallet does not cover this; make a deposit first, or publish fewer roles."""
 
     code = "wallet_too_low"
+
+
+class Reserve(Protocol):
+    """A reservation, or what a statement tells of one."""
+
+    @property
+    def id(self) -> UUID: ...
+    @property
+    def client_id(self) -> UUID: ...
+    @property
+    def currency(self) -> str: ...
 
 
 def wallet(client_id: UUID) -> ledger.Account:
@@ -51,7 +63,18 @@ async def move_reserves(session: AsyncSession, moves: Sequence[ReserveMove]) -> 
     for move, posting in zip(moves, postings, strict=True):
         move.ledger_transaction_id = posting.id
     await session.execute(
-        sa.insert(ReserveMove), [move.model_dump(exclude={"moved_at"}) for move in moves]
+        sa.text(
+            "INSERT INTO reserve_move (id, client_id, currency, from_reservation_id,"
+            " to_reservation_id, amount_minor, cause, ledger_transaction_id)"
+            " SELECT id, client_id, currency, from_reservation_id, to_reservation_id,"
+            " amount_minor, cause, ledger_transaction_id"
+            " FROM jsonb_populate_recordset(NULL::reserve_move, CAST(:moves AS jsonb))"
+        ),
+        {
+            "moves": json.dumps(
+                [move.model_dump(exclude={"moved_at"}) for move in moves], default=str
+            )
+        },
     )
 
 
@@ -80,22 +103,6 @@ async def open_reservations(
     return reservations
 
 
-async def left_in_each(
-    session: AsyncSession, reservations: Sequence[Reservation]
-) -> dict[UUID, int]:
-    """What is left in each reserve, in minor units."""
-    found = await session.execute(
-        sa.text(
-            "SELECT reservation.id, coalesce(balance_minor, 0) FROM reservation"
-            " LEFT JOIN account_balance"
-            "  ON account_id = account_id('job_reserve', reservation.id, reservation.currency)"
-            " WHERE reservation.id = ANY (:ids)"
-        ),
-        {"ids": [reservation.id for reservation in reservations]},
-    )
-    return {reservation_id: int(left) for reservation_id, left in found}
-
-
 def is_outstanding(subject: Any) -> sa.ColumnElement[bool]:
     """Something is still set aside for the subject: a condition on the column that names it."""
     own_account = sa.func.account_id("job_reserve", Reservation.id, Reservation.currency)
@@ -107,7 +114,7 @@ def is_outstanding(subject: Any) -> sa.ColumnElement[bool]:
     )
 
 
-def from_wallet(reservation: Reservation, amount_minor: int, cause: ReserveCause) -> ReserveMove:
+def from_wallet(reservation: Reserve, amount_minor: int, cause: ReserveCause) -> ReserveMove:
     return ReserveMove(
         client_id=reservation.client_id,
         currency=reservation.currency,
@@ -117,7 +124,7 @@ def from_wallet(reservation: Reservation, amount_minor: int, cause: ReserveCause
     )
 
 
-def to_wallet(reservation: Reservation, amount_minor: int) -> ReserveMove:
+def to_wallet(reservation: Reserve, amount_minor: int) -> ReserveMove:
     return ReserveMove(
         client_id=reservation.client_id,
         currency=reservation.currency,

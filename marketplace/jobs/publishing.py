@@ -1,5 +1,6 @@
 """What opens roles: the quote, the rate, and the reserve of each role's worst case."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -8,9 +9,9 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.funding import reserves
-from marketplace.funding.models import Reservation, ReserveCause
+from marketplace.funding.models import ReserveCause
 from marketplace.jobs.models import JOB_MOVES, Job, JobState, Role, RoleState
-from marketplace.jobs.roles import set_state
+from marketplace.jobs.roles import reserves_of, set_state
 from marketplace.jobs.schemas import Quote
 from marketplace.jobs.service import own_job
 from marketplace.ledger import service as ledger
@@ -167,65 +168,58 @@ async def announce_rate(
 
 
 async def _reserve_rise(session: AsyncSession, lineage_id: UUID) -> None:
-    highest = await rates.highest_rate_ahead(session, lineage_id)
-    assert highest is not None
-    found = await session.execute(
-        select(Role, Job.fee_basis_points, Reservation)
+    open_roles = await session.exec(
+        select(Role.id)
         .join(Job, col(Job.id) == Role.job_id)
-        .join(Reservation, col(Reservation.id) == Role.reservation_id)
         .where(Job.lineage_id == lineage_id, Role.state == RoleState.OPEN)
         .order_by(col(Role.id))
         .with_for_update(of=Role, key_share=True)
     )
-    open_roles = list(found)
-    left = await reserves.left_in_each(session, [reservation for *_, reservation in open_roles])
-    moves = []
-    for role, fee, reservation in open_roles:
-        lacking = cost_minor(role.longest_seconds, highest, fee or 0) - left[reservation.id]
-        if lacking > 0:
-            moves.append(reserves.from_wallet(reservation, lacking, ReserveCause.RATE_ROSE))
-    await reserves.move_reserves(session, moves)
+    await _cover(session, open_roles.all(), lineage_id, ReserveCause.RATE_ROSE)
 
 
 async def _open_roles(session: AsyncSession, job: Job, most: int | None) -> None:
     found = await session.exec(
-        select(Role)
+        select(Role.id)
         .where(Role.job_id == job.id, Role.state == RoleState.UNFUNDED)
         .order_by(col(Role.id))
         .limit(most)
         .with_for_update(key_share=True)
     )
-    roles = list(found)
+    roles = found.all()
     if not roles:
         raise NothingToPublish
-    highest = await rates.highest_rate_ahead(session, job.lineage_id)
-    assert highest is not None
-    await _give_reservations(session, job, [role for role in roles if not role.reservation_id])
-    reservations = await session.exec(
-        select(Reservation).where(col(Reservation.id).in_([role.reservation_id for role in roles]))
-    )
-    by_id = {reservation.id: reservation for reservation in reservations}
-    moves = [
-        reserves.from_wallet(
-            by_id[role.reservation_id],
-            cost_minor(role.longest_seconds, highest, job.fee_basis_points or 0),
-            ReserveCause.PUBLISHED,
-        )
-        for role in roles
-        if role.reservation_id
-    ]
-    await reserves.move_reserves(session, moves)
-    await set_state(session, [role.id for role in roles], RoleState.OPEN)
+    await _give_reservations(session, job, roles)
+    await _cover(session, roles, job.lineage_id, ReserveCause.PUBLISHED)
+    await set_state(session, roles, RoleState.OPEN)
 
 
-async def _give_reservations(session: AsyncSession, job: Job, roles: list[Role]) -> None:
-    reservations = await reserves.open_reservations(
-        session,
-        client_id=job.client_id,
-        currency=job.currency,
-        subject_id=job.id,
-        count=len(roles),
-    )
-    for role, reservation in zip(roles, reservations, strict=True):
-        role.reservation_id = reservation.id
+async def _give_reservations(session: AsyncSession, job: Job, roles: Sequence[UUID]) -> None:
     await session.flush()
+    await session.execute(
+        sa.text(
+            "WITH given AS ("
+            " SELECT id AS role_id, uuidv7() AS reservation_id FROM role"
+            " WHERE id = ANY (:roles) AND reservation_id IS NULL"
+            "), opened AS ("
+            " INSERT INTO reservation (id, client_id, currency, subject_id)"
+            " SELECT reservation_id, :client, :currency, :job FROM given"
+            ") UPDATE role SET reservation_id = given.reservation_id"
+            " FROM given WHERE role.id = given.role_id"
+        ),
+        {"roles": roles, "client": job.client_id, "currency": job.currency, "job": job.id},
+    )
+
+
+async def _cover(
+    session: AsyncSession, roles: Sequence[UUID], lineage_id: UUID, cause: ReserveCause
+) -> None:
+    """Bring the reserves of locked roles up to their worst case at any rate announced by now."""
+    highest = await rates.highest_rate_ahead(session, lineage_id)
+    assert highest is not None
+    moves = []
+    for reserve in await reserves_of(session, roles):
+        worst = cost_minor(reserve.longest_seconds, highest, reserve.fee_basis_points)
+        if worst > reserve.left_minor:
+            moves.append(reserves.from_wallet(reserve, worst - reserve.left_minor, cause))
+    await reserves.move_reserves(session, moves)

@@ -1,9 +1,12 @@
 """The states of roles, and what becomes of one when the claim that held it ends."""
 
+from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlmodel import col, select
+from sqlalchemy import Row
+from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.funding import reserves
@@ -88,10 +91,33 @@ async def _reservation(session: AsyncSession, role: Role) -> Reservation:
     return await session.get_one(Reservation, role.reservation_id)
 
 
+async def reserves_of(session: AsyncSession, role_ids: Sequence[UUID]) -> Sequence[Row[Any]]:
+    """Of each locked role that has one its reservation: whose it is, what is left in it, and what
+    its worst case is made of.
+    """
+    found = await session.execute(
+        sa.text(
+            "SELECT reservation.id, reservation.client_id, reservation.currency,"
+            " coalesce(balance_minor, 0) AS left_minor,"
+            " role.prep_seconds_cap + role.perform_seconds_cap * (1 + role.retakes_max)"
+            "  AS longest_seconds,"
+            " coalesce(fee_basis_points, 0) AS fee_basis_points"
+            " FROM role JOIN job ON job.id = role.job_id"
+            " JOIN reservation ON reservation.id = role.reservation_id"
+            " LEFT JOIN account_balance ON account_id ="
+            "  account_id('job_reserve', reservation.id, reservation.currency)"
+            " WHERE role.id = ANY (:roles)"
+        ),
+        {"roles": list(role_ids)},
+    )
+    return found.all()
+
+
 async def set_state(
-    session: AsyncSession, role_ids: list[UUID], state: RoleState, reason: str | None = None
+    session: AsyncSession, role_ids: Sequence[UUID], state: RoleState, reason: str | None = None
 ) -> None:
     """Many roles in one statement; the database's trigger checks and records each move."""
     await session.execute(
-        sa.update(Role).where(col(Role.id).in_(role_ids)).values(state=state, state_reason=reason)
+        sa.text("UPDATE role SET state = :state, state_reason = :reason WHERE id = ANY (:roles)"),
+        {"state": state.value, "reason": reason, "roles": list(role_ids)},
     )

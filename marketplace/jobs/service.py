@@ -12,9 +12,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.accounts.models import Client
 from marketplace.funding import reserves
-from marketplace.funding.models import Reservation
 from marketplace.jobs.models import JOB_MOVES, Job, JobState, Role, RoleState, Task
-from marketplace.jobs.roles import set_state
+from marketplace.jobs.roles import reserves_of, set_state
 from marketplace.jobs.schemas import NewJob
 from marketplace.rates import service as rates
 from marketplace.rates.models import RateLineage
@@ -199,19 +198,17 @@ async def _change(session: AsyncSession, job: Job, to: JobState, reason: str | N
 
 
 async def _withdraw_roles(session: AsyncSession, job: Job) -> None:
-    found = await session.execute(
-        select(Role.id, Reservation)
-        .outerjoin(Reservation, col(Reservation.id) == Role.reservation_id)
+    found = await session.exec(
+        select(Role.id)
         .where(Role.job_id == job.id, col(Role.state).in_([RoleState.OPEN, RoleState.UNFUNDED]))
         .order_by(col(Role.id))
-        .with_for_update(of=Role, key_share=True)
+        .with_for_update(key_share=True)
     )
-    withdrawn = list(found)
-    reserved: list[Reservation] = [own for _, own in withdrawn if own is not None]
-    left = await reserves.left_in_each(session, reserved)
-    moves = [reserves.to_wallet(own, left[own.id]) for own in reserved if left[own.id]]
+    roles = found.all()
+    left = [reserve for reserve in await reserves_of(session, roles) if reserve.left_minor]
+    moves = [reserves.to_wallet(reserve, reserve.left_minor) for reserve in left]
     await reserves.move_reserves(session, moves)
-    await set_state(session, [id_ for id_, _ in withdrawn], RoleState.WITHDRAWN, "The job closed.")
+    await set_state(session, roles, RoleState.WITHDRAWN, "The job closed.")
 
 
 # Nothing is held and nothing is set aside any more.
