@@ -38,6 +38,7 @@ from marketplace.shared import audit
 from marketplace.shared.database import connect, driver_url
 from marketplace.shared.settings import Settings
 from marketplace.stripe_api.gateway import StripeGateway
+from marketplace.stripe_sandbox import state as at_stripe
 from marketplace.stripe_sandbox.app import build_app
 from marketplace.stripe_sandbox.state import open_state
 from tests.loopback import Loopback
@@ -265,6 +266,16 @@ class World:
             return self._memory.serialize()
 
         return self.loopback.run(read())
+
+    def change_at_stripe(self, kind: str, id_: str, **changed: Any) -> None:
+        """What somebody might do on Stripe's own pages, which the sandbox has not got."""
+
+        async def change() -> None:
+            body = at_stripe.find(self._memory, kind, id_)
+            assert body is not None
+            at_stripe.update(self._memory, body | changed)
+
+        self.loopback.run(change())
 
     @property
     def gateway(self) -> StripeGateway:

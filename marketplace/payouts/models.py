@@ -36,7 +36,9 @@ RUN_MOVES: Moves[RunState] = {
 class PayoutState(StrEnum):
     DRAFT = "draft"
     APPROVED = "approved"  # may be sent
-    HELD = "held"  # account restricted or destination changed since approval: a person decides
+    # The account is restricted or changed since approval, or Stripe has a transfer that our books
+    # do not: a person decides.
+    HELD = "held"
     SENDING = "sending"  # an attempt is committed; Stripe may or may not have it
     UNKNOWN = "unknown"  # Stripe gave no answer that proves anything; only the same key may ask
     PAID = "paid"  # the transfer exists at Stripe
@@ -51,7 +53,7 @@ PAYOUT_MOVES: Moves[PayoutState] = {
     PayoutState.HELD: frozenset({PayoutState.APPROVED, PayoutState.RELEASED}),
     PayoutState.SENDING: frozenset({PayoutState.PAID, PayoutState.REFUSED, PayoutState.UNKNOWN}),
     PayoutState.UNKNOWN: frozenset({PayoutState.PAID, PayoutState.REFUSED}),
-    PayoutState.REFUSED: frozenset({PayoutState.APPROVED, PayoutState.RELEASED}),
+    PayoutState.REFUSED: frozenset({PayoutState.APPROVED, PayoutState.HELD, PayoutState.RELEASED}),
 }
 
 

@@ -1,5 +1,6 @@
 """What becomes of an attempt: paid, refused, or not known; the books follow what is proven."""
 
+import logging
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -23,6 +24,8 @@ from marketplace.shared.states import move
 from marketplace.stripe_api.gateway_answers import Transfer
 from marketplace.stripe_api.models import BookedBalanceTransaction
 
+log = logging.getLogger(__name__)
+
 LONGEST_WAIT = timedelta(hours=1)
 WAIT_FOR_FUNDS = timedelta(hours=1)
 NOT_FOUND = "not_found"
@@ -38,18 +41,16 @@ class Failure:
     code: str
     message: str
     request_id: str | None = None
-    # False: no use in asking again; a person must look.
-    ask_again: bool = True
 
 
 async def conclude(
     session: AsyncSession, payout: Payout, attempt: PayoutAttempt, outcome: Transfer | Failure
 ) -> None:
     if isinstance(outcome, Transfer):
-        if _is_ours(outcome, attempt):
+        if is_of(outcome, payout):
             await _paid(session, payout, attempt, outcome)
         else:
-            await _unknown(session, payout, _contradiction(outcome))
+            await _unknown(session, payout, contradiction(outcome))
     elif outcome.refused:
         reason = f"Stripe refused it ({outcome.code}): {outcome.message}"
         await _refused(session, payout, attempt, outcome, reason=reason)
@@ -61,22 +62,38 @@ async def conclude(
             attempt.not_found_at = await clock.now(session)
 
 
-def _is_ours(transfer: Transfer, attempt: PayoutAttempt) -> bool:
-    asked = attempt.request
+def is_of(transfer: Transfer, payout: Payout) -> bool:
+    """It moved what was approved; the database keeps an attempt's request equal to its payout."""
     return (transfer.amount_minor, transfer.currency, transfer.destination) == (
-        asked["amount_minor"],
-        asked["currency"],
-        asked["destination"],
+        payout.amount_minor,
+        payout.currency,
+        payout.destination,
     )
 
 
-def _contradiction(transfer: Transfer) -> Failure:
+def contradiction(transfer: Transfer) -> Failure:
     return Failure(
         refused=False,
         code="contradiction",
-        message=f"Stripe's {transfer.id} is not what was asked for: finance must look.",
-        ask_again=False,
+        message=f"Stripe's {transfer.id} is not what was approved: reverse it there. "
+        "It is looked for again, and once it is gone finance decides.",
     )
+
+
+async def found_too_late(session: AsyncSession, payout: Payout, transfer: Transfer) -> None:
+    """A transfer of an attempt that was called absent: nobody pays it again without a look."""
+    if payout.transfer_id == transfer.id:
+        return
+    log.error("Stripe has %s of payout %s, which is %s", transfer.id, payout.id, payout.state)
+    reason = (
+        f"Stripe has {transfer.id} of it after all: approve it, and that one is booked; "
+        "no other is sent."
+    )
+    if payout.state in (PayoutState.APPROVED, PayoutState.REFUSED):
+        move(payout, PayoutState.HELD, PAYOUT_MOVES)
+        payout.due_at = None
+    payout.state_reason = reason
+    await session.flush()
 
 
 async def _paid(
@@ -108,6 +125,7 @@ async def _paid(
     await _close_attempt(session, attempt, AttemptOutcome.SUCCEEDED, posting.id)
     attempt.transfer_id = transfer.id
     attempt.stripe_request_id = transfer.request_id
+    await session.flush()
     move(payout, PayoutState.PAID, PAYOUT_MOVES)
     payout.transfer_id = transfer.id
     payout.due_at = None
@@ -140,6 +158,7 @@ async def _refused(
     attempt.error_code = failure.code
     attempt.error_message = failure.message
     attempt.stripe_request_id = failure.request_id
+    await session.flush()
     move(payout, PayoutState.REFUSED, PAYOUT_MOVES, reason=reason)
     payout.due_at = None
     await session.flush()
@@ -170,7 +189,7 @@ async def _unknown(session: AsyncSession, payout: Payout, failure: Failure) -> N
     payout.state_reason = failure.message[:500]
     payout.tries += 1
     wait = min(timedelta(seconds=2 ** min(payout.tries, 12)), LONGEST_WAIT)
-    payout.due_at = await clock.now(session) + wait if failure.ask_again else None
+    payout.due_at = await clock.now(session) + wait
     await session.flush()
 
 

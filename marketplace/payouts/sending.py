@@ -1,10 +1,11 @@
 """Sending money: commit the intent, call Stripe, commit the outcome.
 
 A kill between any two steps leaves a row that says what to do: the same attempt is asked again with
-the same key. After an unknown outcome there is never a new key. Stripe is never called inside a
-transaction.
+the same key. After an unknown outcome there is never a new key. A sender that was paused past its
+lease asks for nothing: others may have gone on. Stripe is never called inside a transaction.
 """
 
+import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -38,28 +39,30 @@ from marketplace.stripe_api.gateway_errors import (
     StripeRefused,
 )
 
-# Stripe may forget a key after 24 h; after this a transfer is looked up instead of asked for.
-KEY_SERVES = timedelta(hours=23)
 # Longer than a call to Stripe may take; after it another process may go on.
 LEASE = timedelta(seconds=60)
+# Stripe may forget a key after 24 h; after this a transfer is looked up instead of asked for.
+KEY_SERVES = timedelta(hours=23) - LEASE
 IN_FLIGHT = (PayoutState.SENDING, PayoutState.UNKNOWN)
 ACTOR = "sweep:payouts"
 
 
 @dataclass(frozen=True)
 class Intent:
-    """A committed attempt: exactly what Stripe is asked, however often."""
+    """A committed attempt as it was just read: exactly what Stripe is asked, however often."""
 
     attempt_id: UUID
     payout_id: UUID
     key: str
     request: dict[str, Any]
-    committed_at: datetime
-    now: datetime
+    key_serves: bool
+    leased_until: datetime
+    # By this process's own clock, which goes on while the process does not.
+    read_at: float
 
     @property
-    def key_serves(self) -> bool:
-        return self.now - self.committed_at < KEY_SERVES
+    def is_stale(self) -> bool:
+        return time.time() - self.read_at > LEASE.total_seconds()
 
 
 async def send_due(sessions: Sessions, gateway: StripeGateway, *, most: int = 100) -> int:
@@ -85,48 +88,84 @@ async def _take_due(sessions: Sessions) -> Payout | None:
         payout = found.first()
         if payout is not None:
             payout.due_at = await clock.now(session) + LEASE
+            # What is looked for at this moment may be found: nobody may call it absent.
+            await session.execute(
+                sa.update(PayoutAttempt)
+                .where(_is_open(payout.id), col(PayoutAttempt.not_found_at).is_not(None))
+                .values(not_found_at=None)
+            )
         await session.commit()
         return payout
 
 
 async def send(sessions: Sessions, gateway: StripeGateway, payout: Payout) -> None:
-    """One payout's three steps, from wherever it stands."""
+    """One leased payout's three steps, from wherever it stands."""
     if payout.state is PayoutState.APPROVED:
-        intent = await _commit_intent(sessions, gateway, payout)
+        leased_until = await _commit_intent(sessions, gateway, payout)
     else:
-        intent = await _open_intent(sessions, payout.id)
+        leased_until = payout.due_at
+    intent = await _read_intent(sessions, payout.id, leased_until) if leased_until else None
     if intent is None:
         return
     outcome = await _ask_stripe(gateway, intent)
-    await _commit_outcome(sessions, intent, outcome)
+    if outcome is not None:
+        await _commit_outcome(sessions, intent, outcome)
 
 
 async def _commit_intent(
     sessions: Sessions, gateway: StripeGateway, payout: Payout
-) -> Intent | None:
-    """Step 1. Look at the balance and the account now; commit the attempt, or say why not."""
+) -> datetime | None:
+    """Step 1. Look at the balance and the account now; commit the attempt, or say why not.
+
+    Answers until when the committed attempt is leased.
+    """
     try:
         available = await gateway.available_balance(payout.currency)
         account = await gateway.retrieve_account(payout.destination)
+        made = await _standing_transfers(gateway, payout.id)
     except (StripeBusy, StripeMisconfigured, StripeOutcomeUnknown, StripeRefused) as error:
-        await _postpone(sessions, payout.id, f"Stripe could not be asked: {error}")
+        await _postpone(sessions, payout, f"Stripe could not be asked: {error}")
         return None
     async with sessions() as session:
         await audit.act_as(session, ACTOR)
         locked = await find_payout(session, payout.id, lock=True)
-        if locked.state is not PayoutState.APPROVED:
+        if locked.state is not PayoutState.APPROVED or locked.due_at != payout.due_at:
             return None
-        intent = None
-        hold = await _reason_to_hold(session, locked, account)
-        if hold is not None:
+        leased_until = None
+        if made:
+            await _book_what_was_made(session, locked, made)
+        elif hold := await _reason_to_hold(session, locked, account):
             move(locked, PayoutState.HELD, PAYOUT_MOVES, reason=hold)
             locked.due_at = None
         elif available < locked.amount_minor:
             await outcomes.wait_for_funds(session, locked)
         else:
-            intent = await _new_attempt(session, locked)
+            await _new_attempt(session, locked)
+            leased_until = locked.due_at
         await session.commit()
-        return intent
+        return leased_until
+
+
+async def _standing_transfers(gateway: StripeGateway, payout_id: UUID) -> list[Transfer]:
+    """What Stripe has moved for a payout and not taken back."""
+    found = await gateway.find_transfers(transfer_group=_group(payout_id))
+    return [each for each in found if each.amount_reversed_minor < each.amount_minor]
+
+
+def _group(payout_id: UUID) -> str:
+    return f"payout-{payout_id}"
+
+
+async def _book_what_was_made(session: AsyncSession, payout: Payout, made: list[Transfer]) -> None:
+    """An attempt that was given up has moved the money after all: a second one would pay twice."""
+    as_approved = [each for each in made if outcomes.is_of(each, payout)]
+    if as_approved:
+        attempt = await _new_attempt(session, payout)
+        await outcomes.conclude(session, payout, attempt, as_approved[0])
+    else:
+        reason = outcomes.contradiction(made[0]).message
+        move(payout, PayoutState.HELD, PAYOUT_MOVES, reason=reason)
+        payout.due_at = None
 
 
 async def _reason_to_hold(
@@ -143,7 +182,7 @@ async def _reason_to_hold(
     return None
 
 
-async def _new_attempt(session: AsyncSession, payout: Payout) -> Intent:
+async def _new_attempt(session: AsyncSession, payout: Payout) -> PayoutAttempt:
     earlier = await session.scalar(
         select(sa.func.count())
         .select_from(PayoutAttempt)
@@ -174,61 +213,71 @@ async def _new_attempt(session: AsyncSession, payout: Payout) -> Intent:
             "amount_minor": payout.amount_minor,
             "currency": payout.currency,
             "destination": payout.destination,
-            "transfer_group": f"payout-{payout.id}",
+            "transfer_group": _group(payout.id),
             "metadata": {"payout_id": str(payout.id), "attempt": str(number)},
         },
         committed_at=now,
         in_flight_transaction_id=posting.id,
     )
     session.add(attempt)
+    await session.flush()
     move(payout, PayoutState.SENDING, PAYOUT_MOVES)
     payout.due_at = now + LEASE
     payout.tries = 0
     await session.flush()
-    return _intent(attempt, now)
+    return attempt
 
 
-async def _open_intent(sessions: Sessions, payout_id: UUID) -> Intent | None:
-    """The attempt that a payout in flight was left with."""
+def _is_open(payout_id: UUID) -> sa.ColumnElement[bool]:
+    return sa.and_(col(PayoutAttempt.payout_id) == payout_id, col(PayoutAttempt.outcome).is_(None))
+
+
+async def _read_intent(
+    sessions: Sessions, payout_id: UUID, leased_until: datetime
+) -> Intent | None:
+    """The attempt in flight, right before Stripe is asked; None once the lease is not ours."""
+    read_at = time.time()
     async with sessions() as session:
         found = await session.exec(
-            select(PayoutAttempt).where(
-                PayoutAttempt.payout_id == payout_id, col(PayoutAttempt.outcome).is_(None)
-            )
+            select(PayoutAttempt)
+            .join(Payout)
+            .where(_is_open(payout_id), col(Payout.due_at) == leased_until)
         )
-        attempt = found.first()
-        return _intent(attempt, await clock.now(session)) if attempt else None
-
-
-def _intent(attempt: PayoutAttempt, now: datetime) -> Intent:
+        attempt, now = found.first(), await clock.now(session)
+    if attempt is None or now >= leased_until:
+        return None
     return Intent(
         attempt_id=attempt.id,
-        payout_id=attempt.payout_id,
+        payout_id=payout_id,
         key=attempt.idempotency_key,
         request=attempt.request,
-        committed_at=attempt.committed_at,
-        now=now,
+        key_serves=now - attempt.committed_at < KEY_SERVES,
+        leased_until=leased_until,
+        read_at=read_at,
     )
 
 
-async def _ask_stripe(gateway: StripeGateway, intent: Intent) -> Transfer | outcomes.Failure:
-    """Step 2, outside any transaction. Younger than 23 h: the same key; older: look it up."""
+async def _ask_stripe(gateway: StripeGateway, intent: Intent) -> Transfer | outcomes.Failure | None:
+    """Step 2, outside any transaction. A young key is sent again; an old transfer is looked up.
+
+    None when this process was paused: by now Stripe may have forgotten the key.
+    """
+    if intent.is_stale:
+        return None
     try:
         if not intent.key_serves:
             return await _look_up(gateway, intent)
-        transfer = await gateway.send_transfer(**intent.request, idempotency_key=intent.key)
+        return await gateway.send_transfer(**intent.request, idempotency_key=intent.key)
     except StripeRefused as error:
         return outcomes.Failure(
             refused=True, code=error.code, message=error.message, request_id=error.request_id
         )
     except (StripeBusy, StripeMisconfigured, StripeOutcomeUnknown) as error:
         return outcomes.Failure(refused=False, code=type(error).__name__, message=str(error))
-    return transfer
 
 
 async def _look_up(gateway: StripeGateway, intent: Intent) -> Transfer | outcomes.Failure:
-    group = intent.request["transfer_group"]
-    for transfer in await gateway.find_transfers(transfer_group=group):
+    for transfer in await _standing_transfers(gateway, intent.payout_id):
         if transfer.metadata == intent.request["metadata"]:
             return transfer
     return outcomes.Failure(
@@ -241,23 +290,26 @@ async def _look_up(gateway: StripeGateway, intent: Intent) -> Transfer | outcome
 async def _commit_outcome(
     sessions: Sessions, intent: Intent, outcome: Transfer | outcomes.Failure
 ) -> None:
-    """Step 3."""
+    """Step 3. A transfer counts whoever saw it; a failure only while the lease is ours."""
     async with sessions() as session:
         await audit.act_as(session, ACTOR)
         payout = await find_payout(session, intent.payout_id, lock=True)
         attempt = await session.get_one(PayoutAttempt, intent.attempt_id, with_for_update=True)
-        if attempt.outcome is None and payout.state in IN_FLIGHT:
+        is_open = attempt.outcome is None and payout.state in IN_FLIGHT
+        if isinstance(outcome, Transfer) and not is_open:
+            await outcomes.found_too_late(session, payout, outcome)
+        elif is_open and (isinstance(outcome, Transfer) or payout.due_at == intent.leased_until):
             await outcomes.conclude(session, payout, attempt, outcome)
         await session.commit()
 
 
-async def _postpone(sessions: Sessions, payout_id: UUID, reason: str) -> None:
+async def _postpone(sessions: Sessions, payout: Payout, reason: str) -> None:
     async with sessions() as session:
         await audit.act_as(session, ACTOR)
-        payout = await find_payout(session, payout_id, lock=True)
-        if payout.state is PayoutState.APPROVED:
-            payout.tries += 1
-            wait = min(timedelta(seconds=2 ** min(payout.tries, 12)), outcomes.LONGEST_WAIT)
-            payout.due_at = await clock.now(session) + wait
-            payout.state_reason = reason[:500]
+        locked = await find_payout(session, payout.id, lock=True)
+        if locked.state is PayoutState.APPROVED and locked.due_at == payout.due_at:
+            locked.tries += 1
+            wait = min(timedelta(seconds=2 ** min(locked.tries, 12)), outcomes.LONGEST_WAIT)
+            locked.due_at = await clock.now(session) + wait
+            locked.state_reason = reason[:500]
         await session.commit()

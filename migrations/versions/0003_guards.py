@@ -11,6 +11,8 @@ depends_on = None
 
 # Dropping a function drops the triggers that call it.
 FUNCTIONS = (
+    "guard_payout_attempt",
+    "guard_payout",
     "check_payout_amount",
     "check_payout_lines",
     "check_earning",

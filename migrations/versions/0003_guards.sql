@@ -655,7 +655,7 @@ $$;
 CREATE CONSTRAINT TRIGGER earned AFTER INSERT ON ledger_entry
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION check_earning();
 
--- 11. Payout lines: in a draft only, each for the whole of one earning of that very performer.
+-- 11. Payouts. Lines: in a draft only, each for the whole of one earning of that very performer.
 CREATE FUNCTION check_payout_lines() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = public, pg_temp AS $$
 BEGIN
@@ -713,6 +713,56 @@ CREATE CONSTRAINT TRIGGER amount AFTER INSERT ON payout
 CREATE CONSTRAINT TRIGGER amount AFTER INSERT OR UPDATE ON payout_line
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION check_payout_amount('payout_id');
 
+-- A payout is drafted and approved with its run, and follows what its attempts prove.
+CREATE FUNCTION guard_payout() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
+DECLARE
+    run_is text := (SELECT state FROM payout_run WHERE id = NEW.run_id);
+    in_flight boolean := EXISTS (
+        SELECT FROM payout_attempt WHERE payout_id = NEW.id AND outcome IS NULL);
+BEGIN
+    IF (CASE NEW.state
+        WHEN 'draft' THEN run_is = 'draft'
+        WHEN 'approved' THEN run_is = 'approved' AND NOT in_flight
+        WHEN 'sending' THEN in_flight
+        WHEN 'refused' THEN NOT in_flight
+        WHEN 'paid' THEN EXISTS (
+            SELECT FROM payout_attempt
+            WHERE payout_id = NEW.id AND outcome = 'succeeded' AND transfer_id = NEW.transfer_id)
+        ELSE true
+    END) IS NOT TRUE THEN
+        RAISE EXCEPTION 'payout % may not be %: its run is %, an attempt in flight: %',
+            NEW.id, NEW.state, run_is, in_flight
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'payout_state_proven';
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER proven BEFORE INSERT OR UPDATE OF state ON payout
+    FOR EACH ROW EXECUTE FUNCTION guard_payout();
+
+-- What Stripe is asked is what was approved, under the one key of its number.
+CREATE FUNCTION guard_payout_attempt() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
+BEGIN
+    IF NOT EXISTS (
+        SELECT FROM payout
+        WHERE id = NEW.payout_id
+          AND NEW.idempotency_key = format('payout-%s-attempt-%s', id, NEW.number)
+          AND NEW.request = jsonb_build_object(
+              'amount_minor', amount_minor, 'currency', currency, 'destination', destination,
+              'transfer_group', format('payout-%s', id),
+              'metadata', jsonb_build_object('payout_id', id, 'attempt', NEW.number::text))
+    ) THEN
+        RAISE EXCEPTION 'attempt % of payout % asks for something else', NEW.number, NEW.payout_id
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'payout_attempt_request';
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER guard BEFORE INSERT ON payout_attempt
+    FOR EACH ROW EXECUTE FUNCTION guard_payout_attempt();
+
 -- 12. The moves themselves, as the models' tables name them (a test compares the two).
 INSERT INTO allowed_move (subject, from_state, to_state) VALUES
     ('audition', NULL, 'offered'),
@@ -762,6 +812,7 @@ INSERT INTO allowed_move (subject, from_state, to_state) VALUES
     ('payout', 'unknown', 'paid'),
     ('payout', 'unknown', 'refused'),
     ('payout', 'refused', 'approved'),
+    ('payout', 'refused', 'held'),
     ('payout', 'refused', 'released'),
     ('payout_run', NULL, 'draft'),
     ('payout_run', 'draft', 'approved'),

@@ -964,7 +964,9 @@ class TestPayoutLines:
         world.sweep("payouts")
         second_key = (
             "INSERT INTO payout_attempt (id, payout_id, number, idempotency_key, request,"
-            " in_flight_transaction_id) SELECT uuidv7(), payout_id, 2, 'fresh', request,"
+            " in_flight_transaction_id) SELECT uuidv7(), payout_id, 2,"
+            " format('payout-%s-attempt-2', payout_id),"
+            " jsonb_set(request, '{metadata,attempt}', '\"2\"'),"
             " (SELECT id FROM ledger_transaction WHERE kind = 'deposit_credited' LIMIT 1)"
             " FROM payout_attempt LIMIT 1"
         )

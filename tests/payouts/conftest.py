@@ -1,6 +1,8 @@
+from typing import Any
+
 import pytest
 
-from tests.world import Client, Json, Person, World
+from tests.world import HOUR, Client, Json, Person, World
 
 
 @pytest.fixture
@@ -21,3 +23,18 @@ def approved(world: World, owed: Person, finn: Person, fay: Person) -> Json:
     assert (payout["state"], payout["amount_minor"]) == ("approved", 123)
     found: Json = payout
     return found
+
+
+def late_transfer(world: World, finn: Person, payout: Json, **changed: Any) -> str:
+    """It came in after a look-up, more than 23 hours later, had not found it; another one is due."""
+    path = f"/v1/payouts/{payout['id']}"
+    world.stripe.fault("drop_before")
+    world.sweep("payouts")
+    world.advance(23 * HOUR)
+    world.sweep("payouts")
+    (attempt,) = finn.get(path)["attempts"]
+    assert attempt["not_found_at"] is not None
+    sent = {**attempt["request"], **changed}
+    transfer = world.loopback.run(world.gateway.send_transfer(**sent, idempotency_key="late"))
+    world.advance(HOUR)
+    return transfer.id

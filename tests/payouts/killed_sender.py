@@ -1,14 +1,18 @@
-"""A sender that kills itself: `python -m tests.payouts.killed_sender [after|before STEP]`.
+"""A sender that kills itself: `python -m tests.payouts.killed_sender [after|before STEP [stop]]`.
 
-Steps: lease, intent, outcome (their COMMIT) and transfer (the call to Stripe). Without a step it
-sends all that is due.
+Steps: lease, intent, outcome (their COMMIT), reading (of the intent), transfer and look_up (the calls
+to Stripe). With `stop` it only stops, until somebody lets it go on. Without a step it sends all that
+is due.
 """
 
 import asyncio
 import os
 import signal
 import sys
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -19,42 +23,64 @@ from marketplace.payouts import sending
 from marketplace.stripe_api import gateway_requests
 
 COMMITS = ("lease", "intent", "outcome")
+CALLS = {"transfer": "POST", "look_up": "GET"}
+# Of a sender that is stopped, so that a story outlives it in no time.
+SHORT_LEASE = timedelta(seconds=1)
 
 
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def die_at(when: str, step: str, engine: sa.Engine) -> None:
-    if step == "transfer":
-        _die_at_call(when)
+def stop() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def end_at(when: str, step: str, end: Callable[[], None], engine: sa.Engine) -> None:
+    if step in CALLS:
+        _end_at_call(when, CALLS[step], end)
+    elif step == "reading":
+        _end_at_reading(when, end, engine)
     else:
-        _die_at_commit(when, COMMITS.index(step) + 1, engine)
+        _end_at_commit(when, COMMITS.index(step) + 1, end, engine)
 
 
-def _die_at_commit(when: str, which: int, engine: sa.Engine) -> None:
+def _end_at_commit(when: str, which: int, end: Callable[[], None], engine: sa.Engine) -> None:
     seen = {"before": 0, "after": 0}
 
     def count(moment: str) -> None:
         seen[moment] += 1
         if moment == when and seen[moment] == which:
-            die()
+            end()
+
+    def answered(session: Session) -> None:
+        # The end of a savepoint commits nothing.
+        if not session.in_nested_transaction():
+            count("after")
 
     # Before: everything was sent but COMMIT itself. After: the database has answered it.
     sa.event.listen(engine, "commit", lambda _connection: count("before"))
-    sa.event.listen(Session, "after_commit", lambda _session: count("after"))
+    sa.event.listen(Session, "after_commit", answered)
 
 
-def _die_at_call(when: str) -> None:
+def _end_at_reading(when: str, end: Callable[[], None], engine: sa.Engine) -> None:
+    def look(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("SELECT payout_attempt.") and "FOR UPDATE" not in statement:
+            end()
+
+    sa.event.listen(engine, f"{when}_cursor_execute", look)
+
+
+def _end_at_call(when: str, wanted: str, end: Callable[[], None]) -> None:
     ask = gateway_requests.HttpClient.request
 
     async def request(self: Any, method: str, url: Any, **rest: Any) -> Any:
-        is_transfer = method.upper() == "POST" and str(url).endswith("/v1/transfers")
-        if is_transfer and when == "before":
-            die()
+        is_it = method.upper() == wanted and urlsplit(str(url)).path == "/v1/transfers"
+        if is_it and when == "before":
+            end()
         answer = await ask(self, method, url, **rest)
-        if is_transfer:
-            die()
+        if is_it and when == "after":
+            end()
         return answer
 
     gateway_requests.HttpClient.request = request  # type: ignore[method-assign]
@@ -63,8 +89,11 @@ def _die_at_call(when: str) -> None:
 async def main(*where: str) -> None:
     async with parts_of(installation.settings_from(os.environ, database_pool_size=2)) as parts:
         if where:
-            when, step = where
-            die_at(when, step, parts.sessions.kw["bind"].sync_engine)
+            when, step, *stopped = where
+            if stopped:
+                sending.LEASE = SHORT_LEASE
+            end = stop if stopped else die
+            end_at(when, step, end, parts.sessions.kw["bind"].sync_engine)
         await sending.send_due(parts.sessions, parts.gateway)
 
 

@@ -1,13 +1,18 @@
-"""A real process is killed before and after each step of sending; a new one goes on. Paid once."""
+"""A real process is killed or stopped at each step of sending; a new one goes on. Paid once."""
 
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
+from tests.payouts.conftest import late_transfer
+from tests.payouts.killed_sender import SHORT_LEASE
 from tests.processes import END_SECONDS, environment
 from tests.reports.conftest import violations
 from tests.world import HOUR, Client, Json, Person, World
@@ -21,6 +26,22 @@ def sender(world: World, *where: str) -> subprocess.Popen[bytes]:
         env=environment(world),
         cwd=environment(world)["PYTHONPATH"],
     )
+
+
+@contextmanager
+def stopped_sender(world: World, *where: str) -> Iterator[None]:
+    """Stands still at a step while the block lasts, by its own clock for longer than its lease."""
+    process = sender(world, *where, "stop")
+    try:
+        _, status = os.waitpid(process.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+        time.sleep(SHORT_LEASE.total_seconds() + 0.1)
+        yield
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(END_SECONDS) == 0
+    finally:
+        process.kill()
+        process.wait()
 
 
 def wait_for_the_fault(world: World) -> None:
@@ -135,6 +156,72 @@ def test_killed_and_not_missed_for_25_hours(
     world.advance(25 * HOUR)
     assert sender(world).wait(END_SECONDS) == 0
     paid_once(world, finn, owed, approved)
+
+
+@pytest.mark.parametrize("step", ["lease", "reading"])
+def test_one_that_wakes_up_with_a_forgotten_key_does_not_use_it(
+    world: World, finn: Person, owed: Person, approved: Json, step: str
+) -> None:
+    """Stopped when the key was young; since then another one has looked the transfer up."""
+    world.stripe.fault("apply_then_drop")
+    world.sweep("payouts")
+    world.advance(22 * HOUR)
+    with stopped_sender(world, "after", step):
+        world.advance(2 * HOUR + 60)
+        world.sweep("payouts")
+        assert finn.get(f"/v1/payouts/{approved['id']}")["state"] == "paid"
+    paid_once(world, finn, owed, approved)
+
+
+@pytest.mark.parametrize("step", ["intent", "reading"])
+def test_one_that_wakes_up_after_another_attempt_was_paid_asks_for_nothing(
+    world: World, finn: Person, fay: Person, approved: Json, step: str
+) -> None:
+    path = f"/v1/payouts/{approved['id']}"
+    with stopped_sender(world, "after", step):
+        world.advance(25 * HOUR)
+        world.sweep("payouts")
+        fay.post(f"{path}/absent", {"reason": "The sender stood still; nothing is there."})
+        fay.post(f"{path}/approve", {"reason": "Once more."})
+        world.sweep("payouts")
+    assert len(world.stripe.transfers()) == 1
+    assert finn.get(path)["state"] == "paid"
+    assert violations(world) == {}
+
+
+def test_nobody_calls_absent_what_somebody_looks_for(
+    world: World, finn: Person, fay: Person, owed: Person, approved: Json
+) -> None:
+    """The look-up has found a transfer that came late, and has not written it down yet."""
+    path = f"/v1/payouts/{approved['id']}"
+    late_transfer(world, finn, approved)
+    with stopped_sender(world, "after", "look_up"):
+        gone = {"reason": "It was not there an hour ago."}
+        assert fay.refused("POST", f"{path}/absent", gone) == "409 not_proven_absent"
+    paid_once(world, finn, owed, approved)
+
+
+def test_what_was_found_but_called_absent_is_held_and_then_booked(
+    world: World, finn: Person, fay: Person, approved: Json
+) -> None:
+    """Stripe did not list to the second sender what it had listed to the first."""
+    path = f"/v1/payouts/{approved['id']}"
+    late = late_transfer(world, finn, approved)
+    with stopped_sender(world, "after", "look_up"):
+        world.change_at_stripe("transfer", late, transfer_group="not listed yet")
+        world.advance(LEASE_SECONDS)
+        world.sweep("payouts")
+        fay.post(f"{path}/absent", {"reason": "The look-up found nothing."})
+    held = finn.get(path)
+    assert (held["state"], held["transfer_id"]) == ("held", None)
+    assert f"Stripe has {late}" in held["state_reason"]
+    world.change_at_stripe("transfer", late, transfer_group=f"payout-{approved['id']}")
+    fay.post(f"{path}/approve", {"reason": "Stripe's own list has it."})
+    world.sweep("payouts")
+    done = finn.get(path)
+    assert (done["state"], done["transfer_id"]) == ("paid", late)
+    assert len(world.stripe.transfers()) == 1
+    assert violations(world) == {}
 
 
 def test_three_processes_send_it_once(

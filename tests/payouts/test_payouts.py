@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from marketplace.scheduler import SWEEPS
+from tests.payouts.conftest import late_transfer
+from tests.reports.conftest import violations
 from tests.world import DAY, HOUR, Client, Json, Person, World
 
 
@@ -335,17 +337,63 @@ class TestSending:
         self, world: World, finn: Person, approved: Json
     ) -> None:
         """Nobody decided yet: the look-up goes on."""
-        world.stripe.fault("drop_before")
+        late = late_transfer(world, finn, approved)
         world.sweep("payouts")
-        world.advance(23 * HOUR + 60)
-        world.sweep("payouts")
+        done = finn.get(f"/v1/payouts/{approved['id']}")
+        assert (done["state"], done["transfer_id"]) == ("paid", late)
+
+    def test_a_transfer_that_shows_up_after_the_decision_is_booked_and_no_other_is_sent(
+        self, world: World, finn: Person, fay: Person, owed: Person, approved: Json
+    ) -> None:
+        late = late_transfer(world, finn, approved)
         path = f"/v1/payouts/{approved['id']}"
-        (attempt,) = finn.get(path)["attempts"]
-        late = world.gateway.send_transfer(**attempt["request"], idempotency_key="late")
-        world.loopback.run(late)
-        world.advance(HOUR)
+        fay.post(f"{path}/absent", {"reason": "It was not there an hour ago."})
+        fay.post(f"{path}/approve", {"reason": "Once more, then."})
+        world.sweep("payouts")
+        done = finn.get(path)
+        assert (done["state"], done["transfer_id"]) == ("paid", late)
+        assert [each["outcome"] for each in done["attempts"]] == ["refused", "succeeded"]
+        assert [each["id"] for each in world.stripe.transfers()] == [late]
+        assert world.ledger("performer_payable", owed.id) == 0
+        assert violations(world) == {}
+
+    def test_what_stripe_made_otherwise_waits_until_it_is_reversed_there(
+        self, world: World, finn: Person, fay: Person, approved: Json
+    ) -> None:
+        late = late_transfer(world, finn, approved, amount_minor=124)
+        path = f"/v1/payouts/{approved['id']}"
+        gone = {"reason": "Reversed on Stripe's own page."}
+        for _ in range(2):
+            world.sweep("payouts")
+            unknown = finn.get(path)
+            assert unknown["state"] == "unknown"
+            assert f"{late} is not what was approved" in unknown["state_reason"]
+            assert fay.refused("POST", f"{path}/absent", gone) == "409 not_proven_absent"
+            world.advance(HOUR)
+        world.change_at_stripe("transfer", late, amount_reversed=124)
+        world.sweep("payouts")
+        assert fay.post(f"{path}/absent", gone)["state"] == "refused"
+        fay.post(f"{path}/approve", {"reason": "Once more, then."})
         world.sweep("payouts")
         assert finn.get(path)["state"] == "paid"
+
+    def test_a_transfer_of_its_group_that_is_not_as_approved_holds_it(
+        self, world: World, finn: Person, approved: Json
+    ) -> None:
+        """Somebody has paid by hand."""
+        by_hand = {
+            "amount_minor": 100,
+            "currency": "USD",
+            "destination": approved["destination"],
+            "transfer_group": f"payout-{approved['id']}",
+            "metadata": {},
+        }
+        send = world.gateway.send_transfer(**by_hand, idempotency_key="by hand")
+        transfer = world.loopback.run(send)
+        world.sweep("payouts")
+        held = finn.get(f"/v1/payouts/{approved['id']}")
+        assert (held["state"], held["attempts"]) == ("held", [])
+        assert transfer.id in held["state_reason"]
 
     def test_without_funds_it_stays_approved_and_says_so(
         self, world: World, acme: Client, ravi: Person, finn: Person, fay: Person

@@ -153,6 +153,14 @@ def onboarded(world: World) -> None:
     world.advance(5 * 60)
 
 
+def unused(world: World) -> None:
+    _, ana, held = claims(world)
+    for claim in held:
+        world.take(ana, claim, content=TAKE.read_bytes())
+        ana.post(f"/v1/claims/{claim['id']}/release", {})
+    world.advance(31 * DAY)
+
+
 def pending(world: World) -> None:
     acme = world.client()
     for number in range(SEVERAL):
@@ -191,6 +199,7 @@ DUE: dict[str, tuple[Callable[[World], object], str]] = {
     "recordings": (uploads, MOVED("recording") + " AND to_state = 'passed'"),
     "reviews": (handed_in, MOVED("submission") + " AND to_state = 'in_review'"),
     "accept": (unreviewed, BOOKED("claim_paid")),
+    "unused": (unused, MOVED("recording") + " AND to_state = 'purged'"),
     "withdrawn": (withdrawn, MOVED("claim") + " AND to_state = 'released'"),
     "pay": (unpaid, BOOKED("claim_paid")),
     "withheld": (
@@ -221,7 +230,7 @@ def at_once(world: World, sweep: str) -> list[int]:
 
 
 def test_every_sweep_is_tried_here() -> None:
-    assert SWEEPS.keys() - {"leftovers"} == DUE.keys()
+    assert SWEEPS.keys() - {"leftovers", "verify"} == DUE.keys()
 
 
 @pytest.mark.parametrize("sweep", DUE)
@@ -242,3 +251,10 @@ def test_leftovers_are_removed_once(world: World, caplog: pytest.LogCaptureFixtu
     leftovers(world)
     assert sum(at_once(world, "leftovers")) == SEVERAL
     assert caplog.messages == []
+
+
+def test_the_books_are_looked_at_once_an_hour(world: World) -> None:
+    for hours in (1, 2):
+        at_once(world, "verify")
+        assert world.value("SELECT count(*) FROM sweep_slot WHERE sweep = 'verify'") == hours
+        world.advance(3_600)
