@@ -23,6 +23,7 @@ from marketplace.recordings import service as recordings
 from marketplace.recordings.storage import Storage
 from marketplace.reviews import service as reviews
 from marketplace.reviews import submissions
+from marketplace.seals import service as seals
 from marketplace.shared.database import Sessions
 from marketplace.shared.settings import Settings
 from marketplace.stripe_api import inbox
@@ -180,6 +181,11 @@ SWEEPS: dict[str, Scheduled] = {
             parts.sessions, minimum_minor=parts.settings.minimum_payout_minor
         ),
         "draft the weekly payout runs (Mondays, 06:00 UTC)",
+    ),
+    "seal": Scheduled(
+        60,
+        lambda parts: seals.seal_and_export(parts.sessions, parts.storage),
+        "chain what was booked since the last seal, and keep the chain's head with the files",
     ),
     "payouts": Scheduled(
         2,

@@ -16,6 +16,7 @@ from marketplace.performers import models as performers
 from marketplace.rates import models as rates
 from marketplace.recordings import models as recordings
 from marketplace.reviews import models as reviews
+from marketplace.seals import models as seals
 from marketplace.shared import audit, clock, idempotency, states
 from marketplace.shared.states import Moves
 from marketplace.stripe_api import models as stripe_api
@@ -36,6 +37,7 @@ MODULES = (
     rates,
     recordings,
     reviews,
+    seals,
     audit,
     clock,
     idempotency,
