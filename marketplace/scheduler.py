@@ -24,6 +24,7 @@ from marketplace.recordings.storage import Storage
 from marketplace.reviews import service as reviews
 from marketplace.reviews import submissions
 from marketplace.seals import service as seals
+from marketplace.shared import logs, metrics
 from marketplace.shared.database import Sessions
 from marketplace.shared.settings import Settings
 from marketplace.stripe_api import inbox
@@ -184,7 +185,7 @@ SWEEPS: dict[str, Scheduled] = {
     ),
     "seal": Scheduled(
         60,
-        lambda parts: seals.seal_and_export(parts.sessions, parts.storage),
+        lambda parts: seals.sweep(parts.sessions, parts.storage),
         "chain what was booked since the last seal, and keep the chain's head with the files",
     ),
     "payouts": Scheduled(
@@ -222,7 +223,10 @@ async def ticking(parts: Parts, *, enabled: bool) -> AsyncIterator[None]:
 
 async def _tick(parts: Parts, name: str) -> None:
     """One run; a failure is logged and the next tick tries again."""
-    try:
-        await SWEEPS[name].run(parts)
-    except Exception:
-        log.exception("sweep %s failed; the next tick tries again", name)
+    with logs.about(sweep=name):
+        try:
+            with metrics.sweeping(name):
+                done = await SWEEPS[name].run(parts)
+            metrics.SWEPT.labels(name).inc(done)
+        except Exception:
+            log.exception("sweep %s failed; the next tick tries again", name)

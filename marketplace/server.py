@@ -6,6 +6,7 @@ import uvicorn
 
 from marketplace.app import create_app
 from marketplace.installation import InstallationError, register_webhooks
+from marketplace.shared import logs
 from marketplace.shared.settings import Settings
 
 
@@ -32,10 +33,11 @@ def serve(settings: Settings, listener: socket.socket, *, sweeps: bool) -> None:
 
     Raises InstallationError when the sandbox cannot be told where to send its events.
     """
+    logs.write_json_lines(settings.log_level)
     app = create_app(settings, sweeps=sweeps)
     config = uvicorn.Config(
         app,
-        log_level="warning",
+        log_config=None,
         access_log=False,
         server_header=False,
         timeout_keep_alive=75,

@@ -48,17 +48,19 @@ async def seal(sessions: Sessions) -> str | None:
         return last.head if last else None
 
 
-async def seal_and_export(sessions: Sessions, storage: Storage) -> int:
-    """Seal, and keep the chain's head where the database's owner does not write: with the files.
-
-    Answers the number of the last seal.
-    """
+async def seal_and_export(sessions: Sessions, storage: Storage) -> str | None:
+    """Seal, and keep the chain's head where the database's owner does not write: with the files."""
     head = await seal(sessions)
-    if head is None:
-        return 0
-    number, _, kept = head.partition(":")
-    await storage.put(f"seals/{int(number):012}", kept.encode())
-    return int(number)
+    if head is not None:
+        number, _, kept = head.partition(":")
+        await storage.put(f"seals/{int(number):012}", kept.encode())
+    return head
+
+
+async def sweep(sessions: Sessions, storage: Storage) -> int:
+    """Answers the number of the last seal."""
+    head = await seal_and_export(sessions, storage)
+    return int(head.partition(":")[0]) if head else 0
 
 
 async def _last(session: AsyncSession) -> Link | None:
