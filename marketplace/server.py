@@ -33,7 +33,6 @@ def serve(settings: Settings, listener: socket.socket, *, sweeps: bool) -> None:
 
     Raises InstallationError when the sandbox cannot be told where to send its events.
     """
-    logs.write_json_lines(settings.log_level)
     app = create_app(settings, sweeps=sweeps)
     config = uvicorn.Config(
         app,
@@ -44,7 +43,8 @@ def serve(settings: Settings, listener: socket.socket, *, sweeps: bool) -> None:
         timeout_graceful_shutdown=10,
     )
     server = _Server(config, settings)
-    server.run(sockets=[listener])
+    with logs.written_as_json(settings.log_level):
+        server.run(sockets=[listener])
     if server.failure is not None:
         raise server.failure
 

@@ -49,17 +49,21 @@ def redacted(text: str) -> str:
     return QUOTED_ROWS.sub(r"\1: …", SECRETS.sub("…", text))
 
 
-def write_json_lines(level: str) -> None:
-    """From now on everything that is logged in this process, libraries' words included."""
+@contextmanager
+def written_as_json(level: str) -> Iterator[None]:
+    """While this lasts, everything that is logged in this process, libraries' words included."""
+    root = logging.getLogger()
+    before = root.handlers, root.level
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
-    logging.basicConfig(handlers=[handler], level=level, force=True)
-    for name in ("uvicorn", "uvicorn.error"):
-        library = logging.getLogger(name)
-        library.handlers, library.propagate = [], True
+    root.handlers, root.level = [handler], logging.getLevelNamesMapping()[level]
     # Told better, and without the address, by our own line of each request.
-    for name in ("httpx", "httpcore", "stripe", "apscheduler"):
+    for name in ("httpx", "httpcore", "stripe", "apscheduler", "alembic"):
         logging.getLogger(name).setLevel("WARNING")
+    try:
+        yield
+    finally:
+        root.handlers, root.level = before
 
 
 @contextmanager
