@@ -19,6 +19,7 @@ from marketplace.jobs import service as jobs
 from marketplace.payouts import sending
 from marketplace.payouts import service as payouts
 from marketplace.performers import auditions, payout_accounts
+from marketplace.reconciliation import service as reconciliation
 from marketplace.recordings import service as recordings
 from marketplace.recordings.storage import Storage
 from marketplace.reviews import service as reviews
@@ -182,6 +183,11 @@ SWEEPS: dict[str, Scheduled] = {
             parts.sessions, minimum_minor=parts.settings.minimum_payout_minor
         ),
         "draft the weekly payout runs (Mondays, 06:00 UTC)",
+    ),
+    "stripe_lines": Scheduled(
+        300,
+        lambda parts: reconciliation.read_lines(parts.sessions, parts.gateway),
+        "read the lines of Stripe's own books",
     ),
     "seal": Scheduled(
         60,

@@ -14,6 +14,7 @@ from marketplace.ledger import models as ledger
 from marketplace.payouts import models as payouts
 from marketplace.performers import models as performers
 from marketplace.rates import models as rates
+from marketplace.reconciliation import models as reconciliation
 from marketplace.recordings import models as recordings
 from marketplace.reviews import models as reviews
 from marketplace.seals import models as seals
@@ -35,6 +36,7 @@ MODULES = (
     payouts,
     performers,
     rates,
+    reconciliation,
     recordings,
     reviews,
     seals,

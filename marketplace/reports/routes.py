@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from pydantic import Field
 
 from marketplace.accounts.principals import Finance, Performer
-from marketplace.reports import earnings, finance
+from marketplace.reports import earnings, finance, reconciliation
 from marketplace.reports.tables import Format, respond
 from marketplace.shared import clock
 from marketplace.shared.pagination import PageQuery
@@ -165,3 +165,11 @@ async def read_trial_balance(
 ) -> Response:
     """Every kind of account with its debits, credits and balance."""
     return respond(await finance.trial_balance(session, as_of), format_)
+
+
+@router.get("/reports/reconciliation", response_class=Response, responses=REPORT)
+async def read_reconciliation(
+    session: Session, as_of: AsOf, format_: AsFormat = Format.JSON
+) -> Response:
+    """The ledger beside Stripe's lines, and each that does not match, by reason and age."""
+    return respond(await reconciliation.reconciliation(session, as_of), format_)

@@ -35,7 +35,7 @@ FOR: dict[str, set[str]] = {
     "finance": {
         "list_payout_runs draft_payout_run read_payout_run approve_payout_run discard_payout_run",
         "list_exclusions list_payouts read_payout approve_payout_again decide_payout_absent release_payout",
-        "create_topup read_topup read_payout_report read_rate_report read_trial_balance",
+        "create_topup read_topup read_payout_report read_rate_report read_trial_balance read_reconciliation",
     },
     "client": {
         "list_events list_jobs create_job read_job edit_job cancel_job close_job pause_job",
