@@ -23,6 +23,7 @@ from marketplace.jobs.routes import router as jobs
 from marketplace.openapi import describe
 from marketplace.payouts.routes import router as payouts
 from marketplace.performers.routes import router as performers
+from marketplace.periods.routes import router as periods
 from marketplace.rates.routes import router as rates
 from marketplace.recordings.routes import router as recordings
 from marketplace.recordings.storage import open_storage
@@ -63,6 +64,7 @@ ROUTERS = (
     deliveries,
     payouts,
     reports,
+    periods,
     webhooks,
     stripe_api,
 )

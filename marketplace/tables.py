@@ -13,6 +13,7 @@ from marketplace.jobs import models as jobs
 from marketplace.ledger import models as ledger
 from marketplace.payouts import models as payouts
 from marketplace.performers import models as performers
+from marketplace.periods import models as periods
 from marketplace.rates import models as rates
 from marketplace.reconciliation import models as reconciliation
 from marketplace.recordings import models as recordings
@@ -35,6 +36,7 @@ MODULES = (
     ledger,
     payouts,
     performers,
+    periods,
     rates,
     reconciliation,
     recordings,
@@ -50,6 +52,7 @@ MODULES = (
 
 # Table -> its states and moves; the database holds the same in `allowed_move`.
 MOVES: dict[str, Moves[Any]] = {
+    "accounting_period": periods.PERIOD_MOVES,
     "audition": performers.AUDITION_MOVES,
     "claim": claims.CLAIM_MOVES,
     "deposit": funding.DEPOSIT_MOVES,

@@ -33,10 +33,14 @@ class StripeLine(SQLModel, table=True):
 
 
 class LineMark(SQLModel, table=True):
-    """Up to when Stripe's lines were read without a break."""
+    """Up to which line Stripe's lines were read without a break, and when."""
 
     __tablename__ = "line_mark"
-    __table_args__ = (sa.CheckConstraint("one = 1", name="single_row"), updatable("read_to"))
+    __table_args__ = (
+        sa.CheckConstraint("one = 1", name="single_row"),
+        updatable("read_to", "read_at"),
+    )
 
     one: int = Field(default=1, primary_key=True)
     read_to: datetime = stamp()
+    read_at: datetime = stamp()

@@ -3,9 +3,9 @@
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
-from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.reconciliation.models import LineMark, StripeLine
+from marketplace.shared import clock
 from marketplace.shared.database import Sessions
 from marketplace.stripe_api.gateway import StripeGateway
 from marketplace.stripe_api.gateway_answers import BalanceTransaction
@@ -19,6 +19,7 @@ async def read_lines(sessions: Sessions, gateway: StripeGateway) -> int:
     """Store the lines that are new since the last whole reading; answers how many were listed."""
     async with sessions() as session:
         mark = await session.get(LineMark, 1)
+        read_at = await clock.now(session)
     listed: list[BalanceTransaction] = []
     newest, count = None, 0
     async for line in gateway.list_balance_transactions(
@@ -29,22 +30,19 @@ async def read_lines(sessions: Sessions, gateway: StripeGateway) -> int:
         if len(listed) == LINES_AT_ONCE:
             await _store(sessions, listed)
             listed = []
-    await _store(sessions, listed, read_to=newest)
+    await _store(sessions, listed)
+    await _mark(sessions, newest or (mark.read_to if mark else read_at), read_at)
     return count
 
 
-async def _store(
-    sessions: Sessions, listed: list[BalanceTransaction], *, read_to: datetime | None = None
-) -> None:
-    """The mark moves only when the listing came to its end: one that broke off is read again."""
+async def _store(sessions: Sessions, listed: list[BalanceTransaction]) -> None:
+    if not listed:
+        return
     async with sessions() as session:
-        if listed:
-            await session.execute(
-                sa.dialects.postgresql.insert(StripeLine).on_conflict_do_nothing(),
-                [_kept(line) for line in listed],
-            )
-        if read_to is not None:
-            await _mark(session, read_to)
+        await session.execute(
+            sa.dialects.postgresql.insert(StripeLine).on_conflict_do_nothing(),
+            [_kept(line) for line in listed],
+        )
         await session.commit()
 
 
@@ -63,11 +61,16 @@ def _kept(line: BalanceTransaction) -> dict[str, object]:
     }
 
 
-async def _mark(session: AsyncSession, read_to: datetime) -> None:
-    await session.execute(
-        sa.text(
-            "INSERT INTO line_mark AS mark (one, read_to) VALUES (1, :read_to)"
-            " ON CONFLICT (one) DO UPDATE SET read_to = greatest(mark.read_to, :read_to)"
-        ),
-        {"read_to": read_to},
-    )
+async def _mark(sessions: Sessions, read_to: datetime, read_at: datetime) -> None:
+    """Only when the listing came to its end: one that broke off is read again."""
+    async with sessions() as session:
+        await session.execute(
+            sa.text(
+                "INSERT INTO line_mark AS mark (one, read_to, read_at)"
+                " VALUES (1, :read_to, :read_at) ON CONFLICT (one) DO UPDATE"
+                " SET read_to = greatest(mark.read_to, :read_to),"
+                "  read_at = greatest(mark.read_at, :read_at)"
+            ),
+            {"read_to": read_to, "read_at": read_at},
+        )
+        await session.commit()

@@ -20,6 +20,7 @@ CREATE INDEX ix_stripe_line_created_at ON stripe_line (created_at, id);
 CREATE TABLE line_mark (
     one integer NOT NULL,
     read_to timestamptz NOT NULL,
+    read_at timestamptz NOT NULL,
     CONSTRAINT pk_line_mark PRIMARY KEY (one),
     CONSTRAINT ck_line_mark_single_row CHECK (one = 1)
 );
