@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Iterator, Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Header, Request, Response
@@ -11,24 +11,29 @@ from prometheus_client.core import Metric
 
 from marketplace.reports import gauges
 from marketplace.shared.problems import NotFound, TryAgain, Unauthorized
+from marketplace.shared.schemas import Answer
 from marketplace.shared.settings import Settings
 
 router = APIRouter(tags=["health"])
 
 
+class Health(Answer):
+    status: Literal["ok"] = "ok"
+
+
 @router.get("/healthz", summary="The process answers")
-async def read_health() -> dict[str, str]:
-    return {"status": "ok"}
+async def read_health() -> Health:
+    return Health()
 
 
 @router.get("/readyz", summary="The database answers, too")
-async def read_readiness(request: Request) -> dict[str, str]:
+async def read_readiness(request: Request) -> Health:
     try:
         async with request.app.state.sessions() as session:
             await session.execute(sa.text("SELECT 1"))
     except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
         raise TryAgain("The database does not answer.") from error
-    return {"status": "ok"}
+    return Health()
 
 
 @router.get("/metrics", include_in_schema=False)

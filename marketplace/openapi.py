@@ -8,21 +8,10 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from marketplace.examples import ASKED, FORMATS, NAMED, TAKE, Json
+from marketplace.reports.tables import csv_of
 from marketplace.shared import problems
 from marketplace.shared.idempotency import HEADER
-
-Json = dict[str, Any]
-
-ID = "01a2086e-1062-71bf-bf59-ec8fafc2dc31"
-TIME = "2026-11-23T12:00:00Z"
-# What a schema alone cannot say.
-NAMED = {"currency": "USD", "elicitation": "improv_solo", "skills": ["improv"]}
-FORMATS = {
-    "uuid": ID,
-    "date-time": TIME,
-    "password": "a long sentence of your own",
-    "binary": "…",
-}
 
 
 def describe(app: FastAPI) -> Json:
@@ -89,21 +78,38 @@ def _add_examples(operation: Json, schemas: Json) -> None:
     bodies = [operation["requestBody"]] if "requestBody" in operation else []
     bodies += operation["responses"].values()
     for body in bodies:
-        content = body.get("content", {}).get("application/json")
-        if content and content.get("schema"):
-            content["example"] = example_of(content["schema"], schemas)
+        for media_type, content in body.get("content", {}).items():
+            if media_type != problems.MEDIA_TYPE:
+                content["example"] = _example_of_body(media_type, body["content"], schemas)
     for parameter in operation.get("parameters", []):
         if "example" not in parameter:
-            parameter["example"] = example_of(parameter["schema"], schemas)
+            parameter["example"] = _example_of_field(
+                parameter["name"], parameter["schema"], schemas
+            )
+
+
+def _example_of_body(media_type: str, content: Json, schemas: Json) -> Any:
+    match media_type:
+        case "application/json":
+            return example_of(content[media_type]["schema"], schemas)
+        case "text/csv":
+            return _lines_as_csv(example_of(content["application/json"]["schema"], schemas))
+    return TAKE
+
+
+def _lines_as_csv(report: Json) -> str:
+    """A report's last list is its lines; CSV has them alone."""
+    lines = [each for each in report.values() if isinstance(each, list)][-1]
+    return csv_of(tuple(lines[0]), lines)
 
 
 def example_of(schema: Json, schemas: Json) -> Any:
     """The schema's own example, or one made of its parts'."""
-    if "$ref" in schema:
-        return example_of(schemas[schema["$ref"].rpartition("/")[2]], schemas)
     for known in ("examples", "enum"):
         if schema.get(known):
             return schema[known][0]
+    if "$ref" in schema:
+        return example_of(schemas[schema["$ref"].rpartition("/")[2]], schemas)
     if "const" in schema:
         return schema["const"]
     if "default" in schema:
@@ -113,13 +119,19 @@ def example_of(schema: Json, schemas: Json) -> Any:
     return _example_of_type(schema, schemas)
 
 
+def _example_of_field(name: str, schema: Json, schemas: Json) -> Any:
+    """Its own example, else what its name stands for."""
+    if "examples" in schema or name not in {**NAMED, **ASKED}:
+        return example_of(schema, schemas)
+    return NAMED[name] if name in NAMED else example_of(schemas[ASKED[name]], schemas)
+
+
 def _example_of_type(schema: Json, schemas: Json) -> Any:
     match schema.get("type"):
         case "object":
             properties = schema.get("properties", {})
             return {
-                name: NAMED.get(name) or example_of(each, schemas)
-                for name, each in properties.items()
+                name: _example_of_field(name, each, schemas) for name, each in properties.items()
             }
         case "array":
             return [example_of(schema["items"], schemas)]

@@ -1,7 +1,8 @@
 """Background work: APScheduler ticks, the database decides.
 
-A sweep takes due rows under `FOR UPDATE SKIP LOCKED`, or one row unique per slot; so any number of
-processes may tick at once, and a missed tick only delays. Everything is in UTC.
+A sweep leases due rows under `FOR UPDATE SKIP LOCKED`, or takes them one by one and leaves those
+that another process is at, or writes one row unique per slot; so any number of processes may tick at
+once, and a missed tick only delays. Everything is in UTC.
 """
 
 import logging
@@ -23,7 +24,7 @@ from marketplace.reconciliation import service as reconciliation
 from marketplace.recordings import service as recordings
 from marketplace.recordings.storage import Storage
 from marketplace.reviews import service as reviews
-from marketplace.reviews import submissions
+from marketplace.reviews import submissions, unused_takes
 from marketplace.seals import service as seals
 from marketplace.shared import logs, metrics
 from marketplace.shared.database import Sessions
@@ -112,6 +113,11 @@ SWEEPS: dict[str, Scheduled] = {
         lambda parts: parts.storage.remove_unfinished(older_than_seconds=2 * 24 * 3600),
         "remove what uploads left that were cut off by a kill",
     ),
+    "unused": Scheduled(
+        3600,
+        lambda parts: unused_takes.purge_unused(parts.sessions, parts.storage),
+        "delete takes that were never handed in, 30 days after their work ended",
+    ),
     "reviews": Scheduled(
         1,
         lambda parts: submissions.start_reviews(parts.sessions),
@@ -139,8 +145,8 @@ SWEEPS: dict[str, Scheduled] = {
     ),
     "auditions": Scheduled(
         60,
-        lambda parts: auditions.give_up_overdue(parts.sessions, grace_seconds=_grace(parts)),
-        "fail auditions that were not handed in; the time worked is paid",
+        lambda parts: auditions.mind_overdue(parts.sessions, grace_seconds=_grace(parts)),
+        "fail auditions that were not handed in (paid); log those that nobody judges as errors",
     ),
     "jobs": Scheduled(
         2,

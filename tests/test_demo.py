@@ -81,22 +81,22 @@ def test_the_demo_adds_up(bare: dict[str, str], tmp_path: Path) -> None:
     data = str(tmp_path / "data")
     out = ran(bare, "demo", "--once", "--json", "--data", data, "--port", "0")
     told = json.loads(out.splitlines()[-1])
-    lines, auditions, counts = told["lines"], told["auditions"], told["counts"]
-    assert [line["pay_minor"] for line in (*lines, *auditions)] == [
-        pay(line) for line in (*lines, *auditions)
-    ]
-    gross, auditioned = (sum(line["pay_minor"] for line in each) for each in (lines, auditions))
-    fees = sum((2 * line["pay_minor"] * 1_500 + 10_000) // 20_000 for line in lines)
-    sent = sum(transfer["amount_minor"] for transfer in told["transfers"])
-    assert (told["gross_minor"], told["auditions_minor"]) == (gross, auditioned)
-    assert told["fees_minor"] == fees
-    assert sent == gross + auditioned
+    lines, counts = told["lines"], told["counts"]
+    claims, auditions = ([line for line in lines if line[of]] for of in ("claim", "audition"))
+    assert [line["pay_minor"] for line in lines] == [pay(line) for line in lines]
+    gross = sum(line["pay_minor"] for line in lines)
+    assert sum(transfer["amount_minor"] for transfer in told["transfers"]) == gross
+    assert told["gross_minor"] == gross
     assert told["approved_seconds"] == sum(line["seconds"] for line in lines)
+    assert told["fees_minor"] == sum(
+        (2 * line["pay_minor"] * 1_500 + 10_000) // 20_000 for line in claims
+    )
+    assert all((line["claim"] is None) != (line["audition"] is None) for line in lines)
     assert told["ledger"] == {"USD": 0}
     assert told["problems"] == []
     assert set(told["invariants"].values()) == {"ok"}
     # The shape of the story: four performers, six tasks, one of each special fate.
-    assert counts["claims"] == len(lines) == len({line["claim"] for line in lines})
+    assert counts["claims"] == len(claims) == len({line["claim"] for line in claims})
     assert counts["auditions"] == len(auditions) == counts["performers"] == counts["transfers"] == 4
     assert len({transfer["destination"] for transfer in told["transfers"]}) == counts["transfers"]
     assert counts["tasks"] == counts["claims"] == 6
@@ -104,8 +104,9 @@ def test_the_demo_adds_up(bare: dict[str, str], tmp_path: Path) -> None:
     assert counts["retakes"] == counts["refused"] == counts["expired"] == 1
     assert counts["claims_refused_in_race"] == counts["performers"] - 1
     assert counts["downloads"] == counts["accepted"]
-    rates = Counter(line["rate_minor_per_hour"] for line in lines)
-    assert set(rates) == {7_400, 8_000}, "the rise in the middle of the story priced later claims"
+    assert {line["rate_minor_per_hour"] for line in auditions} == {3_000}
+    rates = {line["rate_minor_per_hour"] for line in claims}
+    assert rates == {7_400, 8_000}, "the rise in the middle of the story priced later claims"
 
 
 def test_the_readmes_client_downloads_a_take(bare: dict[str, str], tmp_path: Path) -> None:

@@ -608,6 +608,7 @@ REFUSE: Json = {
     "scores": GOOD_SCORES,
     "reason_code": "brief_not_followed",
     "comment": "From 0:12 on it is read, not played.",
+    "timestamps": [{"from_seconds": 12, "to_seconds": 30.5}],
 }
 
 

@@ -39,13 +39,15 @@ class NewClient(Body):
 
 class ClientAnswer(Answer):
     id: UUID
-    name: str
+    name: str = Field(examples=["Acme Voice Lab"])
     currency: str
     created_at: datetime
 
 
 class NewClientAnswer(ClientAnswer):
-    invite_code: str = Field(description="For the client's first member; shown once.")
+    invite_code: str = Field(
+        description="For the client's first member; shown once.", examples=["mkt_inv_…"]
+    )
 
 
 class NewInvite(Body):
@@ -53,7 +55,9 @@ class NewInvite(Body):
 
 
 class InviteAnswer(Answer):
-    code: str = Field(description="Shown once; hand it to the person invited.")
+    code: str = Field(
+        description="Shown once; hand it to the person invited.", examples=["mkt_inv_…"]
+    )
     expires_at: datetime
 
 
@@ -77,7 +81,9 @@ class ResetPassword(Body):
 
 
 class TokenAnswer(Answer):
-    token: str = Field(description="Send it as `Authorization: Bearer`; shown once.")
+    token: str = Field(
+        description="Send it as `Authorization: Bearer`; shown once.", examples=["mkt_dev_…"]
+    )
     expires_at: datetime
     person_id: UUID
 
@@ -91,7 +97,7 @@ class Me(Answer):
 
 class DeviceAnswer(Answer):
     id: UUID
-    name: str
+    name: str = Field(examples=["Ana's phone"])
     created_at: datetime
     last_used_at: datetime | None
     expires_at: datetime
@@ -107,8 +113,9 @@ class NewApiKey(Body):
 
 
 class ApiKeyAnswer(DeviceAnswer):
+    name: str = Field(examples=["training pipeline"])
     scopes: list[Scope]
 
 
 class NewApiKeyAnswer(ApiKeyAnswer):
-    token: str = Field(description="The API key itself; shown once.")
+    token: str = Field(description="The API key itself; shown once.", examples=["mkt_live_…"])

@@ -19,3 +19,4 @@ WHERE claim.id = entry.claim_id
       NOT :only_overdue
       OR least(entry.heartbeat_at + make_interval(secs => :grace), entry.ends_by) <= clock.second
   )
+RETURNING clock.second

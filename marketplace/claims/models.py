@@ -170,7 +170,14 @@ class TimeEntry(SQLModel, table=True):
         ),
         is_one_of("activity", Activity),
         is_one_of("ended_by", EndedBy),
-        sa.CheckConstraint("ended_at BETWEEN started_at AND ends_by", name="within_limits"),
+        sa.CheckConstraint(
+            "(activity = 'retake') = (retake_number IS NOT NULL) AND retake_number > 0",
+            name="retake_numbered",
+        ),
+        sa.CheckConstraint(
+            "started_at <= ends_by AND ended_at BETWEEN started_at AND ends_by",
+            name="within_limits",
+        ),
         sa.CheckConstraint("(ended_at IS NULL) = (ended_by IS NULL)", name="end_has_cause"),
         Index("ix_time_entry_claim_id", "claim_id", "started_at"),
         # Nobody works twice at once: no overlap per performer, without an extension.
@@ -187,6 +194,8 @@ class TimeEntry(SQLModel, table=True):
     claim_id: UUID
     performer_id: UUID
     activity: Activity = choice(Activity)
+    # Which of the claim's retakes, for each has the cap for itself. The database sets it.
+    retake_number: int | None = None
     started_at: datetime = stamp()
     heartbeat_at: datetime = stamp()
     # Where the activity's cap or the claim's deadline ends it at the latest.

@@ -6,10 +6,11 @@ from sqlmodel import col, select
 
 from marketplace.accounts.models import Role
 from marketplace.accounts.principals import Performer, Principal, Reviewer, person_with
-from marketplace.claims import service, settlement, time, withholdings
-from marketplace.claims.models import WORKING, Claim, ClaimRecording, TimeEntry
+from marketplace.claims import service, settlement, time, undecided, withholdings
+from marketplace.claims.models import WORKING, Claim, ClaimRecording, TimeEntry, Withholding
 from marketplace.claims.schemas import (
     ClaimAnswer,
+    ListedWithholding,
     NewClaim,
     NewWithholding,
     PayDecisionAnswer,
@@ -17,6 +18,7 @@ from marketplace.claims.schemas import (
     StartTime,
     TimeAnswer,
     TimeEntryAnswer,
+    UndecidedClaim,
     WithholdingAnswer,
     WithholdingDecision,
 )
@@ -91,6 +93,31 @@ async def list_claims(
     return Page(items=items, next_cursor=next_cursor)
 
 
+# Before `/claims/{claim_id}`, which would take the word for an id.
+@router.get("/claims/undecided")
+async def list_undecided_claims(
+    session: Session, decider: PayDecider, page: Annotated[PageQuery, Query()]
+) -> Page[UndecidedClaim]:
+    """Ended claims whose pay you may decide, those due first: pay them, or propose to withhold."""
+    found, next_cursor = await undecided.claims(session, decider.person, page)
+    items = [_undecided(row.Claim, row.seconds) for row in found]
+    return Page(items=items, next_cursor=next_cursor)
+
+
+def _undecided(claim: Claim, seconds: int) -> UndecidedClaim:
+    assert claim.pay_due_at is not None
+    return UndecidedClaim(
+        claim_id=claim.id,
+        performer_id=claim.performer_id,
+        state=claim.state,
+        state_reason=claim.state_reason,
+        seconds=seconds,
+        pay_minor=pay_minor(seconds, claim.rate_minor_per_hour),
+        currency=claim.currency,
+        pay_due_at=claim.pay_due_at,
+    )
+
+
 @router.get("/claims/{claim_id}", responses=documented(NotFound))
 async def read_claim(claim_id: UUID, session: Session, performer: Performer) -> ClaimAnswer:
     """One of your claims."""
@@ -162,7 +189,6 @@ async def _time(session: Session, claim: Claim, entry: TimeEntry | None) -> Time
     spent = await time.spent_in(session, claim)
     return TimeAnswer(
         **spent.__dict__,
-        total_seconds=spent.total_seconds,
         pay_minor=pay_minor(spent.total_seconds, claim.rate_minor_per_hour),
         currency=claim.currency,
         entry=TimeEntryAnswer.model_validate(entry) if entry else None,
@@ -178,6 +204,7 @@ async def _time(session: Session, claim: Claim, entry: TimeEntry | None) -> Time
         ConsentWithdrawn,
         recordings.UploadTooLarge,
         recordings.TooManyUploads,
+        recordings.TooManyTakes,
     ),
 )
 async def declare_recording(
@@ -189,6 +216,7 @@ async def declare_recording(
         raise MoveNotAllowed(f"The claim is {claim.state.value}.", state=claim.state.value)
     await require_consent(session, claim.consent_grant_id)
     job = await session.get_one(Job, claim.job_id)
+    of_the_claim = select(ClaimRecording.recording_id).where(ClaimRecording.claim_id == claim.id)
     recording = await recordings.declare(
         session,
         owner_id=performer.person,
@@ -198,6 +226,8 @@ async def declare_recording(
         tier=Tier(job.specification["audio"]["tier"]),
         longest_seconds=job.perform_seconds_cap,
         limit_bytes=request.app.state.settings.upload_limit_bytes,
+        beside=col(Recording.id).in_(of_the_claim),
+        most_takes=recordings.MOST_TAKES * (1 + claim.retakes_granted),
     )
     session.add(
         ClaimRecording(
@@ -275,6 +305,29 @@ async def propose_withholding(
         session, locked, ground=body.ground, reason=body.reason, proposed_by=reviewer.person
     )
     return WithholdingAnswer.model_validate(withholding)
+
+
+@router.get("/withholdings")
+async def list_withholdings(
+    session: Session,
+    decider: PayDecider,
+    query: Annotated[undecided.WithholdingQuery, Query()],
+) -> Page[ListedWithholding]:
+    """Proposals not to pay, newest first; with `state=proposed` those that wait for a second person."""
+    found, next_cursor = await undecided.withholdings(session, decider.person, query)
+    items = [_listed(row.Withholding, row.Claim, row.seconds) for row in found]
+    return Page(items=items, next_cursor=next_cursor)
+
+
+def _listed(withholding: Withholding, claim: Claim, seconds: int) -> ListedWithholding:
+    return ListedWithholding(
+        **WithholdingAnswer.model_validate(withholding).model_dump(),
+        created_at=withholding.created_at,
+        seconds=seconds,
+        pay_minor=pay_minor(seconds, claim.rate_minor_per_hour),
+        currency=claim.currency,
+        pay_due_at=claim.pay_due_at,
+    )
 
 
 @router.post(

@@ -64,8 +64,8 @@ class TimeAnswer(Answer):
     preparing_cap_seconds: int
     performing_seconds: int
     performing_cap_seconds: int
-    retaking_seconds: int
-    retaking_cap_seconds: int
+    retaking_seconds: int = Field(description="In the retake granted last.")
+    retaking_cap_seconds: int = Field(description="Each retake has it for itself.")
     entry: TimeEntryAnswer | None = Field(
         default=None, description="The entry this call started, kept alive or ended."
     )
@@ -86,7 +86,7 @@ class PayDecisionAnswer(Answer):
     rate_minor_per_hour: int
     currency: str
     pay_minor: int
-    reason: str | None
+    reason: str | None = Field(examples=[None])
     decided_at: datetime
 
 
@@ -100,12 +100,31 @@ class WithholdingDecision(Body):
     reason: Reason
 
 
+class UndecidedClaim(Answer):
+    claim_id: UUID
+    performer_id: UUID
+    state: ClaimState
+    state_reason: str | None
+    seconds: int
+    pay_minor: int = Field(description="What these seconds pay at the locked rate.")
+    currency: str
+    pay_due_at: datetime = Field(description="Undecided until then, it is paid.")
+
+
 class WithholdingAnswer(Answer):
     id: UUID
     claim_id: UUID
     state: WithholdingState
     state_reason: str | None
     ground: WithholdingGround
-    reason: str
+    reason: str = Field(examples=["The take is a recording of another person."])
     proposed_by: UUID
     decided_by: UUID | None
+
+
+class ListedWithholding(WithholdingAnswer):
+    created_at: datetime
+    seconds: int
+    pay_minor: int = Field(description="What is at stake: these seconds at the locked rate.")
+    currency: str
+    pay_due_at: datetime | None = Field(description="Undecided until then, the time is paid.")

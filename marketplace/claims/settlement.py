@@ -92,6 +92,16 @@ async def require_impartial(session: AsyncSession, claim: Claim, person_id: UUID
         raise ActsForTheClient
 
 
+def is_impartial(person_id: UUID) -> sa.ColumnElement[bool]:
+    """`require_impartial`, as a condition on claims."""
+    acts_for_the_client = (
+        select(ClientMember.person_id)
+        .where(ClientMember.person_id == person_id, ClientMember.client_id == Claim.client_id)
+        .exists()
+    )
+    return sa.and_(col(Claim.performer_id) != person_id, ~acts_for_the_client)
+
+
 async def pay_and_finish_role(
     session: AsyncSession, locked: Locked, *, decided_by: UUID | None
 ) -> None:
@@ -271,11 +281,21 @@ async def pay_undecided(
         .with_for_update()
     )
     for withholding in found:
-        reason = "The time was paid." if decided_by else "Nobody confirmed it in time."
-        move(withholding, WithholdingState.REJECTED, WITHHOLDING_MOVES, reason=reason)
-        withholding.decided_by = decided_by
+        _reject(withholding, decided_by)
     await session.flush()
     return decision
+
+
+def _reject(withholding: Withholding, decided_by: UUID | None) -> None:
+    if decided_by is None:
+        reason = "Nobody confirmed it in time."
+    elif decided_by == withholding.proposed_by:
+        # In the performer's favour, so that no second person is needed; nor does one decide it.
+        reason, decided_by = "Who proposed it took it back: the time was paid.", None
+    else:
+        reason = "The time was paid."
+    move(withholding, WithholdingState.REJECTED, WITHHOLDING_MOVES, reason=reason)
+    withholding.decided_by = decided_by
 
 
 async def pay_overdue(sessions: Sessions) -> int:

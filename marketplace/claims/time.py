@@ -5,6 +5,7 @@ truncation the next one gains.
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -22,7 +23,7 @@ from marketplace.claims.models import (
 )
 from marketplace.jobs.models import Role
 from marketplace.shared import audit, clock
-from marketplace.shared.database import Sessions, row, sqlstate, statement, take_turns
+from marketplace.shared.database import Sessions, row, rows, sqlstate, statement, take_turns
 from marketplace.shared.ids import new_id
 from marketplace.shared.problems import Conflict, MoveNotAllowed, TryAgain
 
@@ -49,48 +50,52 @@ class Spent:
     preparing_cap_seconds: int
     performing_seconds: int
     performing_cap_seconds: int
+    # Of the retake granted last; each has the cap for itself.
     retaking_seconds: int
     retaking_cap_seconds: int
-
-    @property
-    def total_seconds(self) -> int:
-        return self.preparing_seconds + self.performing_seconds + self.retaking_seconds
+    # With all retakes.
+    total_seconds: int
 
 
 async def start(
     session: AsyncSession, claim: Claim, activity: Activity, *, grace_seconds: int
 ) -> TimeEntry:
     """Switch to an activity; whatever ran before (in any claim of the performer) ends."""
-    values: dict[str, object] = {
-        "claim": claim.id,
-        "performer": claim.performer_id,
-        "activity": activity.value,
-        "grace": grace_seconds,
-        "entry": new_id(),
-    }
-    # One start at a time per performer, whatever device it comes from.
+    # Everybody who may end or add time that is counted below is waited for before it is counted:
+    # other devices of the performer, whoever ends this claim, whoever ends the running entry.
     await take_turns(session, "time", claim.performer_id)
-    started = await _try_to_start(session, values)
-    if started is None:
-        started = await _try_to_start(session, values)
-    if started is None:
-        raise TryAgain
+    await session.refresh(claim, with_for_update={"key_share": True})
+    switched = await end(
+        session,
+        EndedBy.SWITCHED,
+        grace_seconds=grace_seconds,
+        performer_id=claim.performer_id,
+    )
+    started = await _begin(session, claim, activity, switched[0] if switched else None)
     await session.refresh(claim)
-    if not started:
+    if started is None:
         await _explain_refusal(session, claim, activity)
-    return await session.get_one(TimeEntry, values["entry"])
+    return await session.get_one(TimeEntry, started)
 
 
-async def _try_to_start(session: AsyncSession, values: dict[str, object]) -> bool | None:
-    """None when the running entry was ended meanwhile, in a later second; try once more."""
+async def _begin(
+    session: AsyncSession, claim: Claim, activity: Activity, second: datetime | None
+) -> UUID | None:
     try:
-        async with session.begin_nested():
-            found = await row(session, statement("marketplace.claims", "start_time.sql"), **values)
+        found = await row(
+            session,
+            statement("marketplace.claims", "start_time.sql"),
+            claim=claim.id,
+            activity=activity.value,
+            second=second,
+            entry=new_id(),
+        )
     except sa.exc.IntegrityError as error:
         if sqlstate(error) == EXCLUSION_VIOLATION:
-            return None
+            # The server's clock was set back behind the end of an earlier entry.
+            raise TryAgain from error
         raise
-    return found is not None
+    return found["id"] if found else None
 
 
 async def _explain_refusal(session: AsyncSession, claim: Claim, activity: Activity) -> None:
@@ -161,19 +166,21 @@ async def end(
     claim_id: UUID | None = None,
     performer_id: UUID | None = None,
     only_overdue: bool = False,
-) -> int:
-    """End running entries, each at the moment its own limits allow; answers how many."""
-    result = await session.execute(
+) -> list[datetime]:
+    """End running entries, each at the moment its own limits allow.
+
+    Answers the second in which it did so, once for each.
+    """
+    ended = await rows(
+        session,
         statement("marketplace.claims", "end_time.sql"),
-        {
-            "ended_by": ended_by.value,
-            "grace": grace_seconds,
-            "claim": claim_id,
-            "performer": performer_id,
-            "only_overdue": only_overdue,
-        },
+        ended_by=ended_by.value,
+        grace=grace_seconds,
+        claim=claim_id,
+        performer=performer_id,
+        only_overdue=only_overdue,
     )
-    return int(getattr(result, "rowcount", 0))
+    return [entry["second"] for entry in ended]
 
 
 async def end_overdue(sessions: Sessions, *, grace_seconds: int) -> int:
@@ -182,19 +189,31 @@ async def end_overdue(sessions: Sessions, *, grace_seconds: int) -> int:
         await audit.act_as(session, "sweep:time")
         ended = await end(session, EndedBy.SILENCE, grace_seconds=grace_seconds, only_overdue=True)
         await session.commit()
-    return ended
+    return len(ended)
+
+
+# The payable seconds of the claim that a query is about: the sum of its ended entries.
+worked_seconds = (
+    select(
+        sa.cast(
+            sa.func.coalesce(
+                sa.extract(
+                    "epoch", sa.func.sum(col(TimeEntry.ended_at) - col(TimeEntry.started_at))
+                ),
+                0,
+            ),
+            sa.BigInteger,
+        )
+    )
+    .where(TimeEntry.claim_id == Claim.id)
+    .correlate(Claim)
+    .scalar_subquery()
+)
 
 
 async def seconds_of(session: AsyncSession, claim_id: UUID) -> int:
-    """The claim's payable seconds: the sum of its ended entries."""
-    total = await session.scalar(
-        sa.text(
-            "SELECT extract(epoch FROM sum(ended_at - started_at))::bigint FROM time_entry"
-            " WHERE claim_id = :claim"
-        ),
-        {"claim": claim_id},
-    )
-    return int(total or 0)
+    found = await session.exec(select(worked_seconds).where(Claim.id == claim_id))
+    return int(found.one())
 
 
 async def spent_in(session: AsyncSession, claim: Claim) -> Spent:
@@ -202,21 +221,22 @@ async def spent_in(session: AsyncSession, claim: Claim) -> Spent:
     role = await session.get_one(Role, claim.role_id)
     found = await session.execute(
         sa.text(
-            "SELECT activity, extract(epoch FROM sum(coalesce(ended_at,"
+            "SELECT activity, retake_number, extract(epoch FROM sum(coalesce(ended_at,"
             "  greatest(started_at, least(date_trunc('second', marketplace_now()), ends_by)))"
             "  - started_at))::bigint AS seconds"
-            " FROM time_entry WHERE claim_id = :claim GROUP BY activity"
+            " FROM time_entry WHERE claim_id = :claim GROUP BY activity, retake_number"
         ),
         {"claim": claim.id},
     )
-    seconds = {Activity(activity): int(total) for activity, total in found}
+    seconds = {(Activity(activity), retake): int(total) for activity, retake, total in found}
     return Spent(
-        preparing_seconds=sum(seconds.get(activity, 0) for activity in PREPARING),
+        preparing_seconds=sum(seconds.get((activity, None), 0) for activity in PREPARING),
         preparing_cap_seconds=role.prep_seconds_cap,
-        performing_seconds=seconds.get(Activity.PERFORM, 0),
+        performing_seconds=seconds.get((Activity.PERFORM, None), 0),
         performing_cap_seconds=role.perform_seconds_cap,
-        retaking_seconds=seconds.get(Activity.RETAKE, 0),
-        retaking_cap_seconds=role.perform_seconds_cap * claim.retakes_granted,
+        retaking_seconds=seconds.get((Activity.RETAKE, claim.retakes_granted), 0),
+        retaking_cap_seconds=role.perform_seconds_cap if claim.retakes_granted else 0,
+        total_seconds=sum(seconds.values()),
     )
 
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.claims import settlement
@@ -54,6 +55,16 @@ async def propose(
     except sa.exc.IntegrityError as error:
         raise Conflict("Withholding is proposed for this claim already.") from error
     return withholding
+
+
+async def proposed_for(session: AsyncSession, claim_id: UUID) -> UUID | None:
+    """The proposal that waits for a second person, if there is one."""
+    found = await session.exec(
+        select(Withholding.id).where(
+            Withholding.claim_id == claim_id, Withholding.state == WithholdingState.PROPOSED
+        )
+    )
+    return found.first()
 
 
 async def decide(

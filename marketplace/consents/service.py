@@ -5,7 +5,7 @@ from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.consents.models import ConsentGrant, ConsentWithdrawal
-from marketplace.shared import audit
+from marketplace.shared.database import Sessions
 from marketplace.shared.problems import Conflict, NotFound
 
 
@@ -39,10 +39,19 @@ async def require_consent(session: AsyncSession, grant_id: UUID) -> None:
         raise ConsentWithdrawn
 
 
+async def require_consent_now(sessions: Sessions, grant_id: UUID) -> None:
+    """For what goes on after its request's transaction: a download under way."""
+    async with sessions() as session:
+        await require_consent(session, grant_id)
+
+
 async def withdraw(
     session: AsyncSession, grant: ConsentGrant, *, reason: str | None
 ) -> ConsentWithdrawal:
-    """One call, at once, for good. Pay already earned stays. Withdrawing twice changes nothing."""
+    """One call, at once, for good. Pay already earned stays. Withdrawing twice changes nothing.
+
+    The database's trigger tells the client, in its feed.
+    """
     await session.execute(
         sa.dialects.postgresql.insert(ConsentWithdrawal)
         .values(consent_grant_id=grant.id, reason=reason)
@@ -50,5 +59,4 @@ async def withdraw(
     )
     withdrawal = await withdrawal_of(session, grant.id)
     assert withdrawal is not None
-    await audit.record(session, subject=("consent_grant", grant.id), action="withdrawn")
     return withdrawal

@@ -1,5 +1,6 @@
 import json
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -9,11 +10,11 @@ from pydantic import Field
 
 from marketplace.accounts.models import Scope
 from marketplace.accounts.principals import Principal, client_with
-from marketplace.consents.service import ConsentWithdrawn
+from marketplace.consents.service import ConsentWithdrawn, require_consent_now
 from marketplace.deliveries import service
 from marketplace.jobs.service import own_job
 from marketplace.jobs.specification import Arc, Intensity, Specification, WantedMinutes
-from marketplace.recordings.routes import FileStorage, stream_of
+from marketplace.recordings.routes import TAKE, FileStorage, stream_of
 from marketplace.shared.pagination import PageQuery
 from marketplace.shared.problems import NotFound, documented
 from marketplace.shared.requests import SECRET_ANSWER, Session, TransactionalRoute
@@ -74,7 +75,10 @@ class ProgressAnswer(Answer):
 
 
 class LinkAnswer(Answer):
-    url: str = Field(description="GET it without a token, before it expires.")
+    url: str = Field(
+        description="GET it without a token, before it expires.",
+        examples=["https://api.example/v1/downloads/mkt_dl_w2Jq0bTn5YxkVhR3fGz8"],
+    )
     expires_at: datetime
 
 
@@ -139,13 +143,22 @@ async def create_download_link(
 @router.get(
     "/downloads/{token}",
     response_class=StreamingResponse,
-    responses=documented(NotFound, service.LinkGone, service.TakeGone, service.ConsentEnded),
+    responses={
+        **TAKE,
+        **documented(NotFound, service.LinkGone, service.TakeGone, service.ConsentEnded),
+    },
 )
 async def download_recording(
-    token: str, session: Session, storage: FileStorage
+    token: str, request: Request, session: Session, storage: FileStorage
 ) -> StreamingResponse:
-    """Download a take by its link, until the performer withdraws the consent or its term ends."""
-    return await stream_of(storage, await service.follow_link(session, token))
+    """Download a take by its link, until the performer withdraws the consent or its term ends.
+
+    A download under way is cut off when the consent is withdrawn.
+    """
+    link, recording = await service.follow_link(session, token)
+    sessions = request.app.state.sessions
+    standing = partial(require_consent_now, sessions, link.consent_grant_id)
+    return await stream_of(storage, recording, require=standing)
 
 
 def _take(row: Any) -> Take:

@@ -127,8 +127,8 @@ async def make_link(
     return secret, link.expires_at
 
 
-async def follow_link(session: AsyncSession, secret: str) -> Recording:
-    """The take behind a link, as long as the link and the licence last and the consent stands."""
+async def follow_link(session: AsyncSession, secret: str) -> tuple[DownloadLink, Recording]:
+    """A link and its take, as long as the link and the licence last and the consent stands."""
     if not tokens.is_well_formed(secret):
         raise NotFound
     found = await session.exec(
@@ -143,7 +143,7 @@ async def follow_link(session: AsyncSession, secret: str) -> Recording:
     if await withdrawal_of(session, link.consent_grant_id) is not None:
         raise TakeGone
     _require_term(await session.get_one(ConsentGrant, link.consent_grant_id), now)
-    return await session.get_one(Recording, link.recording_id)
+    return link, await session.get_one(Recording, link.recording_id)
 
 
 def _require_term(consent: ConsentGrant, now: datetime) -> None:

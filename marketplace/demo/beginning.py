@@ -121,9 +121,9 @@ def _worst_case(rate_minor_per_hour: int) -> int:
 async def audition(story: Story) -> None:
     story.tell.chapter("Performers audition, and are paid for it")
     decided = await audition_together(story.troupe, PROFILE)
-    story.outcome.auditions = [
+    story.outcome.lines = [
         Line(
-            source_id=each["id"],
+            audition=each["id"],
             performer=performer.name,
             why="audition",
             seconds=each["paid_seconds"],
@@ -132,7 +132,7 @@ async def audition(story: Story) -> None:
         )
         for performer, each in zip(story.troupe.performers, decided, strict=True)
     ]
-    first = story.outcome.auditions[0]
+    first = story.outcome.lines[0]
     story.tell.say(
         f"{name_of(story.troupe.performers)} apply, onboard at Stripe and audition; Ravi vets them.",
         f"Ana's {first.seconds} s at {money(first.rate_minor_per_hour)} per hour pay "

@@ -240,7 +240,11 @@ class Reviewer(Person):
         )
         body: dict[str, Any] = {"verdict": verdict, "scores": dict.fromkeys(rubric, score)}
         if verdict != "accept":
-            body |= {"reason_code": "brief_not_followed", "comment": comment}
+            body |= {
+                "reason_code": "brief_not_followed",
+                "comment": comment,
+                "timestamps": [{"from_seconds": 0, "to_seconds": 5}],
+            }
         await self.post(f"/v1/reviews/{review['id']}/verdict", body)
 
     async def vet(self, performer: "Performer") -> None:

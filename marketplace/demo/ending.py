@@ -35,7 +35,7 @@ async def let_days_pass(story: Story) -> None:
     await clock.move(int(DECISION_WITHIN.total_seconds()) + 60)
     settled = [work for work in works if work.outcome != SILENT]
     await asyncio.gather(*(_reaches(work, "settled") for work in settled))
-    story.outcome.lines = list(await asyncio.gather(*map(_line, works)))
+    story.outcome.lines += await asyncio.gather(*map(_line, works))
     _tell_of_days(story)
 
 
@@ -49,7 +49,7 @@ async def _reaches(work: Work, state: str) -> None:
 async def _line(work: Work) -> Line:
     pay = await until("a claim's pay is decided", work.pay)
     return Line(
-        source_id=work.claim["id"],
+        claim=work.claim["id"],
         performer=work.performer.name,
         why=work.outcome,
         seconds=pay["seconds"],
@@ -84,8 +84,8 @@ async def close(story: Story) -> None:
     story.outcome.spent_minor = story.deposit_minor - wallet["balance_minor"]
     story.tell.say(
         f"Acme closes the job; what is left of the reserves returns: {money(wallet['balance_minor'])} "
-        f"are free. It spent {money(story.outcome.gross_minor)} on pay and "
-        f"{money(story.outcome.spent_minor - story.outcome.gross_minor)} on fees."
+        f"are free. It spent {money(story.outcome.claims_minor)} on pay and "
+        f"{money(story.outcome.spent_minor - story.outcome.claims_minor)} on fees."
     )
 
 
@@ -290,7 +290,7 @@ def _counts(story: Story) -> dict[str, int]:
     return {
         "performers": len(troupe.performers),
         "tasks": story.tasks,
-        "auditions": len(story.outcome.auditions),
+        "auditions": sum(line.audition is not None for line in story.outcome.lines),
         "claims": len(troupe.works),
         "claims_refused_in_race": troupe.counts["race_refused"],
         "claims_refused_later": troupe.counts["claims_refused"],

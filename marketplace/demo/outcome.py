@@ -1,7 +1,7 @@
 """What a story came to: checked, told as a table, and as one JSON object."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.table import Table
@@ -20,11 +20,12 @@ def pay_minor(seconds: int, rate_minor_per_hour: int) -> int:
     return (2 * seconds * rate_minor_per_hour + 3_600) // 7_200
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Line:
-    """What one claim or audition paid, as its performer reads it."""
+    """What one claim or one audition paid, as its performer reads it."""
 
-    source_id: str
+    claim: str | None = None
+    audition: str | None = None
     performer: str
     why: str
     seconds: int
@@ -35,23 +36,12 @@ class Line:
     def is_exact(self) -> bool:
         return self.pay_minor == pay_minor(self.seconds, self.rate_minor_per_hour)
 
-    def as_json(self, source: str) -> dict[str, Any]:
-        return {
-            source: self.source_id,
-            "performer": self.performer,
-            "why": self.why,
-            "seconds": self.seconds,
-            "rate_minor_per_hour": self.rate_minor_per_hour,
-            "pay_minor": self.pay_minor,
-        }
-
 
 @dataclass
 class Outcome:
     """Everything that must add up. `transfers` are the sandbox's own, `spent_minor` the wallet's."""
 
     lines: list[Line] = field(default_factory=list)
-    auditions: list[Line] = field(default_factory=list)
     transfers: list[dict[str, Any]] = field(default_factory=list)
     spent_minor: int = 0
     earned_minor: int = 0
@@ -62,33 +52,38 @@ class Outcome:
 
     @property
     def gross_minor(self) -> int:
+        """What performers are paid: for claims by the client, for auditions by the platform."""
         return sum(line.pay_minor for line in self.lines)
 
     @property
-    def fees_minor(self) -> int:
-        """Half up on each claim's pay."""
-        return sum(
-            (2 * line.pay_minor * FEE_BASIS_POINTS + 10_000) // 20_000 for line in self.lines
-        )
+    def claims_minor(self) -> int:
+        return sum(line.pay_minor for line in self.lines if line.claim)
 
     @property
-    def auditions_minor(self) -> int:
-        return sum(line.pay_minor for line in self.auditions)
+    def fees_minor(self) -> int:
+        """Half up on each claim's pay; an audition carries no fee."""
+        return sum(
+            (2 * line.pay_minor * FEE_BASIS_POINTS + 10_000) // 20_000
+            for line in self.lines
+            if line.claim
+        )
 
     def problems(self) -> list[str]:
         """What does not add up, one line each."""
-        owed = self.gross_minor + self.auditions_minor
         sent = sum(transfer["amount_minor"] for transfer in self.transfers)
-        inexact = [line for line in (*self.lines, *self.auditions) if not line.is_exact]
+        inexact = [line for line in self.lines if not line.is_exact]
         return [
-            *(f"{line.source_id} pays {line.pay_minor}: not seconds by rate" for line in inexact),
-            *_unequal("the sandbox sent, earned", sent, owed),
-            *_unequal("the performers read, earned", self.earned_minor, owed),
-            *_unequal("the payout report pays, earned", self.reported_minor, owed),
+            *(
+                f"{line.claim or line.audition} pays {line.pay_minor}: not seconds by rate"
+                for line in inexact
+            ),
+            *_unequal("the sandbox sent, earned", sent, self.gross_minor),
+            *_unequal("the performers read, earned", self.earned_minor, self.gross_minor),
+            *_unequal("the payout report pays, earned", self.reported_minor, self.gross_minor),
             *_unequal(
                 "the client spent, pay and fees",
                 self.spent_minor,
-                self.gross_minor + self.fees_minor,
+                self.claims_minor + self.fees_minor,
             ),
             *(f"the ledger sums to {each} {name}" for name, each in self.ledger.items() if each),
             *(f"{name}: {each}" for name, each in self.invariants.items() if each != "ok"),
@@ -100,12 +95,10 @@ class Outcome:
             "approved_seconds": sum(line.seconds for line in self.lines),
             "gross_minor": self.gross_minor,
             "fees_minor": self.fees_minor,
-            "auditions_minor": self.auditions_minor,
             "transfers": self.transfers,
             "ledger": self.ledger,
             "invariants": self.invariants,
-            "lines": [line.as_json("claim") for line in self.lines],
-            "auditions": [line.as_json("audition") for line in self.auditions],
+            "lines": [asdict(line) for line in self.lines],
             "problems": self.problems(),
         }
 
@@ -125,17 +118,14 @@ def table(outcome: Outcome) -> Table:
     drawn.add_column("what became of it")
     for heading in ("seconds", "at, per hour", "pay"):
         drawn.add_column(heading, justify="right")
-    order = {line.performer: number for number, line in enumerate(outcome.auditions)}
-    everything = sorted(
-        (*outcome.auditions, *outcome.lines), key=lambda line: order[line.performer]
-    )
-    for line in everything[:MOST_ROWS]:
+    performers = list(dict.fromkeys(line.performer for line in outcome.lines))
+    lines = sorted(outcome.lines, key=lambda line: performers.index(line.performer))
+    for line in lines[:MOST_ROWS]:
         rate = money(line.rate_minor_per_hour)
         drawn.add_row(line.performer, line.why, f"{line.seconds:,}", rate, money(line.pay_minor))
-    if len(everything) > MOST_ROWS:
-        drawn.add_row("…", f"and {len(everything) - MOST_ROWS} more", "", "", "")
+    if len(lines) > MOST_ROWS:
+        drawn.add_row("…", f"and {len(lines) - MOST_ROWS} more", "", "", "")
     drawn.add_section()
-    seconds = sum(line.seconds for line in everything)
-    total = money(outcome.gross_minor + outcome.auditions_minor)
-    drawn.add_row("all", "", f"{seconds:,}", "", total)
+    seconds = sum(line.seconds for line in lines)
+    drawn.add_row("all", "", f"{seconds:,}", "", money(outcome.gross_minor))
     return drawn

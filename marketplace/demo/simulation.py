@@ -176,15 +176,15 @@ async def _tell_result(troupe: Troupe) -> None:
             troupe.tell.say(f"{work.performer.name}: claim {work.claim['id']} is {state}")
             continue
         line = Line(
-            work.claim["id"],
-            work.performer.name,
-            work.outcome,
-            pay["seconds"],
-            pay["rate_minor_per_hour"],
-            pay["pay_minor"],
+            claim=work.claim["id"],
+            performer=work.performer.name,
+            why=work.outcome,
+            seconds=pay["seconds"],
+            rate_minor_per_hour=pay["rate_minor_per_hour"],
+            pay_minor=pay["pay_minor"],
         )
         troupe.tell.say(
-            f"{line.performer}: claim {line.source_id} {line.why}, {line.seconds:,} s at "
+            f"{line.performer}: claim {line.claim} {line.why}, {line.seconds:,} s at "
             f"{money(line.rate_minor_per_hour, pay['currency'])} per hour = "
             f"{money(line.pay_minor, pay['currency'])}"
         )

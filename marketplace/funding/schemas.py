@@ -50,6 +50,6 @@ class TopupAnswer(Answer):
     id: UUID
     state: TopupState
     state_reason: str | None
-    amount_minor: int
+    amount_minor: int = Field(examples=[5_000])
     currency: str
     created_at: datetime

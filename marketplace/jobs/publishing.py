@@ -19,7 +19,7 @@ from marketplace.rates import service as rates
 from marketplace.rates.models import Rate, RateLineage
 from marketplace.shared import clock
 from marketplace.shared.money import cost_minor
-from marketplace.shared.problems import Conflict, MoveNotAllowed
+from marketplace.shared.problems import Conflict, MoveNotAllowed, TryAgain
 from marketplace.shared.states import move
 
 MAY_OPEN_ROLES = frozenset({JobState.DRAFT, JobState.OPEN, JobState.PAUSED})
@@ -41,8 +41,9 @@ async def quote(session: AsyncSession, job: Job, *, platform_fee: int) -> Quote:
     """What publishing the roles that are not funded yet would cost and reserve."""
     fee = platform_fee if job.fee_basis_points is None else job.fee_basis_points
     rate = await rates.rate_at(session, job.lineage_id, await clock.now(session))
-    in_force = rate.rate_minor_per_hour if rate else job.asked_rate_minor_per_hour
-    locked = max(in_force, job.asked_rate_minor_per_hour)
+    locked = rate.rate_minor_per_hour if rate else job.asked_rate_minor_per_hour
+    if job.state is JobState.DRAFT:
+        locked = max(locked, job.asked_rate_minor_per_hour)
     ahead = await rates.highest_rate_ahead(session, job.lineage_id) or locked
     roles = await session.scalar(
         select(sa.func.count())
@@ -73,8 +74,7 @@ async def publish(
     session: AsyncSession, job: Job, *, roles: int | None, platform_fee: int, actor: UUID
 ) -> Job:
     """Reserve the worst case of the job's unfunded roles, or of the first so many, and open them."""
-    await rates.hold_lineage(session, job.lineage_id)
-    job = await own_job(session, job.id, job.client_id, lock=True)
+    job = await _hold(session, job)
     if job.state not in MAY_OPEN_ROLES:
         raise MoveNotAllowed(
             f"It is {job.state.value}; no more roles can be opened.",
@@ -93,6 +93,16 @@ async def publish(
     return job
 
 
+async def _hold(session: AsyncSession, job: Job) -> Job:
+    """The job under its lock, and its lineage alone, which comes first in the order of locks."""
+    held = job.lineage_id
+    await rates.hold_lineage(session, held)
+    job = await own_job(session, job.id, job.client_id, lock=True)
+    if job.lineage_id != held:
+        raise TryAgain("This draft was edited at this moment; look at it and publish it again.")
+    return job
+
+
 async def _require_solo(session: AsyncSession, job: Job) -> None:
     partners = select(Role.id).where(Role.job_id == job.id, Role.number > 1).limit(1)
     if (await session.exec(partners)).first() is not None:
@@ -102,19 +112,19 @@ async def _require_solo(session: AsyncSession, job: Job) -> None:
 async def _agree_on_rate(session: AsyncSession, job: Job, actor: UUID) -> None:
     """The lineage's rate is what is paid: a draft may start or raise it, never cut it in silence."""
     rate = await rates.rate_at(session, job.lineage_id, await clock.now(session))
+    lineage = await session.get_one(RateLineage, job.lineage_id)
+    asked = job.asked_rate_minor_per_hour
     if rate is None:
-        lineage = await session.get_one(RateLineage, job.lineage_id)
-        await _not_below_alike(session, job, lineage)
         await rates.announce(
             session,
             lineage=lineage,
-            rate_minor_per_hour=job.asked_rate_minor_per_hour,
+            rate_minor_per_hour=asked,
             reason="First job of its kind",
             announced_by=actor,
         )
         return
-    await rates.require_minimum(session, job.currency, rate.rate_minor_per_hour)
-    asked, paid = job.asked_rate_minor_per_hour, rate.rate_minor_per_hour
+    paid = rate.rate_minor_per_hour
+    await rates.require_minimum(session, job.currency, paid)
     if job.state is JobState.DRAFT and asked < paid:
         raise rates.RateCutNeedsNotice(
             f"Jobs of this kind pay {paid} per hour (minor units). Publish at that rate, or "
@@ -123,7 +133,6 @@ async def _agree_on_rate(session: AsyncSession, job: Job, actor: UUID) -> None:
             lineage_id=str(job.lineage_id),
         )
     if job.state is JobState.DRAFT and asked > paid:
-        lineage = await session.get_one(RateLineage, job.lineage_id)
         await announce_rate(
             session,
             lineage=lineage,
@@ -131,20 +140,7 @@ async def _agree_on_rate(session: AsyncSession, job: Job, actor: UUID) -> None:
             reason="A new job of this kind pays more",
             actor=actor,
         )
-
-
-async def _not_below_alike(session: AsyncSession, job: Job, lineage: RateLineage) -> None:
-    if lineage.separation:
-        return
-    paid = await rates.paid_for_alike(session, lineage)
-    if paid is not None and job.asked_rate_minor_per_hour < paid:
-        raise rates.RateCutNeedsNotice(
-            f"The same performers are paid {paid} per hour (minor units) for your jobs of this "
-            "elicitation. Publish at that rate, or have an operator record why this job is of "
-            "another kind.",
-            rate_minor_per_hour=paid,
-            lineage_id=str(job.lineage_id),
-        )
+    await rates.require_as_much_as_alike(session, job.lineage_id)
 
 
 async def announce_rate(

@@ -116,17 +116,19 @@ class Quote(Answer):
     currency: str
     rate_minor_per_hour: int = Field(description="What claims would lock.")
     fee_basis_points: int
-    roles: int
+    roles: int = Field(examples=[3])
     expected_minor: int = Field(
-        description="Each role takes all its preparation and one full performance, no retake."
+        examples=[21_276],
+        description="Each role takes all its preparation and one full performance, no retake.",
     )
     worst_case_minor: int = Field(
+        examples=[38_295],
         description="Each role takes every second its caps allow, at the highest announced rate. "
-        "This much is reserved; what is not used goes back to your wallet."
+        "This much is reserved; what is not used goes back to your wallet.",
     )
-    worst_case_per_role_minor: int
-    wallet_minor: int
-    roles_covered: int = Field(description="How many roles your wallet covers now.")
+    worst_case_per_role_minor: int = Field(examples=[12_765])
+    wallet_minor: int = Field(examples=[100_000])
+    roles_covered: int = Field(description="How many roles your wallet covers now.", examples=[3])
 
 
 class Publication(Body):
@@ -145,8 +147,8 @@ class RoleAnswer(Answer):
     task_id: UUID
     task_number: int
     number: int
-    name: str
-    brief: str
+    name: str = Field(examples=["The one who lost the letter"])
+    brief: str = Field(examples=["You find the letter you thought was gone for good."])
     target: dict[str, Any]
     scenario: dict[str, Any]
     state: RoleState

@@ -47,8 +47,7 @@ async def edit_draft(session: AsyncSession, job: Job, *, wanted: NewJob, seen: s
     require_seen(seen, job.version)
     if job.state is not JobState.DRAFT:
         raise MoveNotAllowed("Only a draft may be edited.", state=job.state.value)
-    client = await session.get_one(Client, job.client_id)
-    job.lineage_id = (await _lineage(session, client, wanted)).id
+    await _follow_kind(session, job, wanted)
     for name, value in _fields(wanted).items():
         setattr(job, name, value)
     job.version += 1
@@ -56,6 +55,14 @@ async def edit_draft(session: AsyncSession, job: Job, *, wanted: NewJob, seen: s
     await session.execute(sa.delete(Task).where(col(Task.job_id) == job.id))
     await _add_tasks(session, job, wanted)
     return job
+
+
+async def _follow_kind(session: AsyncSession, job: Job, wanted: NewJob) -> None:
+    """A draft that stays of its kind keeps its lineage, and so an operator's separation."""
+    client = await session.get_one(Client, job.client_id)
+    of_its_kind = await _lineage(session, client, wanted)
+    if of_its_kind.kind != (await session.get_one(RateLineage, job.lineage_id)).kind:
+        job.lineage_id = of_its_kind.id
 
 
 async def _lineage(session: AsyncSession, client: Client, wanted: NewJob) -> RateLineage:

@@ -27,11 +27,11 @@ class PayoutRunAnswer(Answer):
     prepared_by: UUID | None = Field(description="Null when the scheduler prepared it.")
     approved_by: UUID | None
     approved_at: datetime | None
-    payouts: int
+    payouts: int = Field(examples=[3])
     amount_minor: int = Field(examples=[13_978])
-    paid_minor: int
-    excluded: int
-    excluded_minor: int
+    paid_minor: int = Field(examples=[0])
+    excluded: int = Field(examples=[1])
+    excluded_minor: int = Field(examples=[1_233])
 
 
 class PayoutRunSummary(Answer):
@@ -53,7 +53,8 @@ class AttemptAnswer(Answer):
     concluded_at: datetime | None
     transfer_id: str | None
     not_found_at: datetime | None = Field(
-        description="When a look-up last found no transfer of it; finance may then decide."
+        examples=[None],
+        description="When a look-up last found no transfer of it; finance may then decide.",
     )
     error_code: str | None
     error_message: str | None
@@ -67,9 +68,9 @@ class PayoutAnswer(Answer):
     currency: str
     amount_minor: int
     destination: str
-    state: PayoutState
+    state: PayoutState = Field(examples=["paid"])
     state_reason: str | None = Field(description="Why it is not paid yet, and what to do.")
-    due_at: datetime | None = Field(description="When it is looked at next.")
+    due_at: datetime | None = Field(description="When it is looked at next.", examples=[None])
     transfer_id: str | None
 
 
@@ -79,7 +80,7 @@ class PayoutDetail(PayoutAnswer):
 
 class ExclusionAnswer(Answer):
     performer_id: UUID
-    amount_minor: int
-    reason: ExclusionReason
+    amount_minor: int = Field(examples=[1_233])
+    reason: ExclusionReason = Field(examples=["account_not_active"])
     remedy: str
     next_run_at: datetime

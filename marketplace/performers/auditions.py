@@ -3,6 +3,7 @@
 The outcome never changes the pay. This module alone posts audition pay.
 """
 
+import logging
 from datetime import datetime, timedelta
 from functools import partial
 from uuid import UUID
@@ -32,9 +33,14 @@ from marketplace.shared.money import pay_minor
 from marketplace.shared.problems import Conflict, Forbidden, NotFound
 from marketplace.shared.states import move
 
+log = logging.getLogger(__name__)
+
 OFFER_LASTS = timedelta(days=14)
 # Whoever starts late has at least this long to hand in.
 START_LASTS = timedelta(days=1)
+# Vetting needs somebody's judgement: what is late is not decided by itself, but alarmed about.
+JUDGED_WITHIN = timedelta(days=14)
+ALARMED_AGAIN_AFTER = timedelta(days=1)
 ROLE_PROFILE = "audition"
 LIVE = (AuditionState.OFFERED, AuditionState.STARTED, AuditionState.SUBMITTED)
 
@@ -158,7 +164,7 @@ async def hand_in(
     _count(audition, until=now, grace_seconds=grace_seconds)
     audition.ended_at = audition.seen_at
     audition.recording_id = recording.id
-    audition.due_at = None
+    audition.due_at = now + JUDGED_WITHIN
     await _pay(session, audition)
     await session.flush()
     return audition
@@ -168,7 +174,8 @@ async def _in_time(session: AsyncSession, performer_id: UUID) -> tuple[Audition,
     """The locked audition, while there is time to hand it in."""
     audition = await live_audition(session, performer_id, lock=True)
     now = await clock.now(session)
-    if audition.due_at is not None and audition.due_at <= now:
+    handed_in = audition.state is AuditionState.SUBMITTED
+    if not handed_in and audition.due_at is not None and audition.due_at <= now:
         raise AuditionOverdue
     return audition, now
 
@@ -244,30 +251,44 @@ async def _pay(session: AsyncSession, audition: Audition) -> None:
     audition.ledger_transaction_id = posting.id
 
 
-async def give_up_overdue(sessions: Sessions, *, grace_seconds: int) -> int:
-    """Fail the auditions that were not handed in; the time worked is paid."""
+async def mind_overdue(sessions: Sessions, *, grace_seconds: int) -> int:
+    """Fail the auditions that were not handed in; the time worked is paid.
+
+    Those that nobody judged in time are logged as errors, every day until somebody does.
+    """
     overdue = (
         select(Audition.id)
         .where(col(Audition.due_at) <= sa.func.marketplace_now())
         .order_by(col(Audition.due_at))
     )
-    give_up = partial(_give_up, grace_seconds=grace_seconds)
-    return await sweeps.each_due(sessions, "auditions", overdue, give_up)
+    mind = partial(_mind, grace_seconds=grace_seconds)
+    return await sweeps.each_due(sessions, "auditions", overdue, mind)
 
 
-async def _give_up(session: AsyncSession, audition_id: UUID, *, grace_seconds: int) -> bool:
+async def _mind(session: AsyncSession, audition_id: UUID, *, grace_seconds: int) -> bool:
     audition = await _locked(session, audition_id)
-    if audition.due_at is None or audition.due_at > await clock.now(session):
+    now = await clock.now(session)
+    if audition.due_at is None or audition.due_at > now:
         return False
+    if audition.state is AuditionState.SUBMITTED:
+        log.error("audition %s waits for a reviewer since %s", audition.id, audition.ended_at)
+        audition.due_at = now + ALARMED_AGAIN_AFTER
+    else:
+        await _give_up(session, audition, audition.due_at, grace_seconds=grace_seconds)
+    return True
+
+
+async def _give_up(
+    session: AsyncSession, audition: Audition, due_at: datetime, *, grace_seconds: int
+) -> None:
     if audition.seen_at is not None:
         silent_at = audition.seen_at + timedelta(seconds=grace_seconds)
-        _count(audition, until=min(silent_at, audition.due_at), grace_seconds=grace_seconds)
+        _count(audition, until=min(silent_at, due_at), grace_seconds=grace_seconds)
         audition.ended_at = audition.seen_at
     await _pay(session, audition)
     await _conclude(
         session, audition, AuditionState.FAILED, "It was not handed in by its deadline."
     )
-    return True
 
 
 async def recording_of(session: AsyncSession, *, audition_id: UUID, reviewer: UUID) -> Recording:

@@ -189,7 +189,7 @@ class Audition(SQLModel, table=True):
     rate_minor_per_hour: int = minor_units()
     seconds_cap: int
     offered_at: datetime = now_stamp()
-    # The last moment to hand it in.
+    # The last moment to hand it in; then, when the next alarm says that nobody has judged it.
     due_at: datetime | None = stamp(default=None)
     # Whole seconds; `seen_at` is the last sign of life.
     started_at: datetime | None = stamp(default=None)

@@ -1,3 +1,4 @@
+from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -15,18 +16,22 @@ from marketplace.performers.schemas import (
     HandedInAudition,
     NewAudition,
     NewAuditionRate,
+    NewClaimsLimit,
     NewPayoutAccount,
     PayoutAccountAnswer,
     PerformerAnswer,
     Profile,
     StateReason,
+    WaitingAuditionAnswer,
 )
 from marketplace.rates import service as rates
 from marketplace.recordings import service as recordings
 from marketplace.recordings.gates import Tier
-from marketplace.recordings.routes import FileStorage, stream_of
+from marketplace.recordings.models import Recording
+from marketplace.recordings.routes import TAKE, FileStorage, stream_of
 from marketplace.recordings.routes import answer as recording_answer
 from marketplace.recordings.schemas import NewRecording, RecordingAnswer
+from marketplace.shared import clock
 from marketplace.shared.etags import SeenVersion, VersionMissing, VersionOutdated, set_etag
 from marketplace.shared.pagination import PageQuery, newest_first
 from marketplace.shared.problems import MoveNotAllowed, NotFound, documented
@@ -126,6 +131,17 @@ async def reinstate_performer(
     return await _change(session, person_id, PerformerState.VETTED, body)
 
 
+@router.post("/performers/{person_id}/claims-limit", responses=documented(NotFound))
+async def limit_claims(
+    person_id: UUID, body: NewClaimsLimit, session: Session, operator: Operator
+) -> PerformerAnswer:
+    """Set how many claims a performer may have in hand at once; live claims stay."""
+    limited = await service.limit_claims(
+        session, person_id=person_id, claims_limit=body.claims_limit, reason=body.reason
+    )
+    return PerformerAnswer.model_validate(limited)
+
+
 async def _change(
     session: Session, person_id: UUID, to: PerformerState, body: StateReason
 ) -> PerformerAnswer:
@@ -201,7 +217,9 @@ async def keep_audition_alive(
 @router.post(
     "/audition/recordings",
     status_code=201,
-    responses=documented(NotFound, recordings.UploadTooLarge, recordings.TooManyUploads),
+    responses=documented(
+        NotFound, recordings.UploadTooLarge, recordings.TooManyUploads, recordings.TooManyTakes
+    ),
 )
 async def declare_audition_recording(
     body: NewRecording, request: Request, session: Session, performer: Performer
@@ -217,6 +235,8 @@ async def declare_audition_recording(
         tier=Tier.PHONE,
         longest_seconds=audition.seconds_cap,
         limit_bytes=request.app.state.settings.upload_limit_bytes,
+        # A performer auditions once.
+        beside=col(Recording.client_id).is_(None),
     )
     return recording_answer(recording)
 
@@ -241,16 +261,28 @@ async def hand_in_audition(
 
 
 @router.get("/auditions")
-async def list_waiting_auditions(session: Session, reviewer: Reviewer) -> Page[AuditionAnswer]:
+async def list_waiting_auditions(
+    session: Session, reviewer: Reviewer
+) -> Page[WaitingAuditionAnswer]:
     """Auditions that wait for a reviewer, oldest first."""
     found = await auditions.waiting(session, reviewer.person)
-    return Page(items=[AuditionAnswer.model_validate(row) for row in found], next_cursor=None)
+    now = await clock.now(session)
+    return Page(items=[_waiting(audition, now) for audition in found], next_cursor=None)
+
+
+def _waiting(audition: tables.Audition, now: datetime) -> WaitingAuditionAnswer:
+    assert audition.ended_at is not None
+    return WaitingAuditionAnswer(
+        **audition.model_dump(),
+        waiting_since=audition.ended_at,
+        late=audition.ended_at + auditions.JUDGED_WITHIN <= now,
+    )
 
 
 @router.get(
     "/auditions/{audition_id}/recording/content",
     response_class=StreamingResponse,
-    responses=documented(NotFound, auditions.OwnAudition),
+    responses={**TAKE, **documented(NotFound, auditions.OwnAudition)},
 )
 async def listen_to_audition(
     audition_id: UUID, session: Session, reviewer: Reviewer, storage: FileStorage

@@ -76,19 +76,29 @@ class NewAudition(Body):
 class AuditionAnswer(Answer):
     id: UUID
     performer_id: UUID
-    state: AuditionState
+    state: AuditionState = Field(examples=["passed"])
     state_reason: str | None
-    brief: str
+    brief: str = Field(examples=["Two minutes as someone who finds a letter they lost."])
     currency: str
-    rate_minor_per_hour: int
-    seconds_cap: int
-    due_at: datetime | None
+    rate_minor_per_hour: int = Field(examples=[3_000])
+    seconds_cap: int = Field(examples=[1_800])
+    due_at: datetime | None = Field(
+        description="The last moment to hand it in; once handed in, when it should be judged, or "
+        "when the reviewers are next reminded."
+    )
     started_at: datetime | None
     ended_at: datetime | None
-    worked_seconds: int = Field(description="Counted at each heartbeat, and when you hand in.")
+    worked_seconds: int = Field(
+        description="Counted at each heartbeat, and when you hand in.", examples=[180]
+    )
     recording_id: UUID | None
-    paid_seconds: int | None
-    pay_minor: int | None
+    paid_seconds: int | None = Field(examples=[180])
+    pay_minor: int | None = Field(examples=[150])
+
+
+class WaitingAuditionAnswer(AuditionAnswer):
+    waiting_since: datetime
+    late: bool = Field(description="It should have been judged by now; take it first.")
 
 
 class HandedInAudition(Body):
@@ -107,6 +117,13 @@ class NewAuditionRate(Body):
 
 
 class StateReason(Body):
+    reason: Reason
+
+
+class NewClaimsLimit(Body):
+    claims_limit: Annotated[
+        int, Field(ge=1, le=50, description="Claims in hand at once", examples=[5])
+    ]
     reason: Reason
 
 

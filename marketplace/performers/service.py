@@ -8,6 +8,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.performers.models import PERFORMER_MOVES, Performer, PerformerState
 from marketplace.performers.schemas import Profile
+from marketplace.shared import audit
 from marketplace.shared.etags import require_seen
 from marketplace.shared.problems import Conflict, NotFound
 from marketplace.shared.states import move
@@ -58,6 +59,24 @@ async def change_state(
     """Decline, suspend or vet again, always with a reason that the performer can read."""
     performer = await find(session, person_id, lock=True)
     move(performer, to, PERFORMER_MOVES, reason=reason)
+    performer.version += 1
+    await session.flush()
+    return performer
+
+
+async def limit_claims(
+    session: AsyncSession, *, person_id: UUID, claims_limit: int, reason: str
+) -> Performer:
+    """How many claims the performer may have in hand from now on; those there are stay."""
+    performer = await find(session, person_id, lock=True)
+    await audit.record(
+        session,
+        subject=("performer", person_id),
+        action="claims_limited",
+        reason=reason,
+        detail={"from": performer.claims_limit, "to": claims_limit},
+    )
+    performer.claims_limit = claims_limit
     performer.version += 1
     await session.flush()
     return performer

@@ -5,6 +5,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from marketplace.accounts.principals import Finance
 from marketplace.periods import service
 from marketplace.periods.schemas import (
+    Journal,
     Month,
     PeriodAnswer,
     PeriodSummary,
@@ -12,7 +13,7 @@ from marketplace.periods.schemas import (
     answer,
     first_day_of,
 )
-from marketplace.reports.routes import REPORT
+from marketplace.reports.routes import report_of
 from marketplace.reports.tables import Format, respond
 from marketplace.shared import clock
 from marketplace.shared.problems import MoveNotAllowed, NotFound, documented
@@ -97,7 +98,7 @@ async def settled(session: Session, finance: Finance) -> None:
     "/periods/{month}/journal",
     dependencies=[Depends(settled)],
     response_class=Response,
-    responses={**REPORT, **documented(NotFound)},
+    responses={**report_of(Journal), **documented(NotFound)},
 )
 async def read_journal(
     month: Month, session: Session, finance: Finance, format_: AsFormat = Format.JSON

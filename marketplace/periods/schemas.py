@@ -1,4 +1,5 @@
-from datetime import date, datetime
+from datetime import date as Day
+from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -14,8 +15,8 @@ Month = Annotated[
 ]
 
 
-def first_day_of(month: str) -> date:
-    return date.fromisoformat(f"{month}-01")
+def first_day_of(month: str) -> Day:
+    return Day.fromisoformat(f"{month}-01")
 
 
 class Reopening(Body):
@@ -67,7 +68,7 @@ class JournalEntry(Answer):
     to be reversed on the first day of the next month.
     """
 
-    date: date
+    date: Day = Field(examples=["2026-11-23"])
     transaction_id: UUID | None
     kind: str = Field(examples=["claim_paid"])
     source_type: str = Field(examples=["pay_decision"])

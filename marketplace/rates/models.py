@@ -52,6 +52,11 @@ class RateLineage(SQLModel, table=True):
     created_at: datetime = now_stamp()
     booked_at: datetime = booking_stamp()
 
+    @property
+    def kind(self) -> tuple[str, str, str]:
+        """Of one client, these belong to one lineage by themselves."""
+        return (self.elicitation, self.languages, self.role_profile)
+
 
 class Rate(SQLModel, table=True):
     __tablename__ = "rate"

@@ -37,14 +37,14 @@ class RateAnswer(Answer):
     currency: str = Field(examples=["USD"])
     announced_at: datetime
     effective_from: datetime
-    reason: str
+    reason: str = Field(examples=["Agreed with the performers on the call of 3 November."])
     announced_by: UUID
     status: RateStatus
     previous_rate_minor_per_hour: int | None = Field(
         description="What it follows in order of effect; null for the first."
     )
     change_percent: str | None = Field(
-        description="Against the previous rate, exact to two decimals.", examples=["-12.50"]
+        description="Against the previous rate, exact to two decimals.", examples=["5.71"]
     )
 
 
@@ -66,6 +66,6 @@ class NewMinimumRate(Body):
 
 class MinimumRateAnswer(Answer):
     currency: str
-    rate_minor_per_hour: int
+    rate_minor_per_hour: int = Field(examples=[1_500])
     effective_from: datetime
-    reason: str
+    reason: str = Field(examples=["No job may pay less than this."])

@@ -13,7 +13,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from marketplace.rates.models import MinimumRate, Rate, RateLineage
 from marketplace.rates.schemas import RateAnswer, RateStatus
 from marketplace.shared import audit, clock
-from marketplace.shared.database import row, take_turns, violated
+from marketplace.shared.database import row, said, take_turns, violated
 from marketplace.shared.money import display
 from marketplace.shared.problems import Conflict, InvalidField
 
@@ -80,6 +80,8 @@ async def hold_lineage(session: AsyncSession, lineage_id: UUID, *, shared: bool 
 
 async def separate(session: AsyncSession, lineage: RateLineage, *, reason: str) -> RateLineage:
     """A lineage of its own for jobs that only look alike; the recorded reason is public."""
+    # Two at once must not take the same number.
+    await take_turns(session, "separations", lineage.client_id)
     last = await session.scalar(
         select(sa.func.max(RateLineage.separation)).where(
             col(RateLineage.client_id).is_not_distinct_from(lineage.client_id),
@@ -138,6 +140,8 @@ async def announce(
             raise RateCutNeedsNotice from error
         if violated(error) == "rate_backdated":
             raise RateBackdated from error
+        if violated(error) == "rate_below_alike":
+            raise _below_alike(int(said(error)), lineage.id) from error
         raise
     await session.refresh(rate)
     await audit.record(session, subject=("rate", rate.id), action="announced", reason=reason)
@@ -187,28 +191,25 @@ async def rate_at(session: AsyncSession, lineage_id: UUID, at: datetime) -> Rate
     return found.first()
 
 
-async def paid_for_alike(session: AsyncSession, lineage: RateLineage) -> int | None:
-    """The highest hourly rate in force in the client's lineages that the same performers see.
+async def require_as_much_as_alike(session: AsyncSession, lineage_id: UUID) -> None:
+    """No work opens in a lineage that pays less than others whose jobs the same performers see.
 
-    Those of the same elicitation whose languages overlap, whatever skills they ask for; a language
-    or a skill more must not make a cheaper kind of job out of the same one.
+    A new lineage's first rate is held to the same by the database: see `paid_for_alike` in
+    `migrations/versions/0003_guards.sql`.
     """
-    found = await row(
-        session,
-        "SELECT max(in_force.rate_minor_per_hour) AS highest FROM rate_lineage AS own"
-        " JOIN rate_lineage AS other ON other.client_id = own.client_id AND other.id <> own.id"
-        "  AND other.currency = own.currency AND other.elicitation = own.elicitation"
-        "  AND other.separation = 0"
-        " CROSS JOIN LATERAL (SELECT string_to_array(own.languages, ',') AS wanted,"
-        "  string_to_array(other.languages, ',') AS spoken) AS languages"
-        " CROSS JOIN LATERAL (SELECT rate_minor_per_hour FROM rate"
-        "  WHERE rate.lineage_id = other.id AND effective_from <= marketplace_now()"
-        "  ORDER BY effective_from DESC, number DESC LIMIT 1) AS in_force"
-        " WHERE own.id = :lineage"
-        "  AND (speaks_one_of(spoken, wanted) OR speaks_one_of(wanted, spoken))",
-        lineage=lineage.id,
+    paid = await session.scalar(sa.text("SELECT paid_for_alike(:lineage)"), {"lineage": lineage_id})
+    if paid is not None:
+        raise _below_alike(paid, lineage_id)
+
+
+def _below_alike(paid: int, lineage_id: UUID) -> RateCutNeedsNotice:
+    return RateCutNeedsNotice(
+        f"For your jobs of this elicitation the same performers are paid {paid} per hour (minor "
+        "units), now or as announced. Pay as much, announce a cut of that rate with 14 days' notice "
+        "and wait for it, or have an operator record on a draft why it is of another kind.",
+        rate_minor_per_hour=paid,
+        lineage_id=str(lineage_id),
     )
-    return found["highest"] if found else None
 
 
 async def highest_rate_ahead(session: AsyncSession, lineage_id: UUID) -> int | None:

@@ -87,7 +87,7 @@ class Unreadable:
 CHECKER_FAILED = Unreadable("checker_failed", "Our check broke off; it is tried again.", True)
 TOO_MUCH_MEMORY = Unreadable("too_much_memory", "Reading the file needs too much memory.")
 TOO_MUCH_TIME = Unreadable("too_much_time", "Reading the file takes too much computing.")
-TIMED_OUT = Unreadable("timed_out", "The check did not finish in time.", True)
+TIMED_OUT = Unreadable("timed_out", "Our check did not finish in time; it is tried again.", True)
 DECODER_CRASHED = Unreadable("decoder_crashed", "The sound in the file crashes its decoder.")
 
 DEATHS: dict[int, Unreadable] = {

@@ -11,6 +11,7 @@ address space and the seconds of processor time. Its output must be a pipe: it m
 
 import ctypes
 import hashlib
+import io
 import json
 import math
 import os
@@ -32,7 +33,7 @@ FRAMES_PER_BLOCK = 1 << 16
 # More than any gate lets pass, and little enough that no file takes minutes to decode.
 SAMPLE_RATES_HZ = range(4_000, 192_001)
 CHANNELS = range(1, 5)
-CHUNKS_BEFORE_DATA = 1_000
+PARTS_BEFORE_SOUND = 1_000
 
 # Whatever else a WAV may hold (ADPCM, GSM, mu-law) is lossy, and no buyer expects it there.
 INTEGER_BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
@@ -176,7 +177,7 @@ def _wav_header(fd: int, size_bytes: int) -> Header:
     riff_bytes: int = struct.unpack("<I", os.pread(fd, 4, 4))[0]
     data_bytes_64, channels, rate, block_bytes, bits = 0, 0, 0, 0, 0
     position = 12
-    for _ in range(CHUNKS_BEFORE_DATA):
+    for _ in range(PARTS_BEFORE_SOUND):
         name, length = struct.unpack("<4sI", _exactly(fd, 8, position))
         body = position + 8
         if name == b"ds64" and big:
@@ -216,12 +217,42 @@ def _flac_header(fd: int) -> Header:
     """Read STREAMINFO (RFC 9639, section 8.2); 0 frames and an all-zero MD5 mean "not known"."""
     if _exactly(fd, 4, 4) not in {b"\x00\x00\x00\x22", b"\x80\x00\x00\x22"}:
         raise RefusedError("corrupt", "Its header does not describe the sound.")
+    _refuse_a_second_description(fd)
     info = _exactly(fd, 34, 8)
     packed = int.from_bytes(info[10:18], "big")
     rate, channels, bits = packed >> 44, (packed >> 41 & 0b111) + 1, (packed >> 36 & 0b1_1111) + 1
     frames = packed & (1 << 36) - 1 or None
     md5 = info[18:].hex() if any(info[18:]) else None
     return Header("FLAC", rate, channels, bits, frames, md5)
+
+
+def _refuse_a_second_description(fd: int) -> None:
+    """Walk the metadata: of two STREAMINFO blocks each program believes another."""
+    position = 4
+    for number in range(PARTS_BEFORE_SOUND):
+        kind, *length = _exactly(fd, 4, position)
+        if number and kind & 0x7F == 0:
+            raise RefusedError("corrupt", "Its header contradicts itself.")
+        if kind & 0x80:
+            return
+        position += 4 + int.from_bytes(length, "big")
+    raise RefusedError("corrupt", "Its header has too many parts.")
+
+
+class WithoutLength(io.FileIO):
+    """A FLAC that does not say how long it is, else libsndfile decodes no further than that."""
+
+    # The 36 bits of STREAMINFO that count the frames, and the four before them.
+    HIDDEN = range(21, 26)
+
+    def readinto(self, buffer: Any) -> int:
+        start = self.tell()
+        count = super().readinto(buffer) or 0
+        view = memoryview(buffer).cast("B")
+        for position in self.HIDDEN:
+            if start <= position < start + count:
+                view[position - start] &= 0xF0 if position == self.HIDDEN[0] else 0
+        return count
 
 
 def _refuse_the_absurd(header: Header, longest_seconds: int) -> None:
@@ -247,7 +278,8 @@ def _opened(fd: int, header: Header) -> "Iterator[soundfile.SoundFile]":
             return False
 
     try:
-        with Unsought(fd, closefd=False) as file:
+        source = WithoutLength(fd, closefd=False) if header.container == "FLAC" else fd
+        with Unsought(source, closefd=False) as file:
             if (file.samplerate, file.channels) != (header.sample_rate_hz, header.channels):
                 raise RefusedError("corrupt", "Its header contradicts itself.")
             if file.subtype not in INTEGER_BITS | FLOAT_BITS:

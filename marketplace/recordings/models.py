@@ -26,9 +26,10 @@ class RecordingState(StrEnum):
     UPLOADING = "uploading"  # announced; its bytes are not (all) here
     CHECKING = "checking"  # stored whole; waits for its check
     PASSED = "passed"
-    LOOK = "look"  # a person should look at a gate
+    LOOK = "look"  # a person should look at a gate, or hear what we could not measure
     RETAKE = "retake"  # a gate says record it again (paid)
     UNREADABLE = "unreadable"  # not audio we can read; its bytes are gone
+    PURGED = "purged"  # never handed in, its work long over; its bytes are gone
 
 
 RECORDING_MOVES: Moves[RecordingState] = {
@@ -42,9 +43,14 @@ RECORDING_MOVES: Moves[RecordingState] = {
             RecordingState.UNREADABLE,
         }
     ),
+    RecordingState.PASSED: frozenset({RecordingState.PURGED}),
+    RecordingState.LOOK: frozenset({RecordingState.PURGED}),
+    RecordingState.RETAKE: frozenset({RecordingState.PURGED}),
 }
 USABLE = frozenset({RecordingState.PASSED, RecordingState.LOOK})
-FINAL = USABLE | {RecordingState.RETAKE, RecordingState.UNREADABLE}
+CHECKED = USABLE | {RecordingState.RETAKE}
+WITHOUT_BYTES = frozenset({RecordingState.UNREADABLE, RecordingState.PURGED})
+FINAL = CHECKED | WITHOUT_BYTES
 
 
 class Recording(SQLModel, table=True):
@@ -53,7 +59,7 @@ class Recording(SQLModel, table=True):
         sa.CheckConstraint("size_bytes > 0", name="size_positive"),
         is_one_of("tier", Tier),
         Index("ix_recording_due_at", "due_at", postgresql_where=text("due_at IS NOT NULL")),
-        updatable("state", "state_reason", "due_at", "report"),
+        updatable("state", "state_reason", "due_at", "check_tries", "report"),
     )
 
     id: UUID = key()
@@ -64,6 +70,8 @@ class Recording(SQLModel, table=True):
     state_reason: str | None = None
     # When it is checked next, or given up while uploading.
     due_at: datetime | None = stamp(default=None)
+    # Checks that broke off through no fault of the file's.
+    check_tries: int = 0
     size_bytes: int = minor_units()
     sha256: str
     tier: Tier = choice(Tier)
@@ -71,6 +79,11 @@ class Recording(SQLModel, table=True):
     # Numbers, gates with their version, tool versions: what an appeal replays.
     report: dict[str, Any] | None = json_object(default=None)
     created_at: datetime = now_stamp()
+
+    @property
+    def is_unmeasured(self) -> bool:
+        """Whole, but our check gave up on it."""
+        return self.state is RecordingState.LOOK and "reason_code" in (self.report or {})
 
     @property
     def storage_key(self) -> str:

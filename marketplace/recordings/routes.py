@@ -1,4 +1,6 @@
-from typing import Annotated
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request
@@ -16,11 +18,22 @@ router = APIRouter(prefix="/v1", route_class=TransactionalRoute, tags=["recordin
 
 # The declared size, checked against the settings' limit, is what counts.
 LARGEST_UPLOAD_BYTES = 2**40
+# A download under way is cut off so long after it stopped being allowed, or at its next chunk.
+RECHECK_SECONDS = 1.0
 
 UPLOAD_BODY = {
     "requestBody": {
         "required": True,
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+# What `stream_of` answers.
+TAKE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The take's bytes, as they were uploaded.",
+        "content": {"audio/*": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
 
@@ -46,12 +59,17 @@ def answer(recording: Recording) -> RecordingAnswer:
     )
 
 
-async def stream_of(storage: Storage, recording: Recording) -> StreamingResponse:
-    """The take as it was recorded, as an attachment that no browser will try to interpret."""
+async def stream_of(
+    storage: Storage, recording: Recording, *, require: Callable[[], Awaitable[None]] | None = None
+) -> StreamingResponse:
+    """The take as it was recorded, as an attachment that no browser will try to interpret.
+
+    It ends short of its length when `require`, asked again and again on the way, raises.
+    """
     stored = await storage.read_stream(recording.storage_key)
     container = (recording.report or {}).get("measurement", {}).get("container", "bin").lower()
     return StreamingResponse(
-        stored.chunks,
+        stored.chunks if require is None else _while_allowed(stored.chunks, require),
         media_type=f"audio/{container}",
         headers={
             "Content-Length": str(stored.total_bytes),
@@ -59,6 +77,17 @@ async def stream_of(storage: Storage, recording: Recording) -> StreamingResponse
             "X-Content-Type-Options": "nosniff",
         },
     )
+
+
+async def _while_allowed(
+    chunks: AsyncIterator[bytes], require: Callable[[], Awaitable[None]]
+) -> AsyncIterator[bytes]:
+    asked_at = time.monotonic()
+    async for chunk in chunks:
+        if time.monotonic() - asked_at >= RECHECK_SECONDS:
+            await require()
+            asked_at = time.monotonic()
+        yield chunk
 
 
 @router.put(

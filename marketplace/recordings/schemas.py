@@ -16,7 +16,7 @@ class NewRecording(Body):
 
 class RecordingAnswer(Answer):
     id: UUID
-    state: RecordingState
+    state: RecordingState = Field(examples=["passed"])
     state_reason: str | None
     tier: Tier
     size_bytes: int

@@ -1,8 +1,9 @@
 """From declared upload to judged recording. The bytes are streamed outside any transaction."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -12,21 +13,35 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from marketplace.recordings import gates
 from marketplace.recordings.checks import Limits, Measurement, Unreadable, measure
 from marketplace.recordings.gates import Tier, Verdict
-from marketplace.recordings.models import RECORDING_MOVES, Recording, RecordingState
+from marketplace.recordings.models import (
+    CHECKED,
+    RECORDING_MOVES,
+    WITHOUT_BYTES,
+    Recording,
+    RecordingState,
+)
 from marketplace.recordings.storage import Storage
 from marketplace.shared import audit, clock, sweeps
 from marketplace.shared.database import Sessions, take_turns
 from marketplace.shared.problems import Conflict, NotFound, Problem
 from marketplace.shared.states import move
 
+log = logging.getLogger(__name__)
+
 UPLOAD_LASTS = timedelta(hours=24)
-MOST_TRIES = 3
+# A check that breaks off is tried again after this, then after twice as long, …: for a day in all.
+FIRST_RETRY_AFTER = timedelta(seconds=90)
+MOST_TRIES = 11
 # Of one owner's recordings, uploading or waiting for their check.
 MOST_UNCHECKED = 10
+# Takes with their bytes, for each time that work may be handed in.
+MOST_TAKES = 20
 # The confined workers run as many at once as there are cores.
 CHECKS_AT_ONCE = 4
-# Longer than all tries of a check may take; after it another process may try.
-CHECK_LEASE = timedelta(minutes=20)
+# Longer than a check may take that waits for all others at once; then another process may try.
+CHECK_LEASE = timedelta(minutes=25)
+
+UNMEASURED = "Our check could not measure it; a person judges it by ear."
 
 OUTCOME = {
     Verdict.PASS: RecordingState.PASSED,
@@ -47,6 +62,12 @@ class TooManyUploads(Conflict):
     code = "too_many_uploads"
 
 
+class TooManyTakes(Conflict):
+    """You have uploaded as many takes as this work may have; hand in the best of them."""
+
+    code = "too_many_takes"
+
+
 class UploadAlreadyDone(Conflict):
     """This recording's bytes are here already; declare a new recording for other bytes."""
 
@@ -54,7 +75,7 @@ class UploadAlreadyDone(Conflict):
 
 
 class RecordingGivenUp(Conflict):
-    """This recording is given up: its bytes came too late or cannot be read; declare a new one."""
+    """This recording's bytes came too late, cannot be read or are deleted; declare a new one."""
 
     code = "recording_given_up"
 
@@ -69,11 +90,23 @@ async def declare(
     tier: Tier,
     longest_seconds: int,
     limit_bytes: int,
+    beside: sa.ColumnElement[bool],
+    most_takes: int = MOST_TAKES,
 ) -> Recording:
-    """A recording whose bytes are still to come: exactly these bytes, within a day."""
+    """A recording whose bytes are still to come: exactly these bytes, within a day.
+
+    `beside` names the takes of the same work, of which so many may be kept.
+    """
     if size_bytes > limit_bytes:
         raise UploadTooLarge(f"At most {limit_bytes} bytes are taken.")
-    await _require_few_unchecked(session, owner_id)
+    # One declaration at a time per owner: recordings are counted before one more is inserted.
+    await take_turns(session, "recordings", owner_id)
+    unchecked = col(Recording.state).in_([RecordingState.UPLOADING, RecordingState.CHECKING])
+    if await _count(session, owner_id, unchecked) >= MOST_UNCHECKED:
+        raise TooManyUploads
+    kept = col(Recording.state).not_in(WITHOUT_BYTES)
+    if await _count(session, owner_id, beside, kept) >= most_takes:
+        raise TooManyTakes
     recording = Recording(
         owner_id=owner_id,
         client_id=client_id,
@@ -89,17 +122,11 @@ async def declare(
     return recording
 
 
-async def _require_few_unchecked(session: AsyncSession, owner_id: UUID) -> None:
-    # One declaration at a time per owner: they are counted before one more is inserted.
-    await take_turns(session, "recordings", owner_id)
-    unchecked = await session.scalar(
-        select(sa.func.count())
-        .select_from(Recording)
-        .where(Recording.owner_id == owner_id)
-        .where(col(Recording.state).in_([RecordingState.UPLOADING, RecordingState.CHECKING]))
+async def _count(session: AsyncSession, owner_id: UUID, *which: sa.ColumnElement[bool]) -> int:
+    found = await session.scalar(
+        select(sa.func.count()).select_from(Recording).where(Recording.owner_id == owner_id, *which)
     )
-    if int(unchecked or 0) >= MOST_UNCHECKED:
-        raise TooManyUploads
+    return int(found or 0)
 
 
 async def own_recording(session: AsyncSession, recording_id: UUID, owner_id: UUID) -> Recording:
@@ -125,7 +152,7 @@ async def receive(
 
     Raises the storage's UploadError; nothing is kept then, and the upload may be tried again.
     """
-    if recording.state is RecordingState.UNREADABLE:
+    if recording.state in WITHOUT_BYTES:
         raise RecordingGivenUp
     if recording.state is not RecordingState.UPLOADING:
         raise UploadAlreadyDone
@@ -205,12 +232,7 @@ async def _find_out(storage: Storage, recording: Recording) -> Measurement | Unr
     limits = Limits(longest_seconds=max(Limits.longest_seconds, 2 * recording.longest_seconds))
     try:
         async with storage.open_for_check(recording.storage_key) as path:
-            found = await measure(path, limits=limits)
-            for _ in range(MOST_TRIES - 1):
-                if isinstance(found, Measurement) or not found.retryable:
-                    break
-                found = await measure(path, limits=limits)
-            return found
+            return await measure(path, limits=limits)
     except FileNotFoundError:
         return Unreadable("file_missing", "The stored file is gone; upload it again.")
 
@@ -223,19 +245,54 @@ async def _conclude(
         await audit.act_as(session, "sweep:recordings")
         locked = await _locked(session, recording.id)
         if locked.state is recording.state:
-            if isinstance(found, Unreadable):
+            if isinstance(found, Measurement):
+                _judge(locked, found)
+            elif found.retryable:
+                _try_again(locked, found, now=await clock.now(session))
+            else:
                 # Before the commit: after a crash the check runs again and finds them missing.
                 await storage.delete(recording.storage_key)
-            _judge(locked, found)
+                _give_up(locked, found)
         await session.commit()
 
 
-def _judge(recording: Recording, found: Measurement | Unreadable) -> None:
-    recording.due_at = None
-    if isinstance(found, Unreadable):
-        move(recording, RecordingState.UNREADABLE, RECORDING_MOVES, reason=found.message)
-        recording.report = {"reason_code": found.reason_code, "message": found.message}
-        return
-    report = gates.report(found, recording.tier, longest_seconds=recording.longest_seconds)
-    recording.report = report
+def _judge(recording: Recording, measurement: Measurement) -> None:
+    report = gates.report(measurement, recording.tier, longest_seconds=recording.longest_seconds)
     move(recording, OUTCOME[Verdict(report["verdict"])], RECORDING_MOVES)
+    recording.report = report
+    recording.due_at = None
+
+
+def _try_again(recording: Recording, found: Unreadable, *, now: datetime) -> None:
+    """Our fault, perhaps: the bytes stay. When no try succeeds, people judge the take by ear."""
+    recording.check_tries += 1
+    if recording.check_tries < MOST_TRIES:
+        recording.state_reason = found.message
+        recording.due_at = now + FIRST_RETRY_AFTER * 2 ** (recording.check_tries - 1)
+        return
+    log.error(
+        "recording %s was checked %s times in vain: %s",
+        *(recording.id, recording.check_tries, found.reason_code),
+    )
+    move(recording, RecordingState.LOOK, RECORDING_MOVES, reason=UNMEASURED)
+    recording.report = {"reason_code": found.reason_code, "message": UNMEASURED}
+    recording.due_at = None
+
+
+def _give_up(recording: Recording, found: Unreadable) -> None:
+    move(recording, RecordingState.UNREADABLE, RECORDING_MOVES, reason=found.message)
+    recording.report = {"reason_code": found.reason_code, "message": found.message}
+    recording.due_at = None
+
+
+async def purge(
+    session: AsyncSession, storage: Storage, recording_id: UUID, *, reason: str
+) -> bool:
+    """Delete a checked take's bytes for good. The database refuses when it was handed in."""
+    locked = await _locked(session, recording_id)
+    if locked.state not in CHECKED:
+        return False
+    move(locked, RecordingState.PURGED, RECORDING_MOVES, reason=reason)
+    await session.flush()
+    await storage.delete(locked.storage_key)
+    return True

@@ -8,6 +8,15 @@ from pydantic import Field
 
 from marketplace.accounts.principals import Finance, Performer
 from marketplace.reports import earnings, finance, liabilities, reconciliation
+from marketplace.reports.schemas import (
+    Fees,
+    Liabilities,
+    PayoutReport,
+    RateReport,
+    Reconciliation,
+    RollForward,
+    TrialBalance,
+)
 from marketplace.reports.tables import Format, respond
 from marketplace.shared import clock
 from marketplace.shared.pagination import PageQuery
@@ -30,7 +39,7 @@ class EarningStatus(StrEnum):
 class Exclusion(Answer):
     reason: str = Field(examples=["account_not_active"])
     remedy: str = Field(description="What to do about it.")
-    amount_minor: int
+    amount_minor: int = Field(examples=[1_233])
     next_run_at: datetime
 
 
@@ -38,7 +47,7 @@ class Undecided(Answer):
     """Worked, but not decided yet; at your locked rates."""
 
     currency: str
-    claims: int
+    claims: int = Field(examples=[1])
     seconds: int
     pay_minor: int
 
@@ -47,11 +56,11 @@ class EarningsTotal(Answer):
     """Minor units. earned = waiting + scheduled + sending + held + paid."""
 
     currency: str
-    earned_minor: int
-    waiting_minor: int
-    scheduled_minor: int
-    sending_minor: int
-    held_minor: int
+    earned_minor: int = Field(examples=[13_978])
+    waiting_minor: int = Field(examples=[1_233])
+    scheduled_minor: int = Field(examples=[5_139])
+    sending_minor: int = Field(examples=[0])
+    held_minor: int = Field(examples=[0])
     paid_minor: int
     next_run_at: datetime
     exclusion: Exclusion | None = Field(
@@ -76,7 +85,7 @@ class EarningLine(Answer):
     currency: str
     earned_at: datetime
     pay_by: datetime | None
-    status: EarningStatus
+    status: EarningStatus = Field(examples=["paid"])
     status_reason: str | None
     payout_id: UUID | None
     transfer_id: str | None
@@ -128,21 +137,21 @@ async def settled_moment(
 AsOf = Annotated[datetime, Depends(settled_moment)]
 AsFormat = Annotated[Format, Query(alias="format")]
 
-REPORT: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "The report as JSON or CSV.",
-        "content": {
-            "application/json": {"schema": {"type": "object"}},
-            "text/csv": {"schema": {"type": "string"}},
-        },
+
+def report_of(answer: type[Answer]) -> dict[int | str, dict[str, Any]]:
+    return {
+        200: {
+            "description": "The report as JSON, or its lines as CSV.",
+            "model": answer,
+            "content": {"text/csv": {"schema": {"type": "string"}}},
+        }
     }
-}
 
 
 @router.get(
     "/reports/payout-runs/{run_id}",
     response_class=Response,
-    responses={**REPORT, **documented(NotFound, finance.ReportDoesNotAddUp)},
+    responses={**report_of(PayoutReport), **documented(NotFound, finance.ReportDoesNotAddUp)},
 )
 async def read_payout_report(
     run_id: UUID, session: Session, as_of: AsOf, format_: AsFormat = Format.JSON
@@ -151,7 +160,7 @@ async def read_payout_report(
     return respond(await finance.payout_report(session, run_id, as_of), format_)
 
 
-@router.get("/reports/rates", response_class=Response, responses=REPORT)
+@router.get("/reports/rates", response_class=Response, responses=report_of(RateReport))
 async def read_rate_report(
     session: Session, as_of: AsOf, format_: AsFormat = Format.JSON
 ) -> Response:
@@ -159,7 +168,7 @@ async def read_rate_report(
     return respond(await finance.rate_report(session, as_of), format_)
 
 
-@router.get("/reports/trial-balance", response_class=Response, responses=REPORT)
+@router.get("/reports/trial-balance", response_class=Response, responses=report_of(TrialBalance))
 async def read_trial_balance(
     session: Session, as_of: AsOf, format_: AsFormat = Format.JSON
 ) -> Response:
@@ -167,7 +176,7 @@ async def read_trial_balance(
     return respond(await finance.trial_balance(session, as_of), format_)
 
 
-@router.get("/reports/reconciliation", response_class=Response, responses=REPORT)
+@router.get("/reports/reconciliation", response_class=Response, responses=report_of(Reconciliation))
 async def read_reconciliation(
     session: Session, as_of: AsOf, format_: AsFormat = Format.JSON
 ) -> Response:
@@ -187,10 +196,14 @@ async def since_moment(
 
 
 Since = Annotated[datetime, Depends(since_moment)]
-CHECKED: dict[int | str, dict[str, Any]] = {**REPORT, **documented(finance.ReportDoesNotAddUp)}
+CHECKED = documented(finance.ReportDoesNotAddUp)
 
 
-@router.get("/reports/liabilities", response_class=Response, responses=CHECKED)
+@router.get(
+    "/reports/liabilities",
+    response_class=Response,
+    responses={**report_of(Liabilities), **CHECKED},
+)
 async def read_liabilities(
     session: Session, as_of: AsOf, format_: AsFormat = Format.JSON
 ) -> Response:
@@ -198,7 +211,11 @@ async def read_liabilities(
     return respond(await liabilities.ageing(session, as_of), format_)
 
 
-@router.get("/reports/roll-forward", response_class=Response, responses=CHECKED)
+@router.get(
+    "/reports/roll-forward",
+    response_class=Response,
+    responses={**report_of(RollForward), **CHECKED},
+)
 async def read_roll_forward(
     session: Session, as_of: AsOf, since: Since, format_: AsFormat = Format.JSON
 ) -> Response:
@@ -206,7 +223,11 @@ async def read_roll_forward(
     return respond(await liabilities.roll_forward(session, since=since, as_of=as_of), format_)
 
 
-@router.get("/reports/fees", response_class=Response, responses=CHECKED)
+@router.get(
+    "/reports/fees",
+    response_class=Response,
+    responses={**report_of(Fees), **CHECKED},
+)
 async def read_fees(
     session: Session, as_of: AsOf, since: Since, format_: AsFormat = Format.JSON
 ) -> Response:

@@ -36,7 +36,7 @@ class Report:
 def respond(report: Report, format_: Format) -> Response:
     if format_ is Format.CSV:
         return Response(
-            as_csv(report),
+            csv_of(report.columns, report.lines),
             media_type="text/csv; charset=utf-8",
             headers={"Content-Disposition": f'attachment; filename="{report.name}.csv"'},
         )
@@ -49,12 +49,12 @@ def as_json(report: Report) -> str:
     return json.dumps(body, default=_plain, ensure_ascii=False)
 
 
-def as_csv(report: Report) -> str:
+def csv_of(columns: Sequence[str], lines: Sequence[Mapping[str, Any]]) -> str:
     out = io.StringIO()
     writer = csv.writer(out)
-    writer.writerow(report.columns)
-    for line in report.lines:
-        writer.writerow([_cell(line[name]) for name in report.columns])
+    writer.writerow(columns)
+    for line in lines:
+        writer.writerow([_cell(line[name]) for name in columns])
     return out.getvalue()
 
 

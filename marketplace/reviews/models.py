@@ -1,3 +1,4 @@
+from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -55,7 +56,7 @@ class Submission(SQLModel, table=True):
             "review_due_at",
             postgresql_where=text("state = 'in_review'"),
         ),
-        updatable("state", "state_reason", "review_due_at", "accepts_itself"),
+        updatable("state", "state_reason", "review_due_at", "refuses_itself_because"),
     )
 
     id: UUID = key()
@@ -70,10 +71,9 @@ class Submission(SQLModel, table=True):
     # What the performer says they conveyed.
     self_labels: dict[str, Any] = json_object()
     submitted_at: datetime = now_stamp()
-    # Undecided until then, it decides itself.
+    # Undecided until then, it decides itself: it is accepted, but for a reason not to. Paid always.
     review_due_at: datetime | None = stamp(default=None)
-    # False when a recording needs a retake that can no longer be granted: it refuses itself (paid).
-    accepts_itself: bool = True
+    refuses_itself_because: str | None = None
 
 
 class SubmissionRecording(SQLModel, table=True):
@@ -109,6 +109,16 @@ class ReasonCode(StrEnum):
     WRONG_LANGUAGE = "wrong_language"
 
 
+# What another take may mend.
+MENDED_BY_A_RETAKE = (ReasonCode.BRIEF_NOT_FOLLOWED, ReasonCode.TECHNICAL)
+# What no moment of a take shows more than another.
+OF_THE_WHOLE_TAKE = (ReasonCode.EMOTION_NOT_CONVEYED, ReasonCode.WRONG_LANGUAGE)
+
+
+def _among(codes: Iterable[ReasonCode]) -> str:
+    return "reason_code IN ({})".format(", ".join(f"'{code.value}'" for code in codes))
+
+
 class Review(SQLModel, table=True):
     """One reviewer's assignment and, once decided, their scores and verdict. Decided is final."""
 
@@ -119,8 +129,18 @@ class Review(SQLModel, table=True):
         is_one_of("reason_code", ReasonCode),
         sa.CheckConstraint("(decided_at IS NULL) = (verdict IS NULL)", name="verdict_when_decided"),
         sa.CheckConstraint(
-            "verdict IS DISTINCT FROM 'refuse' OR (reason_code IS NOT NULL AND comment IS NOT NULL)",
-            name="refusal_has_reason",
+            "verdict IS NULL OR verdict = 'accept'"
+            " OR (reason_code IS NOT NULL AND comment IS NOT NULL)",
+            name="has_reason",
+        ),
+        sa.CheckConstraint(
+            f"verdict IS DISTINCT FROM 'retake' OR {_among(MENDED_BY_A_RETAKE)}",
+            name="retake_mends_it",
+        ),
+        sa.CheckConstraint(
+            f"verdict IS DISTINCT FROM 'refuse' OR {_among(OF_THE_WHOLE_TAKE)}"
+            " OR jsonb_array_length(timestamps) > 0",
+            name="refusal_says_where",
         ),
         is_one_of("withhold_ground", WithholdingGround),
         sa.CheckConstraint(
@@ -136,6 +156,7 @@ class Review(SQLModel, table=True):
             "flags",
             "reason_code",
             "comment",
+            "timestamps",
             "withhold_ground",
             "withhold_reason",
         ),
@@ -154,6 +175,8 @@ class Review(SQLModel, table=True):
     flags: list[str] = texts(default_factory=list)
     reason_code: ReasonCode | None = choice(ReasonCode, default=None)
     comment: str | None = None
+    # The stretches of the take that the comment is about, in seconds from its beginning.
+    timestamps: list[dict[str, Any]] = json_object(default_factory=list)
     # Proposed when the take is refused, by this reviewer or by the second one.
     withhold_ground: WithholdingGround | None = choice(WithholdingGround, default=None)
     withhold_reason: str | None = None

@@ -1,3 +1,4 @@
+from functools import partial
 from uuid import UUID
 
 from fastapi import APIRouter, Request
@@ -6,12 +7,16 @@ from sqlmodel import col, select
 
 from marketplace.accounts.principals import Performer, Reviewer
 from marketplace.claims import service as claims
-from marketplace.claims import settlement
+from marketplace.claims import settlement, withholdings
 from marketplace.claims.models import Claim
-from marketplace.consents.service import ConsentWithdrawn, require_consent
+from marketplace.consents.service import (
+    ConsentWithdrawn,
+    require_consent,
+    require_consent_now,
+)
 from marketplace.jobs.models import Job, Role, Task
 from marketplace.recordings.models import Recording, RecordingState
-from marketplace.recordings.routes import FileStorage, stream_of
+from marketplace.recordings.routes import TAKE, FileStorage, stream_of
 from marketplace.recordings.routes import answer as recording_answer
 from marketplace.reviews import service, submissions
 from marketplace.reviews.models import Review, Submission
@@ -21,6 +26,7 @@ from marketplace.reviews.schemas import (
     ReviewAnswer,
     SubmissionAnswer,
     VerdictAnswer,
+    VerdictTold,
 )
 from marketplace.shared.problems import InvalidField, MoveNotAllowed, NotFound, documented
 from marketplace.shared.requests import KEY_REQUIRED, Grace, Session, TransactionalRoute
@@ -59,8 +65,14 @@ async def list_submissions(
     found = await session.exec(
         select(Submission).where(Submission.claim_id == claim.id).order_by(col(Submission.number))
     )
-    items = [SubmissionAnswer.model_validate(submission) for submission in found]
+    items = [await _told(session, submission) for submission in found]
     return Page(items=items, next_cursor=None)
+
+
+async def _told(session: Session, submission: Submission) -> SubmissionAnswer:
+    given = await service.verdicts_on(session, submission.id)
+    verdicts = [VerdictTold.model_validate(review) for review in given]
+    return SubmissionAnswer.model_validate(submission).model_copy(update={"verdicts": verdicts})
 
 
 @router.post("/reviews/next", responses=documented(service.NothingToReview))
@@ -83,11 +95,12 @@ async def read_review(review_id: UUID, session: Session, reviewer: Reviewer) -> 
 @router.get(
     "/reviews/{review_id}/recordings/{recording_id}/content",
     response_class=StreamingResponse,
-    responses=documented(NotFound, ConsentWithdrawn),
+    responses={**TAKE, **documented(NotFound, ConsentWithdrawn)},
 )
 async def listen_to_recording(
     review_id: UUID,
     recording_id: UUID,
+    request: Request,
     session: Session,
     reviewer: Reviewer,
     storage: FileStorage,
@@ -100,7 +113,9 @@ async def listen_to_recording(
     takes = await submissions.recordings_of(session, review.submission_id)
     for take in takes:
         if take.id == recording_id and take.state is not RecordingState.UNREADABLE:
-            return await stream_of(storage, take)
+            sessions = request.app.state.sessions
+            standing = partial(require_consent_now, sessions, claim.consent_grant_id)
+            return await stream_of(storage, take, require=standing)
     raise NotFound
 
 
@@ -130,9 +145,11 @@ async def give_verdict(
     return VerdictAnswer(
         review_id=review.id,
         submission_id=submission.id,
+        claim_id=submission.claim_id,
         verdict=body.verdict,
         submission_state=submission.state,
         decided_at=review.decided_at,
+        withholding_id=await withholdings.proposed_for(session, submission.claim_id),
     )
 
 
@@ -146,6 +163,7 @@ async def _answer(session: Session, review: Review) -> ReviewAnswer:
     return ReviewAnswer(
         id=review.id,
         submission_id=submission.id,
+        claim_id=claim.id,
         state=submission.state,
         lease_until=review.lease_until,
         review_due_at=submission.review_due_at,

@@ -31,6 +31,7 @@ from marketplace.shared.problems import Conflict, NotFound
 from marketplace.shared.states import move
 
 CONSENT_WITHDRAWN = "The performer withdrew the consent."
+FLAGGED = "A reviewer flagged it, and nobody gave a second opinion in time."
 
 
 class NothingToReview(NotFound):
@@ -147,11 +148,14 @@ async def decide(session: AsyncSession, review: Review, given: NewVerdict) -> Su
     review.flags = [flag.value for flag in given.flags]
     review.reason_code = given.reason_code
     review.comment = given.comment
+    review.timestamps = [stretch.model_dump() for stretch in given.timestamps]
     if given.withhold is not None:
         review.withhold_ground = given.withhold.ground
         review.withhold_reason = given.withhold.reason
     await session.flush()
     if given.verdict is Verdict.REFUSE and not second:
+        if given.flags:
+            submission.refuses_itself_because = FLAGGED
         return submission
     await _apply(session, locked, submission, given, review.reviewer_id)
     return submission
@@ -174,6 +178,15 @@ async def needs_second_opinion(session: AsyncSession, submission_id: UUID) -> bo
         )
     )
     return found.first() is not None
+
+
+async def verdicts_on(session: AsyncSession, submission_id: UUID) -> list[Review]:
+    found = await session.exec(
+        select(Review)
+        .where(Review.submission_id == submission_id, col(Review.decided_at).is_not(None))
+        .order_by(col(Review.decided_at), col(Review.id))
+    )
+    return list(found)
 
 
 async def _apply(
@@ -258,7 +271,8 @@ async def _first_to_withhold(session: AsyncSession, submission_id: UUID) -> Revi
 async def decide_overdue(sessions: Sessions) -> int:
     """A take that nobody decided in time is accepted by itself.
 
-    Unless its recording failed its checks and no retake was left: then it is refused, and paid.
+    Unless there is a reason not to (failed checks without a retake left, a recording nobody could
+    measure, a flag): then it is refused, and paid.
     """
     overdue = (
         select(Submission.id)
@@ -277,16 +291,12 @@ async def _decide_overdue(session: AsyncSession, submission_id: UUID) -> bool:
         return False
     if await withdrawal_of(session, locked.claim.consent_grant_id) is not None:
         return False  # `end_withdrawn` ends it
-    reason = "Nobody decided it in time."
-    if submission.accepts_itself:
+    because = submission.refuses_itself_because
+    if because is None:
+        reason = "Nobody decided it in time."
         await _accept(session, locked, submission, decided_by=None, reason=reason)
         return True
-    move(
-        submission,
-        SubmissionState.REFUSED,
-        SUBMISSION_MOVES,
-        reason="Its recording did not pass its checks, and no retake was left.",
-    )
+    move(submission, SubmissionState.REFUSED, SUBMISSION_MOVES, reason=because)
     claims.settle(locked.claim, reason="The take was refused.")
     await session.flush()
     await settlement.pay_and_reopen_role(session, locked, decided_by=None)

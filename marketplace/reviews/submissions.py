@@ -13,7 +13,7 @@ from marketplace.claims import settlement
 from marketplace.claims.models import ClaimRecording
 from marketplace.consents.service import require_consent
 from marketplace.jobs.specification import SCALE_POINTS
-from marketplace.recordings.models import FINAL, USABLE, Recording, RecordingState
+from marketplace.recordings.models import FINAL, USABLE, WITHOUT_BYTES, Recording, RecordingState
 from marketplace.reviews.models import (
     SUBMISSION_MOVES,
     Submission,
@@ -25,6 +25,9 @@ from marketplace.shared import clock, sweeps
 from marketplace.shared.database import Sessions
 from marketplace.shared.problems import Conflict, InvalidField, MoveNotAllowed, NotFound
 from marketplace.shared.states import move
+
+FAILED_CHECKS = "Its recording did not pass its checks, and no retake was left."
+NEVER_HEARD = "Its recording could not be measured, and nobody judged it by ear in time."
 
 
 class RecordingNotReady(Conflict):
@@ -96,7 +99,7 @@ async def _takes(
         .outerjoin(SubmissionRecording, col(SubmissionRecording.recording_id) == Recording.id)
         .where(ClaimRecording.claim_id == claim_id, col(Recording.id).in_(recording_ids))
         .where(col(SubmissionRecording.recording_id).is_(None))
-        .where(col(Recording.state).not_in([RecordingState.UPLOADING, RecordingState.UNREADABLE]))
+        .where(col(Recording.state).not_in([RecordingState.UPLOADING, *WITHOUT_BYTES]))
     )
     takes = list(found)
     if len(takes) != len(recording_ids):
@@ -138,18 +141,18 @@ async def _start_review(session: AsyncSession, submission_id: UUID) -> bool:
     await session.refresh(submission, with_for_update=True)
     if submission.state is not SubmissionState.CHECKING:
         return False
-    failing = [
-        recording
-        for recording in await recordings_of(session, submission.id)
-        if recording.state not in USABLE
-    ]
+    recordings = await recordings_of(session, submission.id)
+    failing = [recording for recording in recordings if recording.state not in USABLE]
     if failing and claims.retakes_left(locked):
         reason = f"A recording did not pass its checks: {_why(failing[0])}"
         move(submission, SubmissionState.RETAKE, SUBMISSION_MOVES, reason=reason)
         await claims.grant_retake(session, locked, reason=reason)
         return True
     move(submission, SubmissionState.IN_REVIEW, SUBMISSION_MOVES)
-    submission.accepts_itself = not failing
+    if failing:
+        submission.refuses_itself_because = FAILED_CHECKS
+    elif any(recording.is_unmeasured for recording in recordings):
+        submission.refuses_itself_because = NEVER_HEARD
     now = await clock.now(session)
     submission.review_due_at = now + timedelta(seconds=locked.job.review_seconds)
     await session.flush()

@@ -76,9 +76,23 @@ async def take_turns(
     )
 
 
+async def is_our_turn(session: AsyncSession, at: str, whose: object) -> bool:
+    """Whether nobody else is at it now; then nobody is until this transaction ends."""
+    free = await session.scalar(
+        sa.text("SELECT pg_try_advisory_xact_lock(hashtextextended(:turn, 0))"),
+        {"turn": f"{at} {whose}"},
+    )
+    return bool(free)
+
+
 def violated(error: sa.exc.DBAPIError) -> str | None:
     """The name of the constraint that the database says was violated, if any."""
     return getattr(getattr(error.orig, "diag", None), "constraint_name", None)
+
+
+def said(error: sa.exc.DBAPIError) -> str:
+    """The detail that a trigger of ours gave with its refusal."""
+    return getattr(getattr(error.orig, "diag", None), "message_detail", None) or ""
 
 
 def sqlstate(error: sa.exc.DBAPIError) -> str | None:

@@ -1,4 +1,7 @@
-"""A sweep goes through its due rows one by one; a row that fails is logged and stops no other."""
+"""A sweep goes through its due rows one by one; a row that fails is logged and stops no other.
+
+Any number of processes may sweep at once: a row that another one is at is left to it.
+"""
 
 import logging
 from collections.abc import Awaitable, Callable, Iterator
@@ -9,7 +12,7 @@ import sqlalchemy as sa
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.shared import audit
-from marketplace.shared.database import Sessions
+from marketplace.shared.database import Sessions, is_our_turn
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +32,8 @@ async def each_due(sessions: Sessions, sweep: str, due: sa.Executable, work: Wor
         with one_row(sweep, row_id):
             async with sessions() as session:
                 await audit.act_as(session, f"sweep:{sweep}")
-                did = await work(session, row_id)
+                free = await is_our_turn(session, f"sweep {sweep}", row_id)
+                did = free and await work(session, row_id)
                 await session.commit()
             done += did
     return done

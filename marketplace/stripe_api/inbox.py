@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from marketplace.shared import audit
+from marketplace.shared import audit, clock
 from marketplace.shared.database import Sessions
 from marketplace.shared.problems import BadRequest
 from marketplace.stripe_api.gateway import StripeGateway
@@ -24,6 +24,8 @@ Effect = Callable[[AsyncSession], Awaitable[None]]
 Handler = Callable[[StripeGateway, StripeEvent], Awaitable[Effect]]
 
 LONGEST_WAIT = timedelta(hours=1)
+# Longer than Stripe may take to answer.
+LEASE = timedelta(seconds=60)
 # Stripe does not promise that events are listed in the order they were created.
 OVERLAP = timedelta(minutes=10)
 # Year 9999: what a timestamp of ours can still hold.
@@ -82,19 +84,29 @@ async def apply_due(
     sessions: Sessions, gateway: StripeGateway, handlers: Mapping[str, Handler], *, most: int = 50
 ) -> int:
     """Apply what is due; one event's failure is kept with it and never stops the others."""
-    async with sessions() as session:
-        due = (
-            await session.exec(
-                select(StripeEvent)
-                .where(col(StripeEvent.handled_at).is_(None))
-                .where(col(StripeEvent.due_at) <= sa.func.marketplace_now())
-                .order_by(col(StripeEvent.due_at))
-                .limit(most)
-            )
-        ).all()
-    for event in due:
+    applied = 0
+    while applied < most and (event := await _take_due(sessions)) is not None:
         await _apply(sessions, gateway, handlers, event)
-    return len(due)
+        applied += 1
+    return applied
+
+
+async def _take_due(sessions: Sessions) -> StripeEvent | None:
+    """Lease one due event, so that no other process asks Stripe about it meanwhile."""
+    async with sessions() as session:
+        found = await session.exec(
+            select(StripeEvent)
+            .where(col(StripeEvent.handled_at).is_(None))
+            .where(col(StripeEvent.due_at) <= sa.func.marketplace_now())
+            .order_by(col(StripeEvent.due_at))
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        event = found.first()
+        if event is not None:
+            event.due_at = await clock.now(session) + LEASE
+        await session.commit()
+        return event
 
 
 async def _apply(
@@ -104,7 +116,7 @@ async def _apply(
         handler = handlers.get(event.type)
         effect = await handler(gateway, event) if handler else None
         async with sessions() as session:
-            if await _take(session, event):
+            if await _is_unhandled(session, event):
                 if effect:
                     await effect(session)
                 await _mark_handled(session, event)
@@ -113,8 +125,8 @@ async def _apply(
         await _postpone(sessions, event, error)
 
 
-async def _take(session: AsyncSession, event: StripeEvent) -> bool:
-    """Lock the event, unless another process has it or has handled it."""
+async def _is_unhandled(session: AsyncSession, event: StripeEvent) -> bool:
+    """Lock the event, unless its lease ran out and another process has it or has handled it."""
     await audit.act_as(session, f"stripe:{event.id}")
     found = await session.exec(
         select(StripeEvent.id)

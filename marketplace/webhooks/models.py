@@ -9,7 +9,7 @@ from marketplace.shared.columns import link, updatable
 class Outbox(SQLModel, table=True):
     """Audit events that a client may read but that have no place in its feed yet.
 
-    The database's trigger inserts them with the move itself; numbering takes them out.
+    The database's triggers insert them with the move or withdrawal itself; numbering takes them out.
     """
 
     __tablename__ = "outbox"

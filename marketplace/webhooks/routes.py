@@ -18,21 +18,22 @@ EventReader = Annotated[Principal, Depends(client_with(Scope.EVENTS_READ))]
 
 
 class EventAnswer(Answer):
-    position: int = Field(description="1, 2, 3 … without a gap, for your client.")
+    position: int = Field(description="1, 2, 3 … without a gap, for your client.", examples=[128])
     type: str = Field(examples=["claim.submitted"])
     subject_type: str = Field(examples=["claim"])
     subject_id: UUID
-    from_state: str | None
-    to_state: str
-    reason: str | None
+    from_state: str | None = Field(examples=["in_session"])
+    to_state: str = Field(examples=["submitted"])
+    reason: str | None = Field(examples=[None])
     at: datetime
 
 
 class EventPage(Answer):
     items: list[EventAnswer]
     next_cursor: str = Field(
+        examples=["WyIxMjgiXQ"],
         description="Keep it and ask again later: it continues where this page ended, even when "
-        "the page is empty."
+        "the page is empty.",
     )
 
 
@@ -40,7 +41,10 @@ class EventPage(Answer):
 async def list_events(
     session: Session, client: EventReader, page: Annotated[PageQuery, Query()]
 ) -> EventPage:
-    """Every move of your jobs, roles, claims, recordings and submissions, oldest first."""
+    """Every move of your jobs, roles, claims, recordings and submissions, oldest first.
+
+    And every consent a performer withdraws from you, as `consent_grant.withdrawn`: delete its takes.
+    """
     (after,) = decode_cursor(page.cursor, int) or [0]
     found = await service.feed(session, client_id=client.client, after=after, limit=page.limit)
     items = [

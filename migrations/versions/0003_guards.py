@@ -17,14 +17,18 @@ FUNCTIONS = (
     "apply_ledger_entries",
     "stamp_ledger_transaction",
     "guard_pay_decision",
+    "guard_time_caps",
     "guard_time_entry",
     "guard_claim",
+    "guard_first_rate",
     "guard_rate",
     "count_live_claims",
     "stamp_column",
     "stamp_audit",
+    "record_withdrawal",
     "record_move",
     "guard_clock",
+    "keep_what_was_handed_in",
     "keep_what_was_funded",
     "guard_published_job",
     "keep_what_is_set",
@@ -40,4 +44,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     for function in FUNCTIONS:
         op.execute(f"DROP FUNCTION {function}() CASCADE")
+    op.execute("DROP FUNCTION time_is_over_cap(uuid)")
+    op.execute("DROP FUNCTION paid_for_alike(uuid)")
     op.execute("DELETE FROM allowed_move")

@@ -105,6 +105,22 @@ END
 $$;
 CREATE TRIGGER kept BEFORE DELETE ON role FOR EACH ROW EXECUTE FUNCTION keep_what_was_funded();
 
+-- What was handed in is what was judged: its bytes stay.
+CREATE FUNCTION keep_what_was_handed_in() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
+BEGIN
+    IF EXISTS (SELECT FROM submission_recording WHERE recording_id = NEW.id)
+        OR EXISTS (SELECT FROM audition WHERE performer_id = NEW.owner_id AND recording_id = NEW.id)
+    THEN
+        RAISE EXCEPTION 'recording % was handed in and stays', NEW.id
+            USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = 'recording_handed_in';
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER kept BEFORE UPDATE OF state ON recording FOR EACH ROW
+    WHEN (NEW.state = 'purged') EXECUTE FUNCTION keep_what_was_handed_in();
+
 -- 3. The clock only goes forward, and becomes virtual only while nothing was ever booked.
 CREATE FUNCTION guard_clock() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -170,6 +186,23 @@ BEGIN
     END LOOP;
 END
 $do$;
+
+-- A withdrawal is told to the grant's client like a move; why stays between us and the performer.
+CREATE FUNCTION record_withdrawal() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
+DECLARE
+    event bigint;
+BEGIN
+    INSERT INTO audit_event (subject_type, subject_id, action, from_state, to_state)
+    VALUES ('consent_grant', NEW.consent_grant_id, 'withdrawn', 'signed', 'withdrawn')
+    RETURNING id INTO event;
+    INSERT INTO outbox (audit_event_id, client_id)
+    SELECT event, client_id FROM consent_grant WHERE id = NEW.consent_grant_id;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER told AFTER INSERT ON consent_withdrawal
+    FOR EACH ROW EXECUTE FUNCTION record_withdrawal();
 
 -- 5. Audit rows are numbered and stamped by the database: what is booked later is stamped later.
 CREATE FUNCTION stamp_audit() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
@@ -264,6 +297,57 @@ END
 $$;
 CREATE TRIGGER guard BEFORE INSERT ON rate FOR EACH ROW EXECUTE FUNCTION guard_rate();
 
+-- The same performers see a client's lineages of one elicitation whose languages overlap, whatever
+-- skills they ask for: going from one to a cheaper one would cut their rate, too. This is the highest
+-- rate of these, in force or announced, at whose time the lineage pays less; null when it pays as
+-- much. A minute from now, because an announcement takes that long. Separated lineages are no part
+-- of it.
+CREATE FUNCTION paid_for_alike(lineage uuid) RETURNS bigint LANGUAGE sql STABLE AS $$
+    SELECT max(promised.rate_minor_per_hour)
+    FROM rate_lineage AS own
+    JOIN rate_lineage AS other
+        ON other.client_id = own.client_id AND other.currency = own.currency
+       AND other.elicitation = own.elicitation AND other.id <> own.id
+       AND other.separation = 0 AND own.separation = 0
+    CROSS JOIN LATERAL (
+        SELECT string_to_array(own.languages, ',') AS wanted,
+               string_to_array(other.languages, ',') AS spoken
+    ) AS languages
+    JOIN rate AS promised ON promised.lineage_id = other.id
+    CROSS JOIN LATERAL (
+        SELECT greatest(promised.effective_from, marketplace_now() + interval '1 minute') AS moment
+    ) AS taken
+    WHERE own.id = lineage
+      AND (speaks_one_of(spoken, wanted) OR speaks_one_of(wanted, spoken))
+      AND NOT EXISTS (
+          SELECT FROM rate AS following
+          WHERE following.lineage_id = other.id AND following.effective_from <= moment
+            AND (following.effective_from, following.number)
+              > (promised.effective_from, promised.number)
+      )
+      AND promised.rate_minor_per_hour > coalesce((
+          SELECT rate_minor_per_hour FROM rate
+          WHERE rate.lineage_id = own.id AND rate.effective_from <= moment
+          ORDER BY rate.effective_from DESC, rate.number DESC
+          LIMIT 1
+      ), 0)
+$$;
+
+CREATE FUNCTION guard_first_rate() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
+DECLARE
+    paid bigint := paid_for_alike(NEW.lineage_id);
+BEGIN
+    IF paid IS NOT NULL THEN
+        RAISE EXCEPTION 'the same performers are paid % for work alike', paid
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'rate_below_alike', DETAIL = paid::text;
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER guard_first AFTER INSERT ON rate
+    FOR EACH ROW WHEN (NEW.number = 1) EXECUTE FUNCTION guard_first_rate();
+
 -- A claim is made now, at the rate in force now, within the share that one person may fill.
 CREATE FUNCTION guard_claim() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = public, pg_temp AS $$
@@ -298,8 +382,11 @@ SET search_path = public, pg_temp AS $$
 DECLARE
     second timestamptz := present_second();
     claimed timestamptz;
+    retakes integer;
 BEGIN
-    SELECT claimed_at INTO claimed FROM claim WHERE id = NEW.claim_id;
+    SELECT claimed_at, least(retakes_granted, retakes_max) INTO claimed, retakes
+    FROM claim JOIN role ON role.id = claim.role_id
+    WHERE claim.id = NEW.claim_id;
     IF NEW.started_at < claimed OR NEW.started_at > second OR NEW.ended_at > second
         OR NEW.heartbeat_at > second
         OR date_trunc('second', NEW.started_at) <> NEW.started_at
@@ -311,11 +398,50 @@ BEGIN
         RAISE EXCEPTION 'the pay of this claim is decided'
             USING ERRCODE = 'check_violation', CONSTRAINT = 'time_entry_decided';
     END IF;
+    IF TG_OP = 'INSERT' THEN
+        NEW.retake_number := CASE NEW.activity WHEN 'retake' THEN retakes END;
+    END IF;
     RETURN NEW;
 END
 $$;
 CREATE TRIGGER guard BEFORE INSERT OR UPDATE ON time_entry
     FOR EACH ROW EXECUTE FUNCTION guard_time_entry();
+
+-- A claim's caps: on preparation, on the performance, and on each retake by itself. What runs counts
+-- to where it ends at the latest, so that no end can go over.
+CREATE FUNCTION time_is_over_cap(checked uuid) RETURNS boolean LANGUAGE sql VOLATILE AS $$
+    SELECT EXISTS (
+        SELECT FROM (
+            SELECT activity IN ('brief', 'prep', 'wait') AS preparing, retake_number,
+                   coalesce(ended_at, ends_by) - started_at AS lasts,
+                   prep_seconds_cap, perform_seconds_cap
+            FROM time_entry
+            JOIN claim ON claim.id = time_entry.claim_id
+            JOIN role ON role.id = claim.role_id
+            WHERE time_entry.claim_id = checked
+        ) AS entry
+        GROUP BY preparing, retake_number, prep_seconds_cap, perform_seconds_cap
+        HAVING extract(epoch FROM sum(lasts))
+            > CASE WHEN preparing THEN prep_seconds_cap ELSE perform_seconds_cap END
+    )
+$$;
+
+CREATE FUNCTION guard_time_caps() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
+BEGIN
+    -- Whoever adds time to the same claim waits here; what is read below is what they left. A
+    -- transaction that keeps to an older snapshot would not read it.
+    PERFORM FROM claim WHERE id = NEW.claim_id FOR NO KEY UPDATE;
+    IF current_setting('transaction_isolation') <> 'read committed'
+        OR time_is_over_cap(NEW.claim_id) THEN
+        RAISE EXCEPTION 'claim % has no such time left', NEW.claim_id
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'time_entry_cap';
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER capped AFTER INSERT ON time_entry
+    FOR EACH ROW EXECUTE FUNCTION guard_time_caps();
 
 -- 9. Pay: the seconds of a decision are those of the ended claim's entries, all of them, and not
 --    more than its role allows.
@@ -325,18 +451,13 @@ DECLARE
     worked bigint;
     running bigint;
     claim_state text;
-    longest bigint;
 BEGIN
-    SELECT claim.state,
-           prep_seconds_cap + perform_seconds_cap * (1 + least(retakes_granted, retakes_max))
-    INTO claim_state, longest
-    FROM claim JOIN role ON role.id = claim.role_id
-    WHERE claim.id = NEW.claim_id;
+    SELECT state INTO claim_state FROM claim WHERE id = NEW.claim_id;
     SELECT coalesce(extract(epoch FROM sum(ended_at - started_at))::bigint, 0),
            count(*) FILTER (WHERE ended_at IS NULL)
     INTO worked, running
     FROM time_entry WHERE claim_id = NEW.claim_id;
-    IF running > 0 OR worked <> NEW.seconds OR worked > longest
+    IF running > 0 OR worked <> NEW.seconds OR time_is_over_cap(NEW.claim_id)
         OR claim_state NOT IN ('settled', 'released', 'expired') THEN
         RAISE EXCEPTION 'claim % (%) has % ended seconds and % running entries, not % seconds',
             NEW.claim_id, claim_state, worked, running, NEW.seconds
@@ -540,6 +661,9 @@ INSERT INTO allowed_move (subject, from_state, to_state) VALUES
     ('recording', 'checking', 'passed'),
     ('recording', 'checking', 'retake'),
     ('recording', 'checking', 'unreadable'),
+    ('recording', 'look', 'purged'),
+    ('recording', 'passed', 'purged'),
+    ('recording', 'retake', 'purged'),
     ('role', NULL, 'unfunded'),
     ('role', 'unfunded', 'open'),
     ('role', 'unfunded', 'withdrawn'),

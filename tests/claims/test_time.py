@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from itertools import pairwise
+from time import sleep
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tests.world import DAY, HOUR, Client, Json, Person, World
+from tests.world import ACCEPT, DAY, HOUR, RETAKE, Client, Json, Person, World
 
 
 def start(performer: Person, claim: Json, activity: str) -> Json:
@@ -292,3 +293,160 @@ def test_starts_from_several_devices_at_once_follow_one_another(
     spent = sum(ana.get(f"/v1/claims/{claim['id']}/time")["total_seconds"] for claim in claims)
     first = min(datetime.fromisoformat(claim["claimed_at"]) for claim in claims)
     assert spent <= (world.now - first).total_seconds()
+
+
+LASTS = "extract(epoch FROM coalesce(ended_at, ends_by) - started_at)::int"
+WAITING = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
+
+
+def promised_seconds(world: World, claim: Json) -> int:
+    """Ended time, and what runs up to where it ends at the latest."""
+    total: int = world.value(
+        f"SELECT coalesce(sum({LASTS}), 0)::int FROM time_entry WHERE claim_id = %s", claim["id"]
+    )
+    return total
+
+
+def keep_on(world: World, performer: Person, claim: Json, seconds: int) -> None:
+    for _ in range(seconds // 60):
+        world.advance(60)
+        beat(performer, claim)
+
+
+@pytest.mark.parametrize("ended_by", ["performer", "silence", "cap"])
+def test_what_ends_while_the_next_starts_is_counted(
+    world: World, ana: Person, claim: Json, ended_by: str
+) -> None:
+    """A start waits for whoever ends the running entry, and sees how long that was."""
+    start(ana, claim, "perform")
+    keep_on(world, ana, claim, 1_200)
+    with world.connection() as ending, ThreadPoolExecutor(1) as phone:
+        ending.execute(
+            "UPDATE time_entry SET ended_at = date_trunc('second', marketplace_now()),"
+            " ended_by = %s WHERE ended_at IS NULL",
+            [ended_by],
+        )
+        starting = phone.submit(start, ana, claim, "perform")
+        while not world.value(WAITING):
+            sleep(0.01)
+        ending.commit()
+        entry = starting.result()["entry"]
+    ends_by = datetime.fromisoformat(entry["ends_by"])
+    assert ends_by - datetime.fromisoformat(entry["started_at"]) <= timedelta(seconds=1_200)
+    assert promised_seconds(world, claim) == 2_400
+
+
+def test_no_cap_is_passed_by_starting_and_ending_at_once(
+    world: World, ana: Person, claim: Json
+) -> None:
+    """One phone starts, another stops or beats, and the sweep comes by, all at once."""
+    path = f"/v1/claims/{claim['id']}"
+    with ThreadPoolExecutor(3) as crowd:
+        for turn in range(24):
+            start(ana, claim, "perform")
+            # 80 seconds go on, after 100 it has fallen silent.
+            world.advance(80 if turn % 2 else 100)
+            verb = "heartbeat" if turn % 4 == 0 else "time/stop"
+            ending = crowd.submit(ana.ask, "POST", f"{path}/{verb}")
+            starting = crowd.submit(ana.ask, "POST", f"{path}/time", {"activity": "perform"})
+            swept = crowd.submit(world.sweep, "time")
+            answers = {each.result().status_code for each in (starting, ending)}
+            assert answers <= {200, 201}
+            assert swept.result() in {0, 1}
+            assert promised_seconds(world, claim) <= 2_400
+    keep_on(world, ana, claim, 600)
+    ana.post(f"{path}/release", {})
+    world.advance(3 * DAY + 1)
+    world.sweep("pay")
+    assert ana.get(f"{path}/pay")["seconds"] <= 2_400
+
+
+def test_giving_back_and_starting_at_once_leaves_nothing_running(
+    world: World, acme: Client, ana: Person
+) -> None:
+    job = world.published_job(acme, tasks=6)
+    with ThreadPoolExecutor(2) as devices:
+        for _ in range(6):
+            claim = world.claim(ana, job)
+            path = f"/v1/claims/{claim['id']}"
+            start(ana, claim, "prep")
+            world.advance(30)
+            starting = devices.submit(ana.ask, "POST", f"{path}/time", {"activity": "perform"})
+            assert devices.submit(ana.ask, "POST", f"{path}/release", {}).result().is_success
+            assert starting.result().status_code in {201, 409}
+            assert all(entry["ended_at"] for entry in entries(ana, claim))
+
+
+def test_switching_says_what_ended_the_entry(world: World, acme: Client, ana: Person) -> None:
+    """The same as if the sweep had come by first."""
+    one = world.claim(ana, world.published_job(acme, claim_window_seconds=60))
+    two = world.claim(ana, world.published_job(acme))
+    world.work(ana, one, "prep", 1)
+    deadline = datetime.fromisoformat(ana.get(f"/v1/claims/{one['id']}")["deadline"])
+    start(ana, two, "prep")
+    keep_on(world, ana, two, 540)
+    world.advance(61)
+    start(ana, two, "perform")
+    world.advance(100)
+    start(ana, two, "perform")
+    world.advance_to(deadline - timedelta(seconds=30))
+    start(ana, one, "perform")
+    world.advance(60)
+    start(ana, two, "perform")
+    assert [entry["ended_by"] for entry in entries(ana, one)] == ["performer", "deadline"]
+    reasons = [entry["ended_by"] for entry in entries(ana, two)]
+    assert reasons == ["cap", "silence", "silence", None]
+
+
+class TestRetakes:
+    @pytest.fixture
+    def claim(self, world: World, acme: Client, ana: Person, ravi: Person) -> Json:
+        """Performed for a minute, and sent back for the first of two retakes."""
+        job = world.published_job(acme, retakes_max=2)
+        claim = world.submitted_claim(ana, job)
+        world.judge(ravi, RETAKE)
+        return claim
+
+    def again(self, world: World, ana: Person, ravi: Person, claim: Json) -> None:
+        world.hand_in(ana, claim, world.take(ana, claim))
+        world.judge(ravi, RETAKE)
+
+    def test_each_has_the_cap_for_itself(
+        self, world: World, ana: Person, ravi: Person, claim: Json
+    ) -> None:
+        short = world.work(ana, claim, "retake", 100)
+        assert (short["retaking_seconds"], short["retaking_cap_seconds"]) == (100, 2_400)
+        self.again(world, ana, ravi, claim)
+        before = ana.get(f"/v1/claims/{claim['id']}/time")
+        assert (before["retaking_seconds"], before["retaking_cap_seconds"]) == (0, 2_400)
+        start(ana, claim, "retake")
+        keep_on(world, ana, claim, 2_460)
+        after = ana.get(f"/v1/claims/{claim['id']}/time")
+        assert after["entries"][-1]["ended_by"] == "cap"
+        assert (after["retaking_seconds"], after["total_seconds"]) == (2_400, 60 + 100 + 2_400)
+        path = f"/v1/claims/{claim['id']}/time"
+        assert ana.refused("POST", path, {"activity": "retake"}) == "409 time_cap_reached"
+
+    def test_a_long_first_one_leaves_the_second_whole(
+        self, world: World, ana: Person, ravi: Person, claim: Json
+    ) -> None:
+        start(ana, claim, "retake")
+        keep_on(world, ana, claim, 2_460)
+        path = f"/v1/claims/{claim['id']}/time"
+        assert ana.refused("POST", path, {"activity": "retake"}) == "409 time_cap_reached"
+        self.again(world, ana, ravi, claim)
+        start(ana, claim, "retake")
+        keep_on(world, ana, claim, 2_460)
+        world.hand_in(ana, claim, world.take(ana, claim))
+        world.judge(ravi, ACCEPT)
+        assert ana.get(f"/v1/claims/{claim['id']}/pay")["seconds"] == 60 + 2 * 2_400
+
+    def test_preparing_is_shared_by_all_of_them(
+        self, world: World, ana: Person, ravi: Person, claim: Json
+    ) -> None:
+        world.work(ana, claim, "prep", 300)
+        self.again(world, ana, ravi, claim)
+        assert world.work(ana, claim, "brief", 60)["preparing_seconds"] == 360

@@ -1,12 +1,15 @@
 """What a client gets, and that a withdrawn consent ends it at once."""
 
 import json
+import os
+import time
 import uuid
 from datetime import datetime, timedelta
 
 import httpx
 import pytest
 
+from marketplace.recordings.routes import RECHECK_SECONDS
 from tests.world import ACCEPT, DAY, TAKE, Client, Json, Person, World, new_job, upload
 
 BYTES = TAKE.read_bytes()
@@ -109,6 +112,59 @@ def test_the_end_of_the_licences_term_ends_every_link(
     assert (gone.status_code, gone.json()["code"]) == (410, "consent_ended")
     links = f"/v1/recordings/{take['id']}/links"
     assert acme.refused("POST", links) == "410 consent_ended"
+
+
+def test_a_withdrawn_consent_is_told_to_its_client_once(
+    world: World, acme: Client, delivered: Json, ana: Person
+) -> None:
+    another = world.client("another client")
+    start = acme.get("/v1/events")["next_cursor"]
+    consent = delivered["consent"]["id"]
+    for reason in ("it is too personal", "I mean it"):
+        ana.post(f"/v1/consents/{consent}/withdraw", {"reason": reason})
+    (event,) = acme.get("/v1/events", cursor=start)["items"]
+    assert (event["type"], event["subject_id"]) == ("consent_grant.withdrawn", consent)
+    assert (event["from_state"], event["to_state"]) == ("signed", "withdrawn")
+    assert event["reason"] is None
+    assert another.get("/v1/events")["items"] == []
+    actor = world.value("SELECT actor FROM audit_event WHERE action = 'withdrawn'")
+    assert actor == ana.id
+
+
+@pytest.fixture
+def long_take(world: World, acme: Client, job: Json, ana: Person, ravi: Person) -> Json:
+    """Accepted, and larger than what is on its way through sockets at any moment."""
+    claim = world.claim(ana, job)
+    world.work(ana, claim, "perform", 60)
+    world.hand_in(ana, claim, world.take(ana, claim, content=os.urandom(48 << 20)))
+    world.judge(ravi, ACCEPT)
+    (take,) = acme.get(f"/v1/jobs/{job['id']}/recordings")["items"]
+    found: Json = take
+    return found
+
+
+def test_a_download_under_way_is_cut_off_by_a_withdrawal(
+    world: World, acme: Client, long_take: Json, ana: Person
+) -> None:
+    with world.http.stream("GET", link_to(acme, long_take)) as download:
+        pieces = download.iter_raw(1 << 16)
+        next(pieces)
+        ana.post(f"/v1/consents/{long_take['consent']['id']}/withdraw", {})
+        time.sleep(RECHECK_SECONDS)
+        with pytest.raises(httpx.RemoteProtocolError):
+            list(pieces)
+    assert download.num_bytes_downloaded < long_take["size_bytes"] / 2
+
+
+def test_a_slow_download_arrives_whole_while_the_consent_stands(
+    world: World, acme: Client, long_take: Json
+) -> None:
+    with world.http.stream("GET", link_to(acme, long_take)) as download:
+        pieces = download.iter_raw(1 << 16)
+        received = len(next(pieces))
+        time.sleep(RECHECK_SECONDS)
+        received += sum(len(piece) for piece in pieces)
+    assert received == long_take["size_bytes"]
 
 
 def test_a_withdrawn_consent_does_not_unpay(world: World, delivered: Json, ana: Person) -> None:

@@ -1,10 +1,12 @@
 """From draft to closed: what a client may do with a job, and what it costs."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 
-from tests.world import Client, Json, Person, World, new_job
+from tests.world import DAY, Client, Json, Person, World, new_job
 
 
 def test_a_draft_reserves_nothing_and_nobody_sees_it(
@@ -23,6 +25,55 @@ def test_the_quote_says_what_is_reserved(world: World, acme: Client) -> None:
     assert quote["worst_case_minor"] == 9 * 12_765
     assert quote["expected_minor"] == 9 * 7_092  # 3,000 s: 61.67 and 9.25
     assert (quote["wallet_minor"], quote["roles_covered"]) == (100_000, 7)
+
+
+def test_a_draft_is_quoted_at_what_it_asks_a_published_job_at_what_is_paid(
+    world: World, acme: Client
+) -> None:
+    job = world.job(acme, tasks=9)
+    path = f"/v1/jobs/{job['id']}"
+    acme.post(f"{path}/publish", {"roles": 1})
+    in_time = (world.now + timedelta(days=14, minutes=1)).isoformat()
+    cut = {"rate_minor_per_hour": 3_700, "reason": "agreed", "effective_from": in_time}
+    acme.post(f"/v1/rate-lineages/{job['lineage_id']}/rates", cut)
+    before = acme.get(f"{path}/quote")
+    assert (before["rate_minor_per_hour"], before["worst_case_per_role_minor"]) == (7_400, 12_765)
+    world.advance(15 * DAY)
+    after = acme.get(f"{path}/quote")
+    assert (after["rate_minor_per_hour"], after["worst_case_per_role_minor"]) == (3_700, 6_383)
+    assert (after["worst_case_minor"], after["roles_covered"]) == (8 * 6_383, 8)
+    asks_more = world.job(acme)
+    assert acme.get(f"/v1/jobs/{asks_more['id']}/quote")["rate_minor_per_hour"] == 7_400
+    acme.post(f"{path}/publish", {})
+    assert acme.wallet_minor == after["wallet_minor"] - after["worst_case_minor"]
+
+
+def test_a_draft_that_changes_its_lineage_while_it_is_published_is_not(
+    world: World, acme: Client
+) -> None:
+    job, other = world.job(acme), world.job(acme, languages=["de"])
+    with world.connection() as editor, ThreadPoolExecutor(1) as crowd:
+        editor.execute(
+            "UPDATE job SET lineage_id = %s WHERE id = %s", (other["lineage_id"], job["id"])
+        )
+        path = f"/v1/jobs/{job['id']}/publish"
+        published = crowd.submit(acme.refused, "POST", path, {})
+        wait_for_a_lock(world)
+        editor.commit()
+        assert published.result() == "503 try_again"
+    assert acme.post(path, {})["lineage_id"] == other["lineage_id"]
+
+
+def wait_for_a_lock(world: World) -> None:
+    """Until somebody in this story's database waits for a lock."""
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    deadline = time.monotonic() + 10
+    while not world.value(waiting):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_publishing_reserves_the_worst_case(world: World, acme: Client) -> None:

@@ -2,13 +2,15 @@
 
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from time import sleep
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql as parts
 
-from tests.world import Client, Json, Person, World
+from tests.world import HOUR, Client, Json, Person, World
 
 Connection = psycopg.Connection[Json]
 
@@ -278,6 +280,94 @@ class TestHistory:
         refused(mallory, "ex_time_entry_overlap", overlap)
 
 
+class TestTimeCaps:
+    """600 s of preparation and 2,400 s of performance, two hours after the claim was made."""
+
+    @pytest.fixture
+    def claim(self, world: World, acme: Client, ana: Person) -> Json:
+        claim = world.claim(ana, world.published_job(acme, retakes_max=2))
+        world.advance(2 * HOUR)
+        return claim
+
+    def entry(
+        self, activity: str, begin: int, end: int, *, running: bool = False, retake: str = "NULL"
+    ) -> str:
+        """In seconds from the claim's beginning; one that runs ends by `end` at the latest."""
+        at = "claimed_at + interval '{} seconds'"
+        ended = "NULL, NULL" if running else f"{at.format(end)}, 'performer'"
+        return (
+            "INSERT INTO time_entry (id, claim_id, performer_id, activity, retake_number,"
+            " started_at, heartbeat_at, ends_by, ended_at, ended_by)"
+            f" SELECT uuidv7(), id, performer_id, '{activity}', {retake}::int,"
+            f" {at.format(begin)}, {at.format(begin)}, {at.format(end)}, {ended} FROM claim"
+        )
+
+    def test_the_whole_cap_and_not_a_second_more(self, claim: Json, mallory: Connection) -> None:
+        commit(mallory, self.entry("perform", 0, 2_000), self.entry("perform", 2_000, 2_400))
+        refused(mallory, "time_entry_cap", self.entry("perform", 3_000, 3_001))
+
+    def test_preparing_has_one_cap(self, claim: Json, mallory: Connection) -> None:
+        commit(mallory, self.entry("brief", 0, 300), self.entry("prep", 300, 500))
+        refused(mallory, "time_entry_cap", self.entry("wait", 500, 601))
+
+    def test_what_runs_counts_to_where_it_may_end(self, claim: Json, mallory: Connection) -> None:
+        refused(mallory, "time_entry_cap", self.entry("perform", 0, 2_401, running=True))
+        commit(mallory, self.entry("perform", 200, 2_500, running=True))
+        refused(mallory, "time_entry_cap", self.entry("perform", 0, 101))
+        refused(mallory, DENIED, "UPDATE time_entry SET ends_by = ends_by + interval '1 day'")
+
+    def test_several_in_one_statement(self, claim: Json, mallory: Connection) -> None:
+        halves = self.entry("perform", 0, 1_500) + " UNION ALL "
+        halves += self.entry("perform", 1_500, 3_000).partition("ended_by) ")[2]
+        refused(mallory, "time_entry_cap", halves)
+
+    def test_an_end_before_the_beginning(self, claim: Json, mallory: Connection) -> None:
+        backwards = self.entry("perform", 2_400, 0, running=True)
+        refused(mallory, "ck_time_entry_within_limits", backwards)
+
+    def test_two_at_once(self, world: World, claim: Json, mallory: Connection) -> None:
+        """The second waits for the first, and counts it."""
+        with world.connection() as other, ThreadPoolExecutor(1) as elsewhere:
+            other.execute(self.entry("perform", 0, 2_000).encode())
+            attack = self.entry("perform", 3_000, 5_000)
+            second = elsewhere.submit(refused, mallory, "time_entry_cap", attack)
+            sleep(0.3)
+            assert not second.done()
+            other.commit()
+            second.result()
+
+    def test_with_an_older_look_at_the_world(
+        self, world: World, claim: Json, mallory: Connection
+    ) -> None:
+        mallory.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        mallory.execute("SELECT FROM time_entry")
+        world.sql(self.entry("perform", 0, 2_000))
+        refused(mallory, "time_entry_cap", self.entry("perform", 3_000, 5_000))
+
+    def test_a_retake_that_was_not_granted(self, claim: Json, mallory: Connection) -> None:
+        for end in (0, 60):
+            attack = self.entry("retake", 0, end)
+            refused(mallory, "ck_time_entry_retake_numbered", attack)
+
+    def test_each_retake_has_its_own_cap_whatever_number_it_is_given(
+        self, claim: Json, mallory: Connection
+    ) -> None:
+        commit(mallory, "UPDATE claim SET retakes_granted = 1", self.entry("retake", 0, 100))
+        refused(mallory, "time_entry_cap", self.entry("retake", 100, 2_401))
+        commit(mallory, "UPDATE claim SET retakes_granted = 2", self.entry("retake", 100, 2_500))
+        for number in ("1", "3", "NULL"):
+            attack = self.entry("retake", 2_500, 2_501, retake=number)
+            refused(mallory, "time_entry_cap", attack)
+
+    def test_more_retakes_than_the_role_allows(
+        self, world: World, acme: Client, mallory: Connection
+    ) -> None:
+        world.claim(world.performer("Bea"), world.published_job(acme, retakes_max=1))
+        world.advance(2 * HOUR)
+        commit(mallory, "UPDATE claim SET retakes_granted = 2", self.entry("retake", 0, 2_400))
+        refused(mallory, "time_entry_cap", self.entry("retake", 3_000, 3_001))
+
+
 class TestWhatIsAgreed:
     def test_a_published_job_stays_as_it_is(
         self, world: World, acme: Client, mallory: Connection
@@ -477,15 +567,18 @@ class TestPay:
     def test_more_time_than_the_role_allows(
         self, world: World, acme: Client, ana: Person, mallory: Connection
     ) -> None:
-        """600 s of preparation and 2,400 s of performance; no retake was granted."""
+        """600 s of preparation and 2,400 s of performance; not paid even with its guard gone."""
         claim = world.claim(ana, world.published_job(acme))
         world.advance(3_001)
         ana.post(f"/v1/claims/{claim['id']}/release", {})
+        end = "claimed_at + interval '3001 seconds'"
         long = (
             "INSERT INTO time_entry (id, claim_id, performer_id, activity, started_at,"
             " heartbeat_at, ends_by, ended_at, ended_by) SELECT uuidv7(), id, performer_id,"
-            " 'perform', claimed_at, claimed_at, {end}, {end}, 'performer' FROM claim"
-        ).format(end="claimed_at + interval '3001 seconds'")
+            f" 'perform', claimed_at, claimed_at, {end}, {end}, 'performer' FROM claim"
+        )
+        refused(mallory, "time_entry_cap", long)
+        world.owner_sql("ALTER TABLE time_entry DISABLE TRIGGER capped")
         changed = {"seconds": 3_001, "pay_minor": 6_169, "fee_minor": 925}
         refused(mallory, "pay_decision_seconds", long, self.decision(world, claim, changed))
 
@@ -625,7 +718,16 @@ class TestShadows:
     """A temporary table is found before a table of `public`, unless the statement names that."""
 
     @pytest.fixture(
-        params=["clock", "rate", "account", "allowed_move", "pay_decision", "time_entry", "claim"]
+        params=[
+            "clock",
+            "rate",
+            "rate_lineage",
+            "account",
+            "allowed_move",
+            "pay_decision",
+            "time_entry",
+            "claim",
+        ]
     )
     def shadow(self, request: pytest.FixtureRequest, mallory: Connection) -> str:
         name: str = request.param
@@ -661,6 +763,17 @@ class TestShadows:
             " marketplace_now() + interval '13 days')"
         )
         refused(mallory, "rate_cut_needs_notice", (cut, [job["lineage_id"]]))
+
+    def test_a_cheaper_kind_of_job_is_still_a_cut(
+        self, world: World, acme: Client, mallory: Connection, shadow: str
+    ) -> None:
+        world.published_job(acme)
+        lower = world.job(acme, skills=[])
+        first = (
+            "INSERT INTO public.rate (id, lineage_id, currency, rate_minor_per_hour, reason,"
+            " announced_by) VALUES (uuidv7(), %s, 'USD', 7399, 'mine', uuidv7())"
+        )
+        refused(mallory, "rate_below_alike", (first, [lower["lineage_id"]]))
 
     def test_a_wallet_is_still_guarded(
         self, world: World, acme: Client, mallory: Connection, shadow: str

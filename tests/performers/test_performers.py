@@ -3,7 +3,18 @@
 import psycopg
 import pytest
 
-from tests.world import DAY, HEARTBEAT_SECONDS, HOUR, PROFILE, TAKE, Json, Person, World, upload
+from tests.world import (
+    DAY,
+    HEARTBEAT_SECONDS,
+    HOUR,
+    PROFILE,
+    TAKE,
+    Client,
+    Json,
+    Person,
+    World,
+    upload,
+)
 
 RATE = {"currency": "USD", "rate_minor_per_hour": 3_600, "reason": "what an hour is worth"}
 OFFER = {
@@ -99,6 +110,60 @@ class TestProfiles:
         assert operator.refused("POST", f"{path}/decline", reason) == "409 move_not_allowed"
 
 
+class TestTheLimitOfClaims:
+    """Three at once, unless an operator says otherwise."""
+
+    def test_an_operator_sets_it(
+        self, world: World, acme: Client, ana: Person, operator: Person
+    ) -> None:
+        job = world.published_job(acme, tasks=5)
+        path = f"/v1/performers/{ana.id}/claims-limit"
+        claims = [world.claim(ana, job) for _ in range(3)]
+        fourth = {"role_id": ana.get("/v1/board")["items"][0]["role_id"]}
+        assert ana.refused("POST", "/v1/claims", fourth) == "409 claim_limit_reached"
+        limited = operator.post(path, {"claims_limit": 4, "reason": "always on time"})
+        assert (limited["claims_limit"], limited["live_claims"]) == (4, 3)
+        assert ana.post("/v1/claims", fourth)["state"] == "active"
+        operator.post(path, {"claims_limit": 1, "reason": "two came late"})
+        fifth = {"role_id": ana.get("/v1/board")["items"][0]["role_id"]}
+        assert ana.refused("POST", "/v1/claims", fifth) == "409 claim_limit_reached"
+        assert ana.get(f"/v1/claims/{claims[0]['id']}")["state"] == "active"
+
+    def test_it_is_kept_who_set_it_and_why(
+        self, world: World, ana: Person, operator: Person
+    ) -> None:
+        seen = ana.ask("GET", "/v1/performer").headers["etag"]
+        path = f"/v1/performers/{ana.id}/claims-limit"
+        operator.post(path, {"claims_limit": 50, "reason": "always on time"})
+        (event,) = world.sql("SELECT * FROM audit_event WHERE action = 'claims_limited'")
+        assert (event["actor"], str(event["subject_id"])) == (operator.id, ana.id)
+        assert (event["reason"], event["detail"]) == ("always on time", {"from": 3, "to": 50})
+        late = ana.refused("PUT", "/v1/performer", PROFILE, headers={"If-Match": seen})
+        assert late == "412 version_outdated"
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"claims_limit": 0, "reason": "none at all"},
+            {"claims_limit": 51, "reason": "all of them"},
+            {"claims_limit": "5", "reason": "a text"},
+            {"claims_limit": 5},
+        ],
+        ids=str,
+    )
+    def test_a_malformed_limit_is_422(self, ana: Person, operator: Person, wrong: Json) -> None:
+        path = f"/v1/performers/{ana.id}/claims-limit"
+        assert operator.refused("POST", path, wrong) == "422 invalid_request"
+
+    def test_who_may_not(self, world: World, ana: Person, ravi: Person, operator: Person) -> None:
+        path = f"/v1/performers/{ana.id}/claims-limit"
+        wish = {"claims_limit": 5, "reason": "as many as I like"}
+        assert world.anybody.refused("POST", path, wish) == "401 unauthorized"
+        for person in (ana, ravi):
+            assert person.refused("POST", path, wish) == "403 forbidden"
+        assert operator.refused("POST", path.replace(ana.id, ravi.id), wish) == "404 not_found"
+
+
 class TestAuditions:
     def test_the_time_is_paid_and_the_performer_vetted(
         self, world: World, auditioning: Person, ravi: Person
@@ -109,7 +174,8 @@ class TestAuditions:
         assert audition["pay_minor"] == audition["paid_seconds"]
         assert world.ledger("platform_expense") == audition["pay_minor"]
         (waiting,) = ravi.get("/v1/auditions")["items"]
-        assert waiting == audition
+        queued = {"waiting_since": audition["ended_at"], "late": False}
+        assert waiting == audition | queued
         decided = ravi.post(f"/v1/auditions/{audition['id']}/decision", PASSED)
         assert decided["state"] == "passed"
         assert auditioning.get("/v1/performer")["state"] == "vetted"
@@ -199,6 +265,35 @@ class TestAuditions:
         assert auditioning.refused("POST", path, PASSED) == "403 own_audition"
         content = f"/v1/auditions/{audition['id']}/recording/content"
         assert auditioning.refused("GET", content) == "403 own_audition"
+
+    def test_one_that_nobody_judges_in_two_weeks_is_alarms_every_day(
+        self,
+        world: World,
+        auditioning: Person,
+        ravi: Person,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        audition = handed_in(world, auditioning, 60)
+        alarm = f"audition {audition['id']} waits for a reviewer since"
+
+        def days_go_by(days: int) -> int:
+            caplog.clear()
+            for _ in range(days):
+                world.advance(DAY)
+                world.sweep("auditions")
+                world.sweep("auditions")
+            return sum(record.levelname == "ERROR" for record in caplog.records)
+
+        assert days_go_by(13) == 0
+        assert not ravi.get("/v1/auditions")["items"][0]["late"]
+        assert days_go_by(3) == 3
+        assert alarm in caplog.text
+        assert ravi.get("/v1/auditions")["items"][0]["late"]
+        assert auditioning.post("/v1/audition/heartbeat")["state"] == "submitted"
+        assert auditioning.get("/v1/performer")["state"] == "auditioning"
+        ravi.post(f"/v1/auditions/{audition['id']}/decision", PASSED)
+        assert days_go_by(3) == 0
+        assert auditioning.get("/v1/performer")["state"] == "vetted"
 
     def test_it_is_heard_by_whoever_judges_it(
         self, world: World, auditioning: Person, ravi: Person

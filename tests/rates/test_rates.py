@@ -1,9 +1,11 @@
 """Rate history is append-only, public, and never sinks without notice."""
 
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import timedelta
-from itertools import pairwise
+from datetime import datetime, timedelta
+from itertools import combinations, pairwise
+from typing import Any
 
 import psycopg
 import pytest
@@ -110,6 +112,169 @@ def test_a_language_or_a_skill_more_or_less_hides_no_cut(
     separated = {"reason": "Learners read two sentences; no improvisation."}
     operator.post(f"{path}/separate-lineage", separated)
     assert acme.post(f"{path}/publish", {})["rate"]["rate_minor_per_hour"] == 5_000
+
+
+def test_announcing_the_first_rate_hides_no_cut_either(
+    world: World, acme: Client, operator: Person
+) -> None:
+    world.published_job(acme)
+    lower = world.job(acme, rate_minor_per_hour=5_000, skills=[])
+    assert refusal(acme, lower, 5_000) == "409 rate_cut_needs_notice"
+    assert acme.get(f"/v1/rate-lineages/{lower['lineage_id']}/rates")["items"] == []
+    path = f"/v1/jobs/{lower['id']}"
+    separated = operator.post(f"{path}/separate-lineage", {"reason": "single words"})
+    assert announce(acme, separated, 5_000)["status"] == "in_force"
+    assert acme.post(f"{path}/publish", {})["rate"]["rate_minor_per_hour"] == 5_000
+
+
+def test_an_announced_rise_counts_for_a_new_kind_of_job(world: World, acme: Client) -> None:
+    job = world.published_job(acme)
+    announce(acme, job, 9_000, effective_from=(world.now + timedelta(days=10)).isoformat())
+    for asked, answer in ((7_400, 409), (8_999, 409), (9_000, 200)):
+        other = world.job(acme, rate_minor_per_hour=asked, skills=[])
+        published = acme.ask("POST", f"/v1/jobs/{other['id']}/publish", {})
+        assert published.status_code == answer, asked
+    assert published.json()["rate"]["rate_minor_per_hour"] == 9_000
+
+
+class TestAKindThatWasCheapBefore:
+    """It goes on as it is; but no more work is opened in it while the same performers are paid more
+    for another kind.
+    """
+
+    @pytest.fixture
+    def cheap(self, world: World, acme: Client) -> Json:
+        """One of its three roles is open; and then comes the dear kind."""
+        job = world.job(acme, tasks=3, rate_minor_per_hour=5_000, skills=[])
+        published: Json = acme.post(f"/v1/jobs/{job['id']}/publish", {"roles": 1})
+        return published
+
+    @pytest.fixture
+    def dear(self, world: World, acme: Client, cheap: Json) -> Json:
+        return world.published_job(acme)
+
+    def another_cheap_one(self, world: World, acme: Client, **wanted: Any) -> str:
+        """The path of its draft."""
+        job = world.job(acme, skills=[], **{"rate_minor_per_hour": 5_000, **wanted})
+        return f"/v1/jobs/{job['id']}"
+
+    def refused(self, acme: Client, path: str) -> bool:
+        answer = acme.ask("POST", f"{path}/publish", {})
+        if answer.is_success:
+            return False
+        assert (answer.status_code, answer.json()["code"]) == (409, "rate_cut_needs_notice")
+        assert answer.json()["rate_minor_per_hour"] == 7_400
+        return True
+
+    def test_a_new_job_does_not_go_there(
+        self, world: World, acme: Client, ana: Person, cheap: Json, dear: Json
+    ) -> None:
+        assert self.refused(acme, self.another_cheap_one(world, acme))
+        acme.post(f"/v1/jobs/{dear['id']}/close", {})
+        assert self.refused(acme, self.another_cheap_one(world, acme)), "closing is no notice"
+        assert world.claim(ana, cheap)["rate_minor_per_hour"] == 5_000
+
+    def test_nor_do_more_roles_of_an_old_one(self, acme: Client, cheap: Json, dear: Json) -> None:
+        assert self.refused(acme, f"/v1/jobs/{cheap['id']}")
+
+    def test_unless_it_pays_as_much(self, world: World, acme: Client, dear: Json) -> None:
+        path = self.another_cheap_one(world, acme, rate_minor_per_hour=7_400)
+        acme.post(f"{path}/publish", {})
+        world.advance(61)
+        assert acme.get(path)["rate"]["rate_minor_per_hour"] == 7_400
+
+    def test_but_not_if_it_will_some_day(
+        self, world: World, acme: Client, cheap: Json, dear: Json
+    ) -> None:
+        some_day = (world.now + timedelta(days=700)).isoformat()
+        announce(acme, cheap, 7_400, effective_from=some_day)
+        assert self.refused(acme, self.another_cheap_one(world, acme))
+
+    def test_or_an_operator_separates_it(
+        self, world: World, acme: Client, operator: Person, dear: Json
+    ) -> None:
+        path = self.another_cheap_one(world, acme)
+        operator.post(f"{path}/separate-lineage", {"reason": "single words"})
+        assert not self.refused(acme, path)
+
+    def test_or_a_cut_of_the_dear_one_has_had_its_notice(
+        self, world: World, acme: Client, cheap: Json, dear: Json
+    ) -> None:
+        in_time = (world.now + CUT_NOTICE + timedelta(minutes=1)).isoformat()
+        announce(acme, dear, 5_000, effective_from=in_time)
+        world.advance(13 * DAY)
+        assert self.refused(acme, self.another_cheap_one(world, acme))
+        world.advance(2 * DAY)
+        assert not self.refused(acme, self.another_cheap_one(world, acme))
+        assert not self.refused(acme, f"/v1/jobs/{cheap['id']}")
+
+    def test_or_both_rise_together(
+        self, world: World, acme: Client, cheap: Json, dear: Json
+    ) -> None:
+        assert not self.refused(
+            acme, self.another_cheap_one(world, acme, rate_minor_per_hour=7_400)
+        )
+        next_week = (world.now + timedelta(days=7)).isoformat()
+        for job in (cheap, dear):
+            announce(acme, job, 8_000, effective_from=next_week)
+        path = self.another_cheap_one(world, acme, rate_minor_per_hour=7_400)
+        world.advance(61)
+        assert not self.refused(acme, path)
+
+
+PUBLISH = st.tuples(st.just("publish"), st.integers(0, 1), st.integers(7_000, 7_001), st.none())
+ANNOUNCE = st.tuples(
+    st.just("announce"),
+    st.integers(0, 1),
+    st.integers(7_000, 7_001),
+    # Takes effect so many days and two minutes after the announcement.
+    st.sampled_from([None, 0, 3, 14, 20]),
+)
+WAIT = st.tuples(st.just("wait"), st.sampled_from([1, 8]), st.just(0), st.none())
+EVENTS = st.lists(st.one_of(PUBLISH, PUBLISH, ANNOUNCE, WAIT), min_size=5, max_size=10)
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(events=EVENTS)
+def test_whatever_a_client_does_new_work_pays_less_only_after_notice(
+    world: World, events: list[tuple[str, int, int, int | None]]
+) -> None:
+    """Whichever of two kinds that the same performers see it opens work in."""
+    acme = world.client(deposit_minor=10_000)
+    kinds = [
+        new_job(skills=skills, prep_seconds_cap=0, perform_seconds_cap=1, retakes_max=0)
+        for skills in ((), ("improv",))
+    ]
+    lineages = [acme.post("/v1/jobs", kind)["lineage_id"] for kind in kinds]
+    opened: list[tuple[str, datetime, int]] = []
+    for event, which, rate, days in events:
+        if event == "wait":
+            world.advance(which * DAY)
+            continue
+        path = f"/v1/rate-lineages/{lineages[which]}"
+        if event == "announce":
+            wanted: Json = {"rate_minor_per_hour": rate, "reason": "agreed"}
+            if days is not None:
+                effective_from = world.now + timedelta(days=days, minutes=2)
+                wanted["effective_from"] = effective_from.isoformat()
+            acme.ask("POST", f"{path}/rates", wanted)
+            continue
+        job = acme.post("/v1/jobs", kinds[which] | {"rate_minor_per_hour": rate})
+        if acme.ask("POST", f"/v1/jobs/{job['id']}/publish", {}).is_success:
+            soon = world.now + timedelta(minutes=1)
+            paid = acme.get(f"{path}/rate", at=soon.isoformat())
+            opened.append((lineages[which], soon, paid["rate_minor_per_hour"]))
+    for (lineage, earlier, more), (_, later, less) in combinations(opened, 2):
+        if less < more:
+            cut = world.value(
+                "SELECT count(*) FROM rate WHERE lineage_id = %s AND rate_minor_per_hour <= %s"
+                " AND effective_from > %s AND effective_from <= %s"
+                " AND effective_from - announced_at >= interval '336 hours'",
+                *(lineage, less, earlier, later),
+            )
+            assert cut, opened
 
 
 def test_closing_and_cloning_the_job_does_not_cut(world: World, acme: Client) -> None:
@@ -325,6 +490,41 @@ def test_a_separated_lineage_needs_an_operators_reason(
     assert lineage["separation_reason"] == "single words, no improvisation"
     again = operator.refused("POST", path, {"reason": "once more"})
     assert again == "409 move_not_allowed"
+
+
+def test_a_draft_that_stays_of_its_kind_keeps_its_separation(
+    world: World, acme: Client, operator: Person
+) -> None:
+    world.published_job(acme)
+    path = f"/v1/jobs/{world.job(acme)['id']}"
+    separated = operator.post(f"{path}/separate-lineage", {"reason": "single words"})
+
+    def edited(version: int, wanted: Json) -> Json:
+        body = new_job(rate_minor_per_hour=5_000, **wanted)
+        answer = acme.ask("PUT", path, body, headers={"If-Match": f'"{version}"'})
+        job: Json = answer.json()
+        return job
+
+    still_its_kind: list[Json] = [{}, {"title": "Words"}, {"accents": ["texas"]}]
+    for version, wanted in enumerate(still_its_kind, 2):
+        assert edited(version, wanted)["lineage_id"] == separated["lineage_id"]
+    assert edited(5, {"skills": ["singing"]})["lineage_id"] != separated["lineage_id"]
+    published = acme.refused("POST", f"{path}/publish", {})
+    assert published == "409 rate_cut_needs_notice", "of another kind the separation says nothing"
+
+
+def test_two_separations_of_a_kind_at_once(world: World, acme: Client, operator: Person) -> None:
+    drafts = [world.job(acme) for _ in range(4)]
+    with ThreadPoolExecutor(len(drafts)) as crowd:
+        separated = list(
+            crowd.map(
+                lambda job: operator.post(
+                    f"/v1/jobs/{job['id']}/separate-lineage", {"reason": "single words"}
+                ),
+                drafts,
+            )
+        )
+    assert len({job["lineage_id"] for job in separated}) == len(drafts)
 
 
 def test_an_edited_draft_changes_its_lineage(world: World, acme: Client) -> None:

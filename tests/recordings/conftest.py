@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from marketplace.recordings import checks
+
 Samples = np.ndarray[tuple[int, ...], np.dtype[Any]]
 Record = Callable[..., Path]
 
@@ -41,3 +43,15 @@ def record(tmp_path: Path) -> Record:
         return path
 
     return write
+
+
+@pytest.fixture
+def take_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """Put a worker in place that runs other lines than it should, as if a file had taken it over."""
+    source, worker = checks.WORKER.read_text(), tmp_path / "worker.py"
+    monkeypatch.setattr(checks, "WORKER", worker)
+
+    def replace(body: str) -> None:
+        worker.write_text(source.replace("    main()\n", body + "\n"))
+
+    return replace

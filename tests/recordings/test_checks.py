@@ -25,18 +25,6 @@ async def reason(path: Path) -> str:
     return found.reason_code
 
 
-@pytest.fixture
-def take_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
-    """Put a worker in place that runs other lines than it should, as if a file had taken it over."""
-    source, worker = checks.WORKER.read_text(), tmp_path / "worker.py"
-    monkeypatch.setattr(checks, "WORKER", worker)
-
-    def replace(body: str) -> None:
-        worker.write_text(source.replace("    main()\n", body + "\n"))
-
-    return replace
-
-
 @pytest.mark.parametrize(
     ("body", "code"),
     [

@@ -1,20 +1,25 @@
-"""A take's bytes go only with a verdict that counts: not when another check or the upload won."""
+"""A take's bytes go only with a verdict that counts: not when another check or the upload won, and
+not when our own check broke off.
+"""
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from marketplace.recordings import checks, service
-from marketplace.recordings.checks import TIMED_OUT, Unreadable
-from tests.world import DAY, TAKE, Client, Json, Person, World, declare, upload
+from marketplace.recordings.checks import CHECKER_FAILED, TIMED_OUT, Limits, Unreadable
+from tests.world import ACCEPT, DAY, TAKE, Client, Json, Person, World, declare, upload
 
 BYTES = TAKE.read_bytes()
+KILLED = "    os.kill(os.getpid(), 9)"
 
 
 @pytest.fixture
@@ -53,8 +58,118 @@ def test_a_slow_checker_leaves_a_passed_take_alone(
 
 
 def test_a_check_is_over_before_another_may_try() -> None:
-    longest_seconds = service.MOST_TRIES * checks.Limits.wall_seconds
+    longest_seconds = service.CHECKS_AT_ONCE * checks.Limits.wall_seconds
     assert service.CHECK_LEASE.total_seconds() > longest_seconds
+
+
+def check(ana: Person, recording: Json) -> Json:
+    found: Json = ana.get(f"/v1/recordings/{recording['id']}")
+    return found
+
+
+def due_at(world: World) -> datetime:
+    stamp: datetime = world.value("SELECT due_at FROM recording")
+    return stamp
+
+
+def test_a_take_whose_worker_was_killed_is_kept_and_checked_again(
+    world: World, ana: Person, takes: str, take_over: Callable[[str], None]
+) -> None:
+    recording = upload(ana, takes, BYTES)
+    take_over(KILLED)
+    before = world.now
+    assert world.sweep("recordings") == 1
+    waiting = check(ana, recording)
+    assert (waiting["state"], waiting["state_reason"]) == ("checking", CHECKER_FAILED.message)
+    assert bytes_of(world, recording) == BYTES
+    assert before < due_at(world) - service.FIRST_RETRY_AFTER < world.now
+    assert world.sweep("recordings") == 0
+    take_over("    main()")
+    world.advance_to(due_at(world) + timedelta(seconds=1))
+    world.sweep("recordings")
+    passed = check(ana, recording)
+    assert (passed["state"], passed["state_reason"]) == ("passed", None)
+    assert bytes_of(world, recording) == BYTES
+
+
+def tried_for_a_day(world: World) -> timedelta:
+    """Sweep whenever a check is due until none is; answers how long that took."""
+    began = world.now
+    while due := world.value("SELECT due_at FROM recording"):
+        world.advance_to(max(due, world.now) + timedelta(seconds=1))
+        assert world.sweep("recordings") == 1
+    return world.now - began
+
+
+def hand_in(ana: Person, takes: str, recording: Json) -> str:
+    """Answers where its submission is."""
+    path = takes.replace("recordings", "submissions")
+    ana.post(takes.replace("recordings", "time"), {"activity": "perform"})
+    handed_in = {
+        "recording_ids": [recording["id"]],
+        "self_labels": {"emotion": "sadness", "intensity": "low"},
+    }
+    assert ana.post(path, handed_in)["state"] == "checking"
+    return path
+
+
+def test_a_take_that_we_cannot_measure_is_judged_by_ear(
+    world: World, ana: Person, ravi: Person, takes: str, take_over: Callable[[str], None]
+) -> None:
+    recording = upload(ana, takes, BYTES)
+    submissions = hand_in(ana, takes, recording)
+    take_over(KILLED)
+    assert timedelta(days=1) < tried_for_a_day(world) < timedelta(days=1.2)
+    found = check(ana, recording)
+    assert (found["state"], found["state_reason"]) == ("look", service.UNMEASURED)
+    assert found["report"] == {"reason_code": "checker_failed", "message": service.UNMEASURED}
+    assert bytes_of(world, recording) == BYTES
+    world.sweep("reviews")
+    review = ravi.post("/v1/reviews/next")
+    assert review["recordings"][0]["report"]["message"] == service.UNMEASURED
+    heard = f"/v1/reviews/{review['id']}/recordings/{recording['id']}/content"
+    assert ravi.ask("GET", heard).content == BYTES
+    ravi.post(f"/v1/reviews/{review['id']}/verdict", ACCEPT)
+    assert ana.get(submissions)["items"][0]["state"] == "accepted"
+
+
+def test_what_nobody_measured_or_heard_is_not_accepted_but_paid(
+    world: World, ana: Person, takes: str, take_over: Callable[[str], None]
+) -> None:
+    recording = upload(ana, takes, BYTES)
+    submissions = hand_in(ana, takes, recording)
+    take_over(KILLED)
+    tried_for_a_day(world)
+    world.sweep("reviews")
+    world.advance(3 * DAY + 1)
+    world.sweep("accept")
+    (refused,) = ana.get(submissions)["items"]
+    assert refused["state"] == "refused"
+    assert "judged it by ear" in refused["state_reason"]
+    assert ana.get(takes.replace("recordings", "pay"))["outcome"] == "pay"
+
+
+def test_a_check_that_always_hangs_is_not_tried_for_ever(
+    world: World,
+    ana: Person,
+    takes: str,
+    take_over: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    recording = upload(ana, takes, BYTES)
+    take_over("    import time; time.sleep(60)")
+
+    async def impatient(path: Path, *, limits: Limits) -> Any:
+        return await checks.measure(path, limits=replace(limits, wall_seconds=0.2))
+
+    monkeypatch.setattr(service, "measure", impatient)
+    tried_for_a_day(world)
+    found = check(ana, recording)
+    assert (found["state"], found["report"]["reason_code"]) == ("look", "timed_out")
+    assert world.value("SELECT check_tries FROM recording") == service.MOST_TRIES
+    assert bytes_of(world, recording) == BYTES
+    assert f"recording {recording['id']} was checked 11 times in vain" in caplog.text
 
 
 def test_what_is_unreadable_is_deleted_with_its_verdict(

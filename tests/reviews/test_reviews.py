@@ -1,11 +1,16 @@
 """Reviewers judge takes under a lease; the verdict never touches the pay."""
 
+import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
+import httpx
+import psycopg
 import pytest
 
+from marketplace.recordings.routes import RECHECK_SECONDS
 from tests.world import (
     ACCEPT,
     DAY,
@@ -52,6 +57,7 @@ class TestAssignment:
         mine = ravi.post("/v1/reviews/next")
         theirs = second_reviewer.post("/v1/reviews/next")
         assert mine["submission_id"] == submission(ana, first)["id"]
+        assert mine["claim_id"] == first["id"]
         assert theirs["submission_id"] != mine["submission_id"]
         assert ravi.post("/v1/reviews/next")["id"] == mine["id"]
         assert second["id"] != first["id"]
@@ -182,8 +188,19 @@ class TestVerdicts:
             RETAKE | {"comment": ""},
             REFUSE | {"reason_code": "dull"},
             REFUSE | {"pay_minor": 0},
+            REFUSE | {"reason_code": "flagged"},
+            REFUSE | {"timestamps": []},
+            REFUSE | {"timestamps": [{"from_seconds": 12, "to_seconds": 12}]},
+            REFUSE | {"timestamps": [{"from_seconds": -1, "to_seconds": 12}]},
+            REFUSE | {"timestamps": [{"from_seconds": 1, "to_seconds": 1e9}]},
+            REFUSE | {"timestamps": [{"from_seconds": "1", "to_seconds": 2}]},
+            REFUSE | {"timestamps": [{"from_seconds": 1, "to_seconds": 2}] * 51},
+            *(
+                RETAKE | {"reason_code": code}
+                for code in ("emotion_not_conveyed", "not_natural", "wrong_language", "flagged")
+            ),
         ],
-        ids=range(10),
+        ids=range(21),
     )
     def test_the_rubric_is_kept(
         self, world: World, job: Json, ana: Person, ravi: Person, wrong: Json
@@ -192,6 +209,52 @@ class TestVerdicts:
         review = ravi.post("/v1/reviews/next")
         refused = ravi.refused("POST", f"/v1/reviews/{review['id']}/verdict", wrong)
         assert refused == "422 invalid_request"
+
+    @pytest.mark.parametrize("code", ["emotion_not_conveyed", "wrong_language"])
+    def test_what_is_wrong_with_the_whole_take_needs_no_timestamps(
+        self, world: World, job: Json, ana: Person, ravi: Person, code: str
+    ) -> None:
+        world.submitted_claim(ana, job)
+        world.judge(ravi, REFUSE | {"reason_code": code, "timestamps": []})
+
+    def test_the_performer_is_told_what_was_wrong_and_where_but_not_who_said_so(
+        self, world: World, job: Json, ana: Person, ravi: Person, second_reviewer: Person
+    ) -> None:
+        claim = world.submitted_claim(ana, job)
+        assert submission(ana, claim)["verdicts"] == []
+        world.judge(ravi, REFUSE | {"reason_code": "flagged", "flags": ["real_name"]})
+        world.judge(second_reviewer, REFUSE | {"withhold": PROPOSAL})
+        first, second = submission(ana, claim)["verdicts"]
+        assert (first["reason_code"], first["flags"]) == ("flagged", ["real_name"])
+        del second["decided_at"]
+        assert second == {
+            "verdict": "refuse",
+            "reason_code": "brief_not_followed",
+            "flags": [],
+            "comment": REFUSE["comment"],
+            "timestamps": [{"from_seconds": 12.0, "to_seconds": 30.5}],
+        }
+        told = ana.ask("GET", f"/v1/claims/{claim['id']}/submissions").text
+        assert ravi.id not in told
+        assert second_reviewer.id not in told
+
+    @pytest.mark.parametrize(
+        ("change", "named"),
+        [
+            ("verdict = 'retake', reason_code = 'not_natural', comment = '!'", "retake_mends_it"),
+            ("verdict = 'retake', reason_code = 'technical'", "has_reason"),
+            ("verdict = 'refuse', comment = '!'", "has_reason"),
+            ("verdict = 'refuse', reason_code = 'technical', comment = '!'", "refusal_says_where"),
+        ],
+        ids=str,
+    )
+    def test_the_database_keeps_the_rubric_too(
+        self, world: World, job: Json, ana: Person, ravi: Person, change: str, named: str
+    ) -> None:
+        world.submitted_claim(ana, job)
+        ravi.post("/v1/reviews/next")
+        with pytest.raises(psycopg.errors.CheckViolation, match=named):
+            world.sql(f"UPDATE review SET decided_at = now(), {change}")
 
 
 class TestRetakes:
@@ -372,6 +435,31 @@ class TestTheReviewClock:
         world.sweep("accept")
         assert submission(ana, claim)["state"] == "accepted"
 
+    def test_a_flagged_take_without_a_second_opinion_is_refused_and_paid(
+        self, world: World, acme: Client, job: Json, ana: Person, ravi: Person
+    ) -> None:
+        claim = world.submitted_claim(ana, job)
+        flagged = REFUSE | {"reason_code": "flagged", "flags": ["minors_voice"]}
+        assert world.judge(ravi, flagged)["submission_state"] == "in_review"
+        world.advance(3 * DAY + 1)
+        world.sweep("accept")
+        ended = submission(ana, claim)
+        assert (ended["state"], ended["state_reason"][:23]) == (
+            "refused",
+            "A reviewer flagged it, ",
+        )
+        assert ana.get(f"/v1/claims/{claim['id']}/pay")["pay_minor"] == 123
+        assert acme.get(f"/v1/jobs/{job['id']}")["roles"] == {"open": 3}
+        assert acme.get(f"/v1/jobs/{job['id']}/recordings")["items"] == []
+
+    def test_a_second_reviewer_may_accept_what_the_first_flagged(
+        self, world: World, job: Json, ana: Person, ravi: Person, second_reviewer: Person
+    ) -> None:
+        claim = world.submitted_claim(ana, job)
+        world.judge(ravi, REFUSE | {"flags": ["real_name"]})
+        world.judge(second_reviewer, ACCEPT)
+        assert submission(ana, claim)["state"] == "accepted"
+
     def test_a_failing_recording_never_accepts_itself(
         self, world: World, acme: Client, ana: Person
     ) -> None:
@@ -448,6 +536,24 @@ class TestWithdrawnConsent:
         assert submission(ana, claim)["state"] == "refused"
         assert ana.get(f"/v1/claims/{claim['id']}/pay")["pay_minor"] == 123
 
+    def test_who_listens_at_that_moment_hears_no_more(
+        self, world: World, job: Json, ana: Person, ravi: Person
+    ) -> None:
+        claim = world.claim(ana, job)
+        world.work(ana, claim, "perform", 60)
+        take = world.take(ana, claim, content=os.urandom(48 << 20))
+        world.hand_in(ana, claim, take)
+        review = ravi.post("/v1/reviews/next")
+        content = f"{world.url}/v1/reviews/{review['id']}/recordings/{take}/content"
+        token = {"Authorization": f"Bearer {ravi.token}"}
+        with world.http.stream("GET", content, headers=token) as listening:
+            pieces = listening.iter_raw(1 << 16)
+            next(pieces)
+            self.withdraw(ana, claim)
+            time.sleep(RECHECK_SECONDS)
+            with pytest.raises(httpx.RemoteProtocolError):
+                list(pieces)
+
     def test_it_is_not_accepted_by_itself_either(
         self, world: World, job: Json, ana: Person
     ) -> None:
@@ -512,7 +618,8 @@ class TestWithholding:
         world.advance(3 * DAY + 1)
         world.sweep("pay")
         assert ana.get(f"/v1/claims/{ended['id']}/pay")["pay_minor"] == 123
-        assert world.value("SELECT state FROM withholding") == "rejected"
+        (rejected,) = ravi.get("/v1/withholdings", state="rejected")["items"]
+        assert rejected["state_reason"] == "Nobody confirmed it in time."
 
     def test_with_a_refusal(
         self,
@@ -524,11 +631,11 @@ class TestWithholding:
         second_reviewer: Person,
     ) -> None:
         claim = world.submitted_claim(ana, job)
-        world.judge(ravi, REFUSE)
-        world.judge(second_reviewer, REFUSE | {"withhold": PROPOSAL})
+        assert world.judge(ravi, REFUSE)["withholding_id"] is None
+        verdict = world.judge(second_reviewer, REFUSE | {"withhold": PROPOSAL})
+        assert verdict["claim_id"] == claim["id"]
         assert claimed(ana, claim)["pay_due_at"] is not None
-        proposed = world.value("SELECT id FROM withholding")
-        ravi.post(f"/v1/withholdings/{proposed}/decision", DECISION)
+        ravi.post(f"/v1/withholdings/{verdict['withholding_id']}/decision", DECISION)
         assert ana.get(f"/v1/claims/{claim['id']}/pay")["pay_minor"] == 0
 
     def test_the_first_reviewers_proposal_counts_too(
@@ -536,10 +643,11 @@ class TestWithholding:
     ) -> None:
         claim = world.submitted_claim(ana, job)
         world.judge(ravi, REFUSE | {"withhold": PROPOSAL})
-        assert world.sql("SELECT * FROM withholding") == []
-        world.judge(second_reviewer, REFUSE)
-        (proposed,) = world.sql("SELECT id, ground, reason, proposed_by FROM withholding")
-        assert str(proposed["proposed_by"]) == ravi.id
+        assert second_reviewer.get("/v1/withholdings")["items"] == []
+        verdict = world.judge(second_reviewer, REFUSE)
+        (proposed,) = second_reviewer.get("/v1/withholdings", state="proposed")["items"]
+        assert verdict["withholding_id"] == proposed["id"]
+        assert proposed["proposed_by"] == ravi.id
         assert {name: proposed[name] for name in PROPOSAL} == PROPOSAL
         path = f"/v1/withholdings/{proposed['id']}/decision"
         assert ravi.refused("POST", path, DECISION) == "403 second_person_needed"
@@ -570,7 +678,7 @@ class TestWithholding:
         world.judge(ravi, REFUSE | {"withhold": PROPOSAL})
         world.judge(second_reviewer, ACCEPT)
         assert ana.get(f"/v1/claims/{claim['id']}/pay")["pay_minor"] == 123
-        assert world.sql("SELECT * FROM withholding") == []
+        assert ravi.get("/v1/withholdings")["items"] == []
 
     def test_two_proposals_are_one(
         self, world: World, job: Json, ana: Person, ravi: Person, second_reviewer: Person
@@ -578,7 +686,8 @@ class TestWithholding:
         world.submitted_claim(ana, job)
         for reviewer in (ravi, second_reviewer):
             world.judge(reviewer, REFUSE | {"withhold": PROPOSAL})
-        assert str(world.value("SELECT proposed_by FROM withholding")) == ravi.id
+        (proposed,) = ravi.get("/v1/withholdings")["items"]
+        assert proposed["proposed_by"] == ravi.id
 
     def test_without_a_second_of_time_nothing_is_withheld(
         self, world: World, job: Json, ana: Person, ravi: Person, second_reviewer: Person
@@ -617,6 +726,27 @@ class TestWithholding:
         assert second_reviewer.refused("POST", decision, DECISION) == "409 pay_already_decided"
         world.sweep("pay")
         assert ana.get(f"{path}/pay")["outcome"] == "pay"
+
+    def test_paid_after_all_by_who_proposed_it(
+        self, world: World, ended: Json, ana: Person, ravi: Person, second_reviewer: Person
+    ) -> None:
+        """Taking one's own word back is in the performer's favour: it takes nobody else."""
+        proposed = self.propose(ravi, ended)
+        assert ravi.post(f"/v1/claims/{ended['id']}/pay")["pay_minor"] == 123
+        assert ana.get(f"/v1/claims/{ended['id']}/pay")["outcome"] == "pay"
+        (taken_back,) = ravi.get("/v1/withholdings")["items"]
+        assert (taken_back["state"], taken_back["decided_by"]) == ("rejected", None)
+        assert "took it back" in taken_back["state_reason"]
+        path = f"/v1/withholdings/{proposed['id']}/decision"
+        assert second_reviewer.refused("POST", path, DECISION) == "409 move_not_allowed"
+
+    def test_paid_by_somebody_else_than_who_proposed_it(
+        self, ended: Json, ravi: Person, operator: Person
+    ) -> None:
+        self.propose(ravi, ended)
+        operator.post(f"/v1/claims/{ended['id']}/pay")
+        (rejected,) = ravi.get("/v1/withholdings")["items"]
+        assert (rejected["state"], rejected["decided_by"]) == ("rejected", operator.id)
 
     def test_one_proposal_at_a_time(
         self, ended: Json, ravi: Person, second_reviewer: Person

@@ -27,10 +27,13 @@ FOR: dict[str, set[str]] = {
         "list_waiting_auditions decide_audition propose_withholding take_next_review read_review",
         "listen_to_audition listen_to_recording give_verdict",
     },
-    "reviewer operator": {"pay_claim decide_withholding"},
+    "reviewer operator": {
+        "pay_claim decide_withholding list_withholdings list_undecided_claims",
+    },
     "operator": {
         "set_audition_rate create_client create_invite separate_lineage set_minimum_rate",
         "list_performers offer_audition decline_performer reinstate_performer suspend_performer",
+        "limit_claims",
     },
     "finance": {
         "list_payout_runs draft_payout_run read_payout_run approve_payout_run discard_payout_run",
@@ -63,6 +66,7 @@ BODIES: dict[str, Any] = {
     "NewRecording": RECORDING,
     "AuditionDecision": {"outcome": "passed", **REASON},
     "NewClaim": {"role_id": NOBODY},
+    "NewClaimsLimit": {"claims_limit": 5, **REASON},
     "Release": {},
     "NewSubmission": {"recording_ids": [NOBODY], "self_labels": SELF_LABELS},
     "StartTime": {"activity": "prep"},

@@ -1,5 +1,6 @@
 """One row that fails stops no other; it is named in the log, and tried again."""
 
+import asyncio
 from uuid import UUID
 
 import pytest
@@ -51,6 +52,36 @@ def test_each_row_is_a_transaction_of_its_own(
     (logged,) = caplog.records
     assert logged.getMessage() == "sweep dust failed at 2; it is tried again"
     assert logged.exc_info
+
+
+def test_a_row_that_another_process_is_at_is_left_to_it(world: World) -> None:
+    """Nobody stands behind it: the others are done meanwhile."""
+    at_work: list[int] = []
+
+    async def two_processes() -> tuple[int, int]:
+        begun, others_done = asyncio.Event(), asyncio.Event()
+
+        async def slow(session: AsyncSession, number: int) -> bool:
+            at_work.append(number)
+            begun.set()
+            await others_done.wait()
+            return True
+
+        async def quick(session: AsyncSession, number: int) -> bool:
+            at_work.append(number)
+            return True
+
+        each_due, sessions = sweeps.each_due, world.parts.sessions
+        first = asyncio.create_task(each_due(sessions, "dust", THREE_ROWS, slow))
+        await begun.wait()
+        second = await each_due(sessions, "dust", THREE_ROWS, quick)
+        another_sweep = await each_due(sessions, "rust", THREE_ROWS, quick)
+        assert another_sweep == 3
+        others_done.set()
+        return await first, second
+
+    assert world.loopback.run(two_processes()) == (3, 2)
+    assert at_work[:3] == [1, 2, 3]
 
 
 def test_a_claim_that_cannot_be_paid_delays_no_other(

@@ -1,12 +1,18 @@
 """What Stripe tells us: stored once, applied once, and losing all of it only delays."""
 
+import asyncio
 import hashlib
 import hmac
 import json
 import time
 
 import pytest
+from sqlmodel.ext.asyncio.session import AsyncSession
 
+from marketplace.scheduler import SWEEPS
+from marketplace.stripe_api import inbox
+from marketplace.stripe_api.gateway import StripeGateway
+from marketplace.stripe_api.models import StripeEvent
 from tests.world import POLLS, Client, Json, Person, World
 
 
@@ -199,10 +205,6 @@ def test_another_clients_deposit_is_404(world: World, acme: Client) -> None:
 
 
 def test_the_same_event_by_many_sweeps_has_one_effect(world: World) -> None:
-    import asyncio
-
-    from marketplace.scheduler import SWEEPS
-
     acme = world.client()
     asked = {"amount_minor": 5_000, "success_url": "https://acme.example/"}
     deposit: Json = acme.post("/v1/wallet/deposits", asked)
@@ -218,6 +220,42 @@ def test_the_same_event_by_many_sweeps_has_one_effect(world: World) -> None:
     world.sweep("inbox")
     assert acme.wallet_minor == 5_000
     assert world.value("SELECT count(*) FROM ledger_transaction") == 1
+
+
+def test_one_process_alone_asks_stripe_about_an_event(world: World) -> None:
+    """The others leave it to that one, until its lease is over."""
+    for number in range(3):
+        body = event(world, id=f"evt_{number}")
+        assert deliver(world, body, sign(world, body)) == 204
+    asked: list[str] = []
+
+    async def nothing_to_do(session: AsyncSession) -> None:
+        pass
+
+    async def look_up(gateway: StripeGateway, told: StripeEvent) -> inbox.Effect:
+        asked.append(told.id)
+        await asyncio.sleep(0.05)
+        if asked.count("evt_0") == 1 and told.id == "evt_0":
+            raise asyncio.CancelledError
+        return nothing_to_do
+
+    async def at_once() -> None:
+        handlers: dict[str, inbox.Handler] = {"checkout.session.completed": look_up}
+        applying = (
+            inbox.apply_due(world.parts.sessions, world.gateway, handlers) for _ in range(4)
+        )
+        await asyncio.gather(*applying, return_exceptions=True)
+
+    unhandled = "SELECT array_agg(id) FROM stripe_event WHERE handled_at IS NULL"
+    world.loopback.run(at_once())
+    assert sorted(asked) == ["evt_0", "evt_1", "evt_2"]
+    assert world.value(unhandled) == ["evt_0"], "its process broke off"
+    world.loopback.run(at_once())
+    assert len(asked) == 3
+    world.advance(inbox.LEASE.total_seconds())
+    world.loopback.run(at_once())
+    assert asked.count("evt_0") == 2
+    assert world.value(unhandled) is None
 
 
 def test_a_fresh_webhook_hides_no_event_of_an_outage(world: World) -> None:
