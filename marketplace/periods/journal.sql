@@ -1,5 +1,5 @@
 -- Every entry of a period, in the order it was booked; debits and credits are both positive.
-SELECT header.accounting_date AS date, header.id AS transaction_id, header.kind,
+SELECT header.accounting_date, header.id AS transaction_id, header.kind,
        header.source_type, header.source_id, account.kind AS account, account.owner_id AS party_id,
        entry.currency,
        CASE WHEN entry.amount_minor > 0 THEN entry.amount_minor END AS debit_minor,

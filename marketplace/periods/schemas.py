@@ -1,5 +1,4 @@
-from datetime import date as Day
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -15,8 +14,8 @@ Month = Annotated[
 ]
 
 
-def first_day_of(month: str) -> Day:
-    return Day.fromisoformat(f"{month}-01")
+def first_day_of(month: str) -> date:
+    return date.fromisoformat(f"{month}-01")
 
 
 class Reopening(Body):
@@ -41,7 +40,7 @@ class Books(Answer):
     booked_later_minor: int = Field(
         description="Of these, what we booked after the month's end", examples=[0]
     )
-    lines_not_booked: int = Field(examples=[0])
+    lines_not_booked: int = Field(examples=[1])
 
 
 class PeriodAnswer(Answer):
@@ -68,7 +67,7 @@ class JournalEntry(Answer):
     to be reversed on the first day of the next month.
     """
 
-    date: Day = Field(examples=["2026-11-23"])
+    accounting_date: date = Field(examples=["2026-11-23"])
     transaction_id: UUID | None
     kind: str = Field(examples=["claim_paid"])
     source_type: str = Field(examples=["pay_decision"])

@@ -196,7 +196,7 @@ async def accrual(session: AsyncSession, period: AccountingPeriod) -> list[Any]:
 
 
 JOURNAL_COLUMNS = (
-    "date",
+    "accounting_date",
     "transaction_id",
     "kind",
     "source_type",
@@ -231,7 +231,7 @@ async def journal(session: AsyncSession, period: AccountingPeriod) -> Report:
 def _accrued(line: Any, period: AccountingPeriod) -> list[dict[str, Any]]:
     """As the decision would book it; to be reversed on the first day of the next period."""
     common = {
-        "date": period.last_day,
+        "accounting_date": period.last_day,
         "transaction_id": None,
         "kind": "accrual",
         "source_type": "claim",

@@ -152,8 +152,8 @@ class Reconciliation(Exact):
 
 
 class AgeBucket(Exact):
-    from_days: int = Field(examples=[0])
-    to_days: int | None = Field(description="Not in it; null is open", examples=[7])
+    from_days: int = Field(examples=[7])
+    to_days: int | None = Field(description="Not in it; null is open", examples=[14])
     amount_minor: int = Field(examples=[1_233])
 
 
@@ -187,7 +187,8 @@ class Liabilities(Exact):
     lines: list[OwedLine]
 
 
-class RolledTotal(Exact):
+class RolledLine(Exact):
+    performer_id: UUID
     currency: str
     opening_minor: int = Field(examples=[0])
     earned_minor: int = Field(examples=[1_356])
@@ -197,8 +198,14 @@ class RolledTotal(Exact):
     closing_minor: int = Field(examples=[1_233])
 
 
-class RolledLine(RolledTotal):
-    performer_id: UUID
+class RolledTotal(Exact):
+    currency: str
+    opening_minor: int = Field(examples=[0])
+    earned_minor: int = Field(examples=[1_356])
+    sent_minor: int = Field(examples=[123])
+    returned_minor: int = Field(examples=[0])
+    adjusted_minor: int = Field(examples=[0])
+    closing_minor: int = Field(examples=[1_233])
 
 
 class RollForward(Exact):

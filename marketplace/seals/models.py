@@ -3,7 +3,7 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
-from marketplace.shared.columns import now_stamp, stamp, texts, updatable
+from marketplace.shared.columns import stamp, texts, updatable
 
 
 class Seal(SQLModel, table=True):
@@ -31,4 +31,3 @@ class Seal(SQLModel, table=True):
     row_hashes: bytes = Field(sa_type=sa.LargeBinary)
     previous_hash: str | None = Field(default=None, foreign_key="seal.hash")
     hash: str = Field(unique=True)
-    made_at: datetime = now_stamp()

@@ -70,7 +70,7 @@ async def _last(session: AsyncSession) -> Link | None:
 
 
 def _link(stored: Seal) -> Link:
-    return Link(**stored.model_dump(exclude={"made_at"}))
+    return Link(**stored.model_dump())
 
 
 async def _links(

@@ -29,7 +29,6 @@ CREATE TABLE seal (
     row_hashes bytea NOT NULL,
     previous_hash text,
     hash text NOT NULL,
-    made_at timestamptz DEFAULT marketplace_now() NOT NULL,
     CONSTRAINT pk_seal PRIMARY KEY (number),
     CONSTRAINT uq_seal_hash UNIQUE (hash),
     CONSTRAINT ck_seal_follows_one CHECK ((number = 1) = (previous_hash IS NULL)),
