@@ -2,10 +2,8 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Literal
 
-import sqlalchemy as sa
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.routing import APIRoute
@@ -13,7 +11,6 @@ from fastapi_offline import FastAPIOffline
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from marketplace import __version__
 from marketplace.accounts.routes import router as accounts
@@ -21,10 +18,12 @@ from marketplace.claims.routes import router as claims
 from marketplace.consents.routes import router as consents
 from marketplace.deliveries.routes import router as deliveries
 from marketplace.funding.routes import router as funding
+from marketplace.health import router as health
 from marketplace.jobs.routes import router as jobs
 from marketplace.openapi import describe
 from marketplace.payouts.routes import router as payouts
 from marketplace.performers.routes import router as performers
+from marketplace.periods.routes import router as periods
 from marketplace.rates.routes import router as rates
 from marketplace.recordings.routes import router as recordings
 from marketplace.recordings.storage import open_storage
@@ -33,8 +32,7 @@ from marketplace.reviews.routes import router as reviews
 from marketplace.scheduler import Parts, ticking
 from marketplace.shared import problems
 from marketplace.shared.database import connect, session_factory
-from marketplace.shared.ids import new_id
-from marketplace.shared.schemas import Answer
+from marketplace.shared.observed import Observed
 from marketplace.shared.settings import Settings
 from marketplace.stripe_api.gateway import StripeGateway
 from marketplace.stripe_api.polling import STRIPE_ERRORS
@@ -53,6 +51,7 @@ that must not happen twice.
 # Uploads have a limit of their own.
 LARGEST_BODY_BYTES = 2 * 1024 * 1024
 ROUTERS = (
+    health,
     accounts,
     performers,
     funding,
@@ -65,13 +64,10 @@ ROUTERS = (
     deliveries,
     payouts,
     reports,
+    periods,
     webhooks,
     stripe_api,
 )
-
-
-class Health(Answer):
-    status: Literal["ok"] = "ok"
 
 
 def create_app(settings: Settings, *, sweeps: bool = True) -> FastAPI:
@@ -99,10 +95,9 @@ def create_app(settings: Settings, *, sweeps: bool = True) -> FastAPI:
     app.state.settings = settings
     for router in ROUTERS:
         app.include_router(router)
-    _add_health(app)
     _add_error_answers(app)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
-    app.add_middleware(RequestId)
+    app.add_middleware(Observed)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -139,21 +134,6 @@ def _operation_id(route: APIRoute) -> str:
     return route.name
 
 
-def _add_health(app: FastAPI) -> None:
-    @app.get("/healthz", tags=["health"], summary="The process answers")
-    async def read_health() -> Health:
-        return Health()
-
-    @app.get("/readyz", tags=["health"], summary="The database answers, too")
-    async def read_readiness(request: Request) -> Health:
-        try:
-            async with request.app.state.sessions() as session:
-                await session.execute(sa.text("SELECT 1"))
-        except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
-            raise problems.TryAgain("The database does not answer.") from error
-        return Health()
-
-
 def _add_error_answers(app: FastAPI) -> None:
     app.add_exception_handler(problems.Problem, problems.answer_problem)
     app.add_exception_handler(RequestValidationError, problems.answer_validation_error)
@@ -162,24 +142,3 @@ def _add_error_answers(app: FastAPI) -> None:
     for error in STRIPE_ERRORS:
         app.add_exception_handler(error, answer_stripe_error)
     app.add_exception_handler(Exception, problems.answer_unexpected)
-
-
-class RequestId:
-    """Every answer carries the id under which logs and audit know the request."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        request_id = str(new_id())
-        scope.setdefault("state", {})["request_id"] = request_id
-
-        async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"].append((b"x-request-id", request_id.encode()))
-            await send(message)
-
-        await self.app(scope, receive, send_with_id)

@@ -140,6 +140,20 @@ def _parser() -> argparse.ArgumentParser:
         "not all could be checked",
     )
     verify.add_argument("--json", action="store_true")
+    verify.add_argument(
+        "--seal", metavar="HEAD", help="number:hash, as it was kept elsewhere: check the seal alone"
+    )
+    verify.add_argument(
+        "--dump", type=Path, metavar="FILE", help="with --seal: of this dump, without a database"
+    )
+
+    _command(commands, "seal", _seal, "seal what was booked so far; print the chain's head")
+
+    backup = _command(commands, "backup", _backup, "write a backup into a new folder")
+    backup.add_argument("folder", type=Path)
+
+    restore = _command(commands, "restore", _restore, "load a backup where nothing is, and verify")
+    restore.add_argument("folder", type=Path)
 
     explain = _command(commands, "explain", _explain, "follow any cent from end to end")
     explain.add_argument("id", help="of a payout, claim, ledger line, transfer …")
@@ -251,6 +265,9 @@ def _sweep(options: argparse.Namespace) -> None:
 def _verify(options: argparse.Namespace) -> int:
     from marketplace.reports import verify
 
+    if options.seal or options.dump:
+        return _verify_seal(options)
+
     async def run(parts: Any) -> verify.Findings:
         return await verify.verify(parts.sessions, parts.gateway)
 
@@ -261,6 +278,57 @@ def _verify(options: argparse.Namespace) -> int:
     else:
         print("\n".join(verify.lines(found)))
     return verify.exit_code(found)
+
+
+def _verify_seal(options: argparse.Namespace) -> int:
+    from marketplace.seals import service as seals
+
+    async def look(parts: Any) -> list[str]:
+        async with parts.sessions() as session:
+            return await seals.violations(session, head=options.seal)
+
+    if options.dump is None:
+        with installation.parts_for_command(options.data) as variables:
+            violations: list[str] = asyncio.run(_with_parts(variables, look))
+    else:
+        try:
+            violations = seals.violations_of_dump(options.dump, head=options.seal)
+        except (OSError, ValueError) as error:
+            raise InstallationError(f"{options.dump} cannot be checked: {error}") from error
+    print("\n".join(violations) or "the seal is whole")
+    return 1 if violations else 0
+
+
+def _seal(options: argparse.Namespace) -> None:
+    with installation.parts_for_command(options.data) as variables:
+        print(asyncio.run(_with_parts(variables, _sealed)) or "nothing to seal yet")
+
+
+async def _sealed(parts: Any) -> str | None:
+    from marketplace.seals import service as seals
+
+    return await seals.seal_and_export(parts.sessions, parts.storage)
+
+
+def _backup(options: argparse.Namespace) -> None:
+    from marketplace import backups
+
+    with installation.parts_for_command(options.data) as variables:
+        head = asyncio.run(_with_parts(variables, _sealed))
+        backups.make(options.folder, options.data, variables, head=head)
+    print(f"{options.folder} holds everything up to seal {head or 'none'}")
+
+
+def _restore(options: argparse.Namespace) -> int:
+    from marketplace import backups
+
+    backups.restore(options.folder, options.data)
+    options.json, options.dump, options.seal = False, None, None
+    code = _verify(options)
+    if (head := backups.head_of(options.folder)) is not None:
+        options.seal = head
+        code = max(code, _verify_seal(options))
+    return code
 
 
 def _explain(options: argparse.Namespace) -> int:

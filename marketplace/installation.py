@@ -27,6 +27,7 @@ from marketplace.shared.settings import Settings
 
 DEFAULT_DATA = Path("data")
 SANDBOX_KEY = "sk_test_sandbox"
+SANDBOX_STATE = "stripe-sandbox.sqlite"
 SANDBOX_STOP_SECONDS = 20
 CONTROL = "/_sandbox"
 
@@ -229,7 +230,7 @@ def _stripe(data: Path) -> Iterator[dict[str, str]]:
         )
         yield {name: os.environ[name] for name in names if name in os.environ}
         return
-    with sandbox(data / "stripe-sandbox.sqlite") as base:
+    with sandbox(data / SANDBOX_STATE) as base:
         yield {
             "STRIPE_API_KEY": SANDBOX_KEY,
             "STRIPE_API_BASE": base,

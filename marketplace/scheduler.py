@@ -20,11 +20,14 @@ from marketplace.jobs import service as jobs
 from marketplace.payouts import sending
 from marketplace.payouts import service as payouts
 from marketplace.performers import auditions, payout_accounts
+from marketplace.reconciliation import service as reconciliation
 from marketplace.recordings import service as recordings
 from marketplace.recordings.storage import Storage
 from marketplace.reports import verify
 from marketplace.reviews import service as reviews
 from marketplace.reviews import submissions, unused_takes
+from marketplace.seals import service as seals
+from marketplace.shared import logs, metrics
 from marketplace.shared.database import Sessions
 from marketplace.shared.settings import Settings
 from marketplace.stripe_api import inbox
@@ -188,6 +191,16 @@ SWEEPS: dict[str, Scheduled] = {
         ),
         "draft the weekly payout runs (Mondays, 06:00 UTC)",
     ),
+    "stripe_lines": Scheduled(
+        300,
+        lambda parts: reconciliation.read_lines(parts.sessions, parts.gateway),
+        "read the lines of Stripe's own books",
+    ),
+    "seal": Scheduled(
+        60,
+        lambda parts: seals.sweep(parts.sessions, parts.storage),
+        "chain what was booked since the last seal, and keep the chain's head with the files",
+    ),
     "payouts": Scheduled(
         2,
         lambda parts: sending.send_due(parts.sessions, parts.gateway),
@@ -228,7 +241,10 @@ async def ticking(parts: Parts, *, enabled: bool) -> AsyncIterator[None]:
 
 async def _tick(parts: Parts, name: str) -> None:
     """One run; a failure is logged and the next tick tries again."""
-    try:
-        await SWEEPS[name].run(parts)
-    except Exception:
-        log.exception("sweep %s failed; the next tick tries again", name)
+    with logs.about(sweep=name):
+        try:
+            with metrics.sweeping(name):
+                done = await SWEEPS[name].run(parts)
+            metrics.SWEPT.labels(name).inc(done)
+        except Exception:
+            log.exception("sweep %s failed; the next tick tries again", name)

@@ -6,6 +6,7 @@ import uvicorn
 
 from marketplace.app import create_app
 from marketplace.installation import InstallationError, register_webhooks
+from marketplace.shared import logs
 from marketplace.shared.settings import Settings
 
 
@@ -35,14 +36,15 @@ def serve(settings: Settings, listener: socket.socket, *, sweeps: bool) -> None:
     app = create_app(settings, sweeps=sweeps)
     config = uvicorn.Config(
         app,
-        log_level="warning",
+        log_config=None,
         access_log=False,
         server_header=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=10,
     )
     server = _Server(config, settings)
-    server.run(sockets=[listener])
+    with logs.written_as_json(settings.log_level):
+        server.run(sockets=[listener])
     if server.failure is not None:
         raise server.failure
 

@@ -13,9 +13,12 @@ from marketplace.jobs import models as jobs
 from marketplace.ledger import models as ledger
 from marketplace.payouts import models as payouts
 from marketplace.performers import models as performers
+from marketplace.periods import models as periods
 from marketplace.rates import models as rates
+from marketplace.reconciliation import models as reconciliation
 from marketplace.recordings import models as recordings
 from marketplace.reviews import models as reviews
+from marketplace.seals import models as seals
 from marketplace.shared import audit, clock, idempotency, states, sweeps
 from marketplace.shared.states import Moves
 from marketplace.stripe_api import models as stripe_api
@@ -33,9 +36,12 @@ MODULES = (
     ledger,
     payouts,
     performers,
+    periods,
     rates,
+    reconciliation,
     recordings,
     reviews,
+    seals,
     audit,
     clock,
     idempotency,
@@ -47,6 +53,7 @@ MODULES = (
 
 # Table -> its states and moves; the database holds the same in `allowed_move`.
 MOVES: dict[str, Moves[Any]] = {
+    "accounting_period": periods.PERIOD_MOVES,
     "audition": performers.AUDITION_MOVES,
     "claim": claims.CLAIM_MOVES,
     "deposit": funding.DEPOSIT_MOVES,

@@ -190,6 +190,10 @@ class Stripe:
         data: list[Json] = answer.json()["data"]
         return data
 
+    def fee(self, amount_minor: int, type_: str = "stripe_fee") -> None:
+        """Stripe takes it out of the platform's balance, for no single payment."""
+        self.control("POST", "fees", amount=amount_minor, currency="usd", type=type_)
+
     def complete(self, hosted_url: str, outcome: str) -> None:
         assert self.http.post(hosted_url, data={"outcome": outcome}).status_code in {303, 402}
 
@@ -426,11 +430,16 @@ class World:
 
     # money
 
-    def deposit(self, client: Client, amount_minor: int) -> Json:
-        """Paid on Stripe's hosted page, credited by the poller, as if every webhook was lost."""
+    def paid_at_stripe(self, client: Client, amount_minor: int) -> Json:
+        """Paid on Stripe's hosted page; we do not know yet."""
         asked = {"amount_minor": amount_minor, "success_url": "https://acme.example/wallet"}
-        deposit = client.post("/v1/wallet/deposits", asked)
+        deposit: Json = client.post("/v1/wallet/deposits", asked)
         self.stripe.complete(deposit["checkout_url"], "card")
+        return deposit
+
+    def deposit(self, client: Client, amount_minor: int) -> Json:
+        """Paid, and credited by the poller, as if every webhook was lost."""
+        deposit = self.paid_at_stripe(client, amount_minor)
         self.advance(60)
         self.sweep("poll_deposits")
         credited: Json = client.get(f"/v1/wallet/deposits/{deposit['id']}")

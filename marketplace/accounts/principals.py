@@ -71,6 +71,7 @@ async def authenticate(
     principal = await principal_of(
         session, credentials.credentials, request_id=request.state.request_id
     )
+    request.state.actor = str(principal.id)
     await idempotency.begin(request, session, principal.id)
     return principal
 

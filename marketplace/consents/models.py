@@ -5,7 +5,15 @@ from uuid import UUID
 
 from sqlmodel import Field, SQLModel
 
-from marketplace.shared.columns import key, link, now_stamp, stamp, texts, updatable
+from marketplace.shared.columns import (
+    booking_stamp,
+    key,
+    link,
+    now_stamp,
+    stamp,
+    texts,
+    updatable,
+)
 
 
 class ConsentGrant(SQLModel, table=True):
@@ -30,6 +38,7 @@ class ConsentGrant(SQLModel, table=True):
     consideration: str
     method: str = Field(default="api_claim")
     signed_at: datetime = now_stamp()
+    booked_at: datetime = booking_stamp()
 
 
 class ConsentWithdrawal(SQLModel, table=True):
@@ -42,3 +51,4 @@ class ConsentWithdrawal(SQLModel, table=True):
     consent_grant_id: UUID = link("consent_grant.id", unique=True)
     reason: str | None = None
     withdrawn_at: datetime = now_stamp()
+    booked_at: datetime = booking_stamp()

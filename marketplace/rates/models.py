@@ -11,7 +11,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlmodel import Field, Index, SQLModel
 
-from marketplace.shared.columns import key, link, now_stamp, stamp, updatable
+from marketplace.shared.columns import booking_stamp, key, link, now_stamp, stamp, updatable
 
 
 class RateLineage(SQLModel, table=True):
@@ -50,6 +50,7 @@ class RateLineage(SQLModel, table=True):
     separation: int = 0
     separation_reason: str | None = None
     created_at: datetime = now_stamp()
+    booked_at: datetime = booking_stamp()
 
     @property
     def kind(self) -> tuple[str, str, str]:
@@ -90,13 +91,8 @@ class Rate(SQLModel, table=True):
     reason: str
     # A person's or an API key's id.
     announced_by: UUID
-    # To the microsecond and under the booking lock, for reports "as of"; set by a trigger.
-    booked_at: datetime = Field(
-        default=None,
-        nullable=False,
-        sa_type=sa.DateTime(timezone=True),
-        sa_column_kwargs={"server_default": sa.text("booking_time()")},
-    )
+    # To the microsecond, for reports "as of"; set by a trigger, as is every row's here.
+    booked_at: datetime = booking_stamp()
 
 
 class MinimumRate(SQLModel, table=True):
@@ -115,3 +111,4 @@ class MinimumRate(SQLModel, table=True):
     effective_from: datetime = now_stamp()
     reason: str
     set_by: UUID | None = link("person.id", default=None)
+    booked_at: datetime = booking_stamp()

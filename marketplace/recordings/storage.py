@@ -89,6 +89,14 @@ class Storage:
         else:
             await self._write_to_folder(self._folder, key, verified)
 
+    async def put(self, key: str, content: bytes) -> None:
+        """Store a few bytes under the key, as durably as an upload."""
+        sha256 = hashlib.sha256(content).hexdigest()
+        size = len(content)
+        await self.put_stream(
+            key, _one(content), declared_bytes=size, declared_sha256=sha256, limit_bytes=size
+        )
+
     async def _write(self, key: str, verified: AsyncIterator[bytes]) -> None:
         # Leaving this block by an exception aborts the upload instead of completing it.
         async with obstore.open_writer_async(
@@ -184,6 +192,10 @@ def open_storage(location: str | Path) -> Storage:
 def _check_key(key: str) -> None:
     if not KEY.fullmatch(key):
         raise ValueError(f"not a storage key: {key!r}")
+
+
+async def _one(content: bytes) -> AsyncIterator[bytes]:
+    yield content
 
 
 async def _verified(

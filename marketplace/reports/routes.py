@@ -7,8 +7,16 @@ from fastapi import APIRouter, Depends, Query, Response
 from pydantic import Field
 
 from marketplace.accounts.principals import Finance, Performer
-from marketplace.reports import earnings, finance
-from marketplace.reports.schemas import PayoutReport, RateReport, TrialBalance
+from marketplace.reports import earnings, finance, liabilities, reconciliation
+from marketplace.reports.schemas import (
+    Fees,
+    Liabilities,
+    PayoutReport,
+    RateReport,
+    Reconciliation,
+    RollForward,
+    TrialBalance,
+)
 from marketplace.reports.tables import Format, respond
 from marketplace.shared import clock
 from marketplace.shared.pagination import PageQuery
@@ -166,3 +174,62 @@ async def read_trial_balance(
 ) -> Response:
     """Every kind of account with its debits, credits and balance."""
     return respond(await finance.trial_balance(session, as_of), format_)
+
+
+@router.get("/reports/reconciliation", response_class=Response, responses=report_of(Reconciliation))
+async def read_reconciliation(
+    session: Session, as_of: AsOf, format_: AsFormat = Format.JSON
+) -> Response:
+    """The ledger beside Stripe's lines, and each that does not match, by reason and age."""
+    return respond(await reconciliation.reconciliation(session, as_of), format_)
+
+
+async def since_moment(
+    as_of: AsOf,
+    since: Annotated[
+        Time, Query(description="The span's beginning, in it.", examples=["2026-11-01T00:00:00Z"])
+    ],
+) -> datetime:
+    if since > as_of:
+        raise InvalidField("query.since", "lies after as_of")
+    return since
+
+
+Since = Annotated[datetime, Depends(since_moment)]
+CHECKED = documented(finance.ReportDoesNotAddUp)
+
+
+@router.get(
+    "/reports/liabilities",
+    response_class=Response,
+    responses={**report_of(Liabilities), **CHECKED},
+)
+async def read_liabilities(
+    session: Session, as_of: AsOf, format_: AsFormat = Format.JSON
+) -> Response:
+    """Every earning that is not on its way yet, by age and reason; an alarm from day 25 on."""
+    return respond(await liabilities.ageing(session, as_of), format_)
+
+
+@router.get(
+    "/reports/roll-forward",
+    response_class=Response,
+    responses={**report_of(RollForward), **CHECKED},
+)
+async def read_roll_forward(
+    session: Session, as_of: AsOf, since: Since, format_: AsFormat = Format.JSON
+) -> Response:
+    """For each performer: opening + earned - sent + returned ± adjusted = closing."""
+    return respond(await liabilities.roll_forward(session, since=since, as_of=as_of), format_)
+
+
+@router.get(
+    "/reports/fees",
+    response_class=Response,
+    responses={**report_of(Fees), **CHECKED},
+)
+async def read_fees(
+    session: Session, as_of: AsOf, since: Since, format_: AsFormat = Format.JSON
+) -> Response:
+    """The platform's fees by client, and Stripe's fees, in a span of time."""
+    return respond(await liabilities.fees(session, since=since, as_of=as_of), format_)

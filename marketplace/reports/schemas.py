@@ -3,11 +3,12 @@ the tests hold the bytes to them.
 """
 
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
 
 from pydantic import ConfigDict, Field
 
-from marketplace.ledger.models import AccountKind
+from marketplace.ledger.models import AccountKind, TransactionKind
 from marketplace.payouts.models import ExclusionReason, PayoutState
 from marketplace.rates.schemas import RateStatus
 from marketplace.shared.schemas import Answer
@@ -114,3 +115,125 @@ class TrialBalance(Exact):
     as_of: datetime
     totals: list[CurrencySum]
     accounts: list[AccountLine]
+
+
+class BooksTotal(Exact):
+    """One currency in three books, minor units."""
+
+    currency: str
+    ledger_minor: int = Field(description="Our Stripe accounts", examples=[596_947])
+    booked_minor: int = Field(description="Stripe's lines that we booked", examples=[596_947])
+    listed_minor: int = Field(description="Stripe's lines, all of them", examples=[596_747])
+    agree: bool = Field(examples=[False])
+
+
+class UnmatchedLine(Exact):
+    """A line of Stripe's, or of ours, that the other side does not have so."""
+
+    id: str = Field(examples=["txn_3QxAw2LkdIwHu7ix0jVqB5tD"])
+    type: str | None = Field(description="Stripe's type", examples=["stripe_fee"])
+    reason: Literal[
+        "on_its_way", "not_booked", "unknown_type", "amount_differs", "not_at_stripe"
+    ] = Field(examples=["unknown_type"])
+    age_seconds: int = Field(examples=[5_400])
+    stripe_net_minor: int | None = Field(examples=[-200])
+    booked_net_minor: int | None = Field(examples=[None])
+    currency: str
+    source_id: str | None = Field(examples=[None])
+    ledger_transaction_id: UUID | None = Field(examples=[None])
+    created_at: datetime
+
+
+class Reconciliation(Exact):
+    as_of: datetime
+    totals: list[BooksTotal]
+    reconciled: bool = Field(examples=[False])
+    unmatched: list[UnmatchedLine]
+
+
+class AgeBucket(Exact):
+    from_days: int = Field(examples=[7])
+    to_days: int | None = Field(description="Not in it; null is open", examples=[14])
+    amount_minor: int = Field(examples=[1_233])
+
+
+class AgeingTotal(Exact):
+    currency: str
+    amount_minor: int = Field(examples=[1_233])
+    alarm_minor: int = Field(examples=[0])
+    buckets: list[AgeBucket]
+
+
+class OwedLine(Exact):
+    performer_id: UUID
+    ledger_entry_id: UUID
+    source_type: Literal["claim", "audition"]
+    source_id: UUID
+    amount_minor: int = Field(examples=[1_233])
+    currency: str
+    earned_at: datetime
+    age_days: int = Field(examples=[3])
+    alarm: bool = Field(examples=[False])
+    reason: str = Field(examples=["no_account"])
+    payout_id: UUID | None = Field(examples=[None])
+
+
+class Liabilities(Exact):
+    """The lines of each currency make the ledger's payables."""
+
+    as_of: datetime
+    alarm_days: int = Field(examples=[25])
+    totals: list[AgeingTotal]
+    lines: list[OwedLine]
+
+
+class RolledLine(Exact):
+    performer_id: UUID
+    currency: str
+    opening_minor: int = Field(examples=[0])
+    earned_minor: int = Field(examples=[1_356])
+    sent_minor: int = Field(examples=[123])
+    returned_minor: int = Field(examples=[0])
+    adjusted_minor: int = Field(examples=[0])
+    closing_minor: int = Field(examples=[1_233])
+
+
+class RolledTotal(Exact):
+    currency: str
+    opening_minor: int = Field(examples=[0])
+    earned_minor: int = Field(examples=[1_356])
+    sent_minor: int = Field(examples=[123])
+    returned_minor: int = Field(examples=[0])
+    adjusted_minor: int = Field(examples=[0])
+    closing_minor: int = Field(examples=[1_233])
+
+
+class RollForward(Exact):
+    """opening + earned - sent + returned ± adjusted = closing."""
+
+    as_of: datetime
+    since: datetime
+    totals: list[RolledTotal]
+    lines: list[RolledLine]
+
+
+class FeesTotal(Exact):
+    currency: str
+    income_minor: int = Field(examples=[1_141])
+    cost_minor: int = Field(examples=[2_930])
+
+
+class FeesLine(Exact):
+    side: Literal["income", "cost"]
+    kind: TransactionKind = Field(examples=["claim_paid"])
+    client_id: UUID | None
+    currency: str
+    transactions: int = Field(examples=[1])
+    amount_minor: int = Field(examples=[1_141])
+
+
+class Fees(Exact):
+    as_of: datetime
+    since: datetime
+    totals: list[FeesTotal]
+    lines: list[FeesLine]

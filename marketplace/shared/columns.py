@@ -37,6 +37,18 @@ def now_stamp() -> Any:
     )
 
 
+def booking_stamp() -> Any:
+    """Set by the database under the booking lock: whatever is stamped earlier is committed earlier
+    or known to be on its way (see `clock.settle_writes`).
+    """
+    return Field(
+        default=None,
+        nullable=False,
+        sa_type=sa.DateTime(timezone=True),
+        sa_column_kwargs={"server_default": sa.text("booking_time()")},
+    )
+
+
 def stamp(**options: Any) -> Any:
     return Field(sa_type=sa.DateTime(timezone=True), **options)
 

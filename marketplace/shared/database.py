@@ -34,6 +34,8 @@ def connect(database_url: str, pool_size: int) -> AsyncEngine:
         max_overflow=0,
         pool_timeout=POOL_WAIT_SECONDS,
         pool_pre_ping=True,
+        # An error's words go to the log; what people sent does not.
+        hide_parameters=True,
         connect_args={"options": SERVER_OPTIONS, "application_name": "marketplace"},
     )
 

@@ -1,7 +1,7 @@
 """Everything that may differ between two installations, from environment variables."""
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     storage_url: str
     cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_json)] = ()
     docs_enabled: bool = True
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    # What Prometheus sends as its bearer token to /metrics, which is not there without one.
+    metrics_token: SecretStr | None = None
 
     platform_fee_basis_points: Annotated[int, Field(ge=0, le=10_000)] = 1_500
     minimum_payout_minor: Annotated[int, Field(ge=1)] = 100

@@ -28,7 +28,7 @@ class Movement:
 
     type_: str
     reporting_category: str
-    source: str
+    source: str | None
     amount_minor: int
     currency: str
     fee_minor: int = 0

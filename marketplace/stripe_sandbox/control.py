@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from marketplace.stripe_sandbox import faults, state
 from marketplace.stripe_sandbox.accounts import set_transfers_capability
 from marketplace.stripe_sandbox.api import Sandbox
-from marketplace.stripe_sandbox.balances import balance_of
+from marketplace.stripe_sandbox.balances import Movement, balance_of, book
 from marketplace.stripe_sandbox.calls import Call
 from marketplace.stripe_sandbox.endpoints import list_endpoints, register_endpoint, remove_endpoint
 from marketplace.stripe_sandbox.errors import StripeError
@@ -159,6 +159,30 @@ async def set_capability(request: Request, account_id: str, wanted: Capability) 
         raise HTTPException(status_code=error.status, detail=str(error)) from error
     sandbox.events_written.set()
     return {"transfers": wanted.transfers}
+
+
+class NewFee(Strict):
+    amount: int = Field(ge=1)
+    currency: str = Field(pattern="^[a-z]{3}$")
+    # Stripe has some fifty types and adds new ones.
+    type: str = Field(default="stripe_fee", pattern="^[a-z_]+$")
+
+
+@router.post("/fees", status_code=201)
+async def take_fee(request: Request, fee: NewFee) -> dict[str, str]:
+    """Takes a fee out of the platform's balance, as Stripe does for what is no single payment."""
+    sandbox = _sandbox(request)
+    call = Call(db=sandbox.db, now=state.virtual_now(sandbox.db), base_url="")
+    movement = Movement(
+        type_=fee.type,
+        reporting_category="fee",
+        source=None,
+        amount_minor=-fee.amount,
+        currency=fee.currency,
+        description="A fee for the use of Stripe",
+    )
+    with state.transaction(sandbox.db):
+        return {"id": book(call, movement)["id"]}
 
 
 @router.get("/state")

@@ -38,7 +38,9 @@ FOR: dict[str, set[str]] = {
     "finance": {
         "list_payout_runs draft_payout_run read_payout_run approve_payout_run discard_payout_run",
         "list_exclusions list_payouts read_payout approve_payout_again decide_payout_absent release_payout",
-        "create_topup read_topup read_payout_report read_rate_report read_trial_balance",
+        "create_topup read_topup read_payout_report read_rate_report read_trial_balance read_reconciliation",
+        "read_liabilities read_roll_forward read_fees list_periods read_period start_closing_period",
+        "confirm_closed_period reopen_period read_journal",
     },
     "client": {
         "list_events list_jobs create_job read_job edit_job cancel_job close_job pause_job",
@@ -84,6 +86,7 @@ BODIES: dict[str, Any] = {
     "NewPayoutAccount": {"return_url": "https://app.example/paid"},
     "NewPayoutRun": {"currency": "USD"},
     "Decision": REASON,
+    "Reopening": REASON,
     "Profile": PROFILE,
     "NewAudition": {"brief": "Two minutes.", "currency": "USD", "seconds_cap": 600},
     "performers__schemas__StateReason": REASON,
@@ -131,6 +134,7 @@ def cast(world: World) -> dict[str, Caller]:
 def request(caller: Caller, method: str, path: str, operation: dict[str, Any]) -> tuple[int, str]:
     """Well-formed, about something that does not exist."""
     filled = path.replace("{currency}", "PLN").replace("{endpoint}", "platform")
+    filled = filled.replace("{month}", "2020-01")
     filled = re.sub(r"\{\w+\}", NOBODY, filled)
     content = operation.get("requestBody", {}).get("content", {})
     reference = content.get("application/json", {}).get("schema", {}).get("$ref", "")

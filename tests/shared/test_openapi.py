@@ -26,7 +26,8 @@ MADE_UP: tuple[Any, ...] = ("text", "…", {})
 # Money and counts of which there may well be none.
 MAY_BE_ZERO = {
     *("adjustments_minor", "held_minor", "paid_minor", "sending_minor", "sum_minor"),
-    "retakes_granted",
+    *("adjusted_minor", "alarm_minor", "booked_later_minor", "ledger_sum_minor"),
+    *("opening_minor", "returned_minor", "retakes_granted"),
 }
 
 

@@ -217,6 +217,7 @@ DUE: dict[str, tuple[Callable[[World], object], str]] = {
     "poll_topups": (topups, BOOKED("topup_succeeded")),
     "poll_accounts": (onboarded, "SELECT count(*) FROM payout_account WHERE transfers = 'active'"),
     "funds": (pending, BOOKED("funds_available")),
+    "stripe_lines": (paid_deposits, "SELECT count(*) FROM stripe_line"),
     "payout_runs": (payday, "SELECT count(*) FROM payout"),
     "payouts": (approved, BOOKED("transfer_confirmed")),
 }
@@ -230,7 +231,7 @@ def at_once(world: World, sweep: str) -> list[int]:
 
 
 def test_every_sweep_is_tried_here() -> None:
-    assert SWEEPS.keys() - {"leftovers", "verify"} == DUE.keys()
+    assert SWEEPS.keys() - {"leftovers", "seal", "verify"} == DUE.keys()
 
 
 @pytest.mark.parametrize("sweep", DUE)
@@ -258,3 +259,9 @@ def test_the_books_are_looked_at_once_an_hour(world: World) -> None:
         at_once(world, "verify")
         assert world.value("SELECT count(*) FROM sweep_slot WHERE sweep = 'verify'") == hours
         world.advance(3_600)
+
+
+def test_what_was_booked_is_sealed_once(world: World) -> None:
+    pending(world)
+    assert at_once(world, "seal") == [1] * AT_ONCE
+    assert world.value("SELECT count(*) FROM seal") == 1

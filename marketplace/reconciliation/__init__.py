@@ -1,0 +1,1 @@
+"""Stripe's own books, kept line by line, and held against ours."""
