@@ -226,7 +226,11 @@ def _remove(path: Path) -> None:
 
 
 def _remove_older(folder: Path, before: float) -> int:
-    old = [path for path in folder.glob("*") if path.stat().st_mtime < before]
-    for path in old:
-        _remove(path)
-    return len(old)
+    removed = 0
+    for path in folder.glob("*"):
+        # An upload may end meanwhile, and other processes remove, too.
+        with suppress(FileNotFoundError):
+            if path.stat().st_mtime < before:
+                path.unlink()
+                removed += 1
+    return removed
