@@ -174,6 +174,20 @@ class Stripe:
     def fault(self, kind: str, *, path: str = "/v1/transfers", **more: Any) -> None:
         self.control("POST", "faults", path=path, kind=kind, **{"method": "POST", **more})
 
+    def webhook_fault(self, kind: str, event: str, **more: Any) -> None:
+        self.control("POST", "webhook_faults", event=event, kind=kind, **more)
+
+    def listen(self, product_url: str) -> None:
+        """Tell the product of everything, at an endpoint each for the platform and for accounts."""
+        for name in ("platform", "connect"):
+            self.control(
+                "POST",
+                "webhook_endpoints",
+                url=f"{product_url}/v1/stripe/webhooks/{name}",
+                secret=f"whsec_{name}",
+                connect=name == "connect",
+            )
+
     def faults_fired(self) -> int:
         return sum(fault["fired_at"] is not None for fault in self.control("GET", "faults"))
 

@@ -240,7 +240,7 @@ def _remove(path: Path) -> None:
 def _remove_older(folder: Path, before: float) -> int:
     removed = 0
     for path in folder.glob("*"):
-        # Another process may be removing it as well.
+        # An upload may end meanwhile, and other processes remove, too.
         with suppress(FileNotFoundError):
             if path.stat().st_mtime < before:
                 path.unlink()

@@ -25,6 +25,7 @@ from marketplace.stripe_sandbox import (
 )
 from marketplace.stripe_sandbox.admission import admit, encoded_parameters
 from marketplace.stripe_sandbox.calls import Call, Operation
+from marketplace.stripe_sandbox.deliveries import wait_for_early_webhooks
 from marketplace.stripe_sandbox.errors import (
     StripeError,
     balance_insufficient,
@@ -150,6 +151,7 @@ async def _after_latency(sandbox: Sandbox, asked: Asked, fault: Fault | None) ->
     with state.transaction(sandbox.db):
         saved, replayed = _recall_or_run(sandbox.db, asked, fault)
     sandbox.events_written.set()
+    await wait_for_early_webhooks(sandbox.db, asked.request_id)
     headers = {"Original-Request": saved.request_id, "Idempotent-Replayed": "true"}
     return _reply(asked, saved.status, saved.body, headers if replayed else {})
 

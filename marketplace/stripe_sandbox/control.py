@@ -14,9 +14,14 @@ from marketplace.stripe_sandbox.accounts import set_transfers_capability
 from marketplace.stripe_sandbox.api import Sandbox
 from marketplace.stripe_sandbox.balances import Movement, balance_of, book
 from marketplace.stripe_sandbox.calls import Call
-from marketplace.stripe_sandbox.endpoints import list_endpoints, register_endpoint, remove_endpoint
+from marketplace.stripe_sandbox.endpoints import (
+    list_deliveries,
+    list_endpoints,
+    register_endpoint,
+    remove_endpoint,
+)
 from marketplace.stripe_sandbox.errors import StripeError
-from marketplace.stripe_sandbox.faults import FaultKind, PlannedFault
+from marketplace.stripe_sandbox.faults import WEBHOOK, FaultKind, PlannedFault, WebhookFaultKind
 from marketplace.stripe_sandbox.later import happen
 
 router = APIRouter(prefix="/_sandbox")
@@ -52,7 +57,10 @@ class Capability(Strict):
 
 
 def _regular_expression(text: str) -> str:
-    re.compile(text)
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(str(error)) from error
     return text
 
 
@@ -61,6 +69,13 @@ class NewFault(Strict):
     path: Annotated[str, AfterValidator(_regular_expression)]
     nth: int = Field(default=1, ge=1)
     kind: FaultKind = Field(strict=False)
+    seconds: float = Field(default=1.0, ge=0, strict=False)
+
+
+class NewWebhookFault(Strict):
+    event: Annotated[str, AfterValidator(_regular_expression)]
+    nth: int = Field(default=1, ge=1)
+    kind: WebhookFaultKind = Field(strict=False)
     seconds: float = Field(default=1.0, ge=0, strict=False)
 
 
@@ -128,6 +143,12 @@ async def delete_endpoint(request: Request, endpoint_id: str) -> None:
         raise HTTPException(status_code=404, detail="no such webhook endpoint")
 
 
+@router.get("/deliveries")
+async def get_deliveries(request: Request) -> list[dict[str, Any]]:
+    """Every event for every endpoint, oldest first, with all that the endpoint answered."""
+    return list_deliveries(_sandbox(request).db)
+
+
 @router.get("/faults")
 async def get_faults(request: Request) -> list[dict[str, Any]]:
     return faults.list_faults(_sandbox(request).db)
@@ -138,6 +159,17 @@ async def add_fault(request: Request, new: NewFault) -> dict[str, int]:
     db = _sandbox(request).db
     with state.transaction(db):
         return {"id": faults.add_fault(db, PlannedFault(**new.model_dump()))}
+
+
+@router.post("/webhook_faults", status_code=201)
+async def add_webhook_fault(request: Request, new: NewWebhookFault) -> dict[str, int]:
+    """On the nth try to deliver an event of the type; it stands among the other faults."""
+    db = _sandbox(request).db
+    planned = PlannedFault(
+        method=WEBHOOK, path=new.event, nth=new.nth, kind=new.kind, seconds=new.seconds
+    )
+    with state.transaction(db):
+        return {"id": faults.add_fault(db, planned)}
 
 
 @router.delete("/faults", status_code=204)

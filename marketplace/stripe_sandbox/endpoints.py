@@ -30,3 +30,16 @@ def list_endpoints(db: sqlite3.Connection) -> list[dict[str, Any]]:
         "FROM endpoint ORDER BY url"
     )
     return [{**dict(row), "connect": bool(row["connect"])} for row in rows]
+
+
+def list_deliveries(db: sqlite3.Connection) -> list[dict[str, Any]]:
+    rows = db.execute(
+        "SELECT event_id, json_extract(body, '$.type') AS type, endpoint.url, tries, answers, "
+        "delivered_at IS NOT NULL AS delivered FROM delivery "
+        "JOIN object ON object.id = event_id JOIN endpoint ON endpoint.id = endpoint_id "
+        "ORDER BY sequence"
+    )
+    return [
+        {**dict(row), "answers": row["answers"].split(), "delivered": bool(row["delivered"])}
+        for row in rows
+    ]

@@ -1,4 +1,4 @@
-"""The fault plan: what goes wrong, on which request, and whether it has happened yet."""
+"""The fault plan: what goes wrong, on which request or webhook, and whether it has happened yet."""
 
 import re
 import sqlite3
@@ -21,20 +21,36 @@ class FaultKind(StrEnum):
     ACCOUNT_RESTRICTED = "account_restricted"  # the destination loses its capability just now
 
 
+class WebhookFaultKind(StrEnum):
+    BADLY_SIGNED = "badly_signed"  # with a secret that is not the endpoint's
+    DELAYED = "delayed"  # sent `seconds` later
+    DUPLICATED = "duplicated"  # sent twice
+    EARLY = "early"  # delivered before the request that caused it is answered
+    LOST = "lost"  # never sent
+    REORDERED = "reordered"  # sent when its endpoint has got another one first
+    STALE = "stale"  # signed an hour ago
+
+
+# In the place of a request's method.
+WEBHOOK = "WEBHOOK"
+
+
 @dataclass(frozen=True, kw_only=True)
 class PlannedFault:
-    """Fires once, on the nth request whose path begins with the regular expression `path`."""
+    """Fires once: on the nth request whose path begins with the regular expression `path`, or on
+    the nth try to deliver an event whose type it is.
+    """
 
     method: str
     path: str
     nth: int
-    kind: FaultKind
+    kind: FaultKind | WebhookFaultKind
     seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    kind: FaultKind
+    kind: FaultKind | WebhookFaultKind
     seconds: float
 
 
@@ -51,22 +67,49 @@ def take_fault(db: sqlite3.Connection, *, method: str, path: str, request_id: st
     """Counts this request against every waiting fault; the first that is due fires."""
     waiting = [
         row
-        for row in db.execute("SELECT * FROM fault WHERE fired_at IS NULL ORDER BY id")
+        for row in _waiting(db)
         if row["method"] in {"*", method} and re.match(row["path"], path)
     ]
+    fired = _fire(db, waiting, request_id)
+    return Fault(kind=FaultKind(fired["kind"]), seconds=fired["seconds"]) if fired else None
+
+
+def take_webhook_fault(
+    db: sqlite3.Connection, *, event_id: str, event_type: str, early: bool = False
+) -> Fault | None:
+    """The same of one try to deliver an event; those `early` are asked for before any try."""
+    waiting = [
+        row
+        for row in _waiting(db)
+        if row["method"] == WEBHOOK
+        and re.fullmatch(row["path"], event_type)
+        and (row["kind"] == WebhookFaultKind.EARLY) == early
+    ]
+    fired = _fire(db, waiting, event_id)
+    return Fault(kind=WebhookFaultKind(fired["kind"]), seconds=fired["seconds"]) if fired else None
+
+
+def early_is_planned(db: sqlite3.Connection) -> bool:
+    return any(row["kind"] == WebhookFaultKind.EARLY for row in _waiting(db))
+
+
+def _waiting(db: sqlite3.Connection) -> list[sqlite3.Row]:
+    return db.execute("SELECT * FROM fault WHERE fired_at IS NULL ORDER BY id").fetchall()
+
+
+def _fire(db: sqlite3.Connection, waiting: list[sqlite3.Row], fired_on: str) -> sqlite3.Row | None:
     if not waiting:
         return None
     with state.transaction(db):
         for row in waiting:
             db.execute("UPDATE fault SET seen = seen + 1 WHERE id = ?", (row["id"],))
         due = next((row for row in waiting if row["seen"] + 1 >= row["nth"]), None)
-        if due is None:
-            return None
-        db.execute(
-            "UPDATE fault SET fired_at = ?, fired_on = ? WHERE id = ?",
-            (state.virtual_now(db), request_id, due["id"]),
-        )
-    return Fault(kind=FaultKind(due["kind"]), seconds=due["seconds"])
+        if due is not None:
+            db.execute(
+                "UPDATE fault SET fired_at = ?, fired_on = ? WHERE id = ?",
+                (state.virtual_now(db), fired_on, due["id"]),
+            )
+    return due
 
 
 def list_faults(db: sqlite3.Connection) -> list[dict[str, Any]]:

@@ -66,7 +66,8 @@ CREATE TABLE IF NOT EXISTS delivery (
     tries INTEGER NOT NULL DEFAULT 0,
     due_at REAL NOT NULL,  -- real seconds: deliveries do not wait for the virtual clock
     delivered_at REAL,
-    last_answer TEXT,
+    held INTEGER NOT NULL DEFAULT 0,  -- 1: waits until its endpoint has got another one
+    answers TEXT NOT NULL DEFAULT '',
     PRIMARY KEY (event_id, endpoint_id)
 ) STRICT;
 CREATE INDEX IF NOT EXISTS delivery_due ON delivery (due_at) WHERE delivered_at IS NULL;

@@ -48,14 +48,7 @@ def deliver(world: World, body: bytes, signature: str, endpoint: str = "platform
 
 def test_real_webhooks_credit_a_deposit(world: World) -> None:
     acme = world.client()
-    for connect, name in ((False, "platform"), (True, "connect")):
-        world.stripe.control(
-            "POST",
-            "webhook_endpoints",
-            url=f"{world.url}/v1/stripe/webhooks/{name}",
-            secret=f"whsec_{name}",
-            connect=connect,
-        )
+    world.stripe.listen(world.url)
     asked = {"amount_minor": 5_000, "success_url": "https://acme.example/"}
     deposit = acme.post("/v1/wallet/deposits", asked)
     world.stripe.complete(deposit["checkout_url"], "card")
