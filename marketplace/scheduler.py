@@ -12,6 +12,7 @@ from functools import partial
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
+from marketplace.accounts import service as accounts
 from marketplace.claims import service as claims
 from marketplace.claims import settlement, time, withholdings
 from marketplace.funding import deposits, topups
@@ -23,6 +24,7 @@ from marketplace.recordings import service as recordings
 from marketplace.recordings.storage import Storage
 from marketplace.reviews import service as reviews
 from marketplace.reviews import submissions
+from marketplace.shared import idempotency
 from marketplace.shared.database import Sessions
 from marketplace.shared.settings import Settings
 from marketplace.stripe_api import inbox
@@ -180,6 +182,16 @@ SWEEPS: dict[str, Scheduled] = {
             parts.sessions, minimum_minor=parts.settings.minimum_payout_minor
         ),
         "draft the weekly payout runs (Mondays, 06:00 UTC)",
+    ),
+    "expired_keys": Scheduled(
+        3600,
+        lambda parts: idempotency.forget_old(parts.sessions),
+        "forget idempotency keys, and the answers kept with them, after 30 days",
+    ),
+    "sign_in_failures": Scheduled(
+        3600,
+        lambda parts: accounts.forget_failures(parts.sessions),
+        "forget counts of wrong passwords whose window is over",
     ),
     "payouts": Scheduled(
         2,

@@ -21,8 +21,8 @@ from marketplace.accounts.models import (
     Role,
     Scope,
 )
-from marketplace.shared import audit, clock
-from marketplace.shared.database import row, violated
+from marketplace.shared import audit, clock, sweeps
+from marketplace.shared.database import Sessions, row, violated
 from marketplace.shared.problems import (
     BadRequest,
     Conflict,
@@ -218,6 +218,18 @@ async def _count_try(session: AsyncSession, email: str) -> None:
     assert found is not None
     if found["failures"] > MOST_FAILURES:
         raise TooManyFailures(headers={"Retry-After": str(int(found["wait"].total_seconds()) + 1)})
+
+
+async def forget_failures(sessions: Sessions) -> int:
+    """Delete the counts of wrong passwords whose window is over."""
+    return await sweeps.delete_in_batches(
+        sessions,
+        "DELETE FROM sign_in_failure WHERE email_hash = ANY (ARRAY("
+        " SELECT email_hash FROM sign_in_failure"
+        " WHERE window_started_at < marketplace_now() - :window"
+        " LIMIT :most FOR UPDATE SKIP LOCKED))",
+        window=FAILURE_WINDOW,
+    )
 
 
 def _email_hash(email: str) -> str:

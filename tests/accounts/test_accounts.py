@@ -152,6 +152,17 @@ class TestSigningIn:
         world.anybody.post("/v1/sign-in", sign_in(email))
         assert world.value("SELECT count(*) FROM sign_in_failure") == 0
 
+    def test_failures_are_forgotten_when_their_window_is_over(
+        self, world: World, email: str
+    ) -> None:
+        world.anybody.refused("POST", "/v1/sign-in", sign_in("nobody@example.test"))
+        world.advance(15 * 60 - 5)
+        world.anybody.refused("POST", "/v1/sign-in", sign_in(email, "x" * 12))
+        assert world.sweep("sign_in_failures") == 0
+        world.advance(10)
+        assert world.sweep("sign_in_failures") == 1
+        assert world.value("SELECT count(*) FROM sign_in_failure") == 1
+
     def test_a_reset_signs_every_device_out(self, world: World, email: str) -> None:
         phone = Caller(world, world.anybody.post("/v1/sign-in", sign_in(email))["token"])
         code = world.transact(
