@@ -285,17 +285,6 @@ async def revoke(session: AsyncSession, token: AccessToken) -> AccessToken:
     return token
 
 
-async def tokens_of(
-    session: AsyncSession, *, person_id: UUID | None = None, client_id: UUID | None = None
-) -> list[AccessToken]:
-    found = await session.exec(
-        select(AccessToken)
-        .where(AccessToken.person_id == person_id, AccessToken.client_id == client_id)
-        .order_by(col(AccessToken.id).desc())
-    )
-    return list(found)
-
-
 async def own_token(
     session: AsyncSession,
     token_id: UUID,

@@ -241,10 +241,13 @@ async def hand_in_audition(
 
 
 @router.get("/auditions")
-async def list_waiting_auditions(session: Session, reviewer: Reviewer) -> Page[AuditionAnswer]:
+async def list_waiting_auditions(
+    session: Session, reviewer: Reviewer, page: Annotated[PageQuery, Query()]
+) -> Page[AuditionAnswer]:
     """Auditions that wait for a reviewer, oldest first."""
-    found = await auditions.waiting(session, reviewer.person)
-    return Page(items=[AuditionAnswer.model_validate(row) for row in found], next_cursor=None)
+    found, next_cursor = await auditions.waiting(session, reviewer.person, page)
+    items = [AuditionAnswer.model_validate(audition) for audition in found]
+    return Page(items=items, next_cursor=next_cursor)
 
 
 @router.get(
