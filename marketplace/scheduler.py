@@ -13,6 +13,7 @@ from functools import partial
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
+from marketplace.accounts import service as accounts
 from marketplace.claims import service as claims
 from marketplace.claims import settlement, time, withholdings
 from marketplace.funding import deposits, topups
@@ -27,7 +28,7 @@ from marketplace.reports import verify
 from marketplace.reviews import service as reviews
 from marketplace.reviews import submissions, unused_takes
 from marketplace.seals import service as seals
-from marketplace.shared import logs, metrics
+from marketplace.shared import idempotency, logs, metrics
 from marketplace.shared.database import Sessions
 from marketplace.shared.settings import Settings
 from marketplace.stripe_api import inbox
@@ -200,6 +201,16 @@ SWEEPS: dict[str, Scheduled] = {
         60,
         lambda parts: seals.sweep(parts.sessions, parts.storage),
         "chain what was booked since the last seal, and keep the chain's head with the files",
+    ),
+    "expired_keys": Scheduled(
+        3600,
+        lambda parts: idempotency.forget_old(parts.sessions),
+        "forget idempotency keys, and the answers kept with them, after 30 days",
+    ),
+    "sign_in_failures": Scheduled(
+        3600,
+        lambda parts: accounts.forget_failures(parts.sessions),
+        "forget counts of wrong passwords whose window is over",
     ),
     "payouts": Scheduled(
         2,

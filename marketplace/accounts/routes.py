@@ -1,7 +1,9 @@
 from datetime import timedelta
+from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
+from sqlmodel import col, select
 
 from marketplace.accounts import service
 from marketplace.accounts.models import AccessToken
@@ -23,6 +25,7 @@ from marketplace.accounts.schemas import (
     SignIn,
     TokenAnswer,
 )
+from marketplace.shared.pagination import PageQuery, newest_first
 from marketplace.shared.problems import documented
 from marketplace.shared.requests import SECRET_ANSWER, Session, TransactionalRoute
 from marketplace.shared.schemas import Body, Page
@@ -122,10 +125,14 @@ async def read_me(principal: Authenticated) -> Me:
 
 
 @router.get("/devices")
-async def list_devices(session: Session, person: AnyPerson) -> Page[DeviceAnswer]:
+async def list_devices(
+    session: Session, person: AnyPerson, page: Annotated[PageQuery, Query()]
+) -> Page[DeviceAnswer]:
     """Your signed-in devices, newest first."""
-    found = await service.tokens_of(session, person_id=person.person)
-    return Page(items=[DeviceAnswer.model_validate(token) for token in found], next_cursor=None)
+    own = select(AccessToken).where(AccessToken.person_id == person.person)
+    found, next_cursor = await newest_first(session, own, col(AccessToken.id), page)
+    items = [DeviceAnswer.model_validate(row.AccessToken) for row in found]
+    return Page(items=items, next_cursor=next_cursor)
 
 
 @router.delete("/devices/{token_id}")
@@ -150,10 +157,13 @@ async def create_api_key(body: NewApiKey, session: Session, member: Member) -> N
 
 
 @router.get("/api-keys")
-async def list_api_keys(session: Session, member: Member) -> Page[ApiKeyAnswer]:
+async def list_api_keys(
+    session: Session, member: Member, page: Annotated[PageQuery, Query()]
+) -> Page[ApiKeyAnswer]:
     """Your client's API keys, newest first."""
-    found = await service.tokens_of(session, client_id=member.client)
-    return Page(items=[_api_key(token) for token in found], next_cursor=None)
+    own = select(AccessToken).where(AccessToken.client_id == member.client)
+    found, next_cursor = await newest_first(session, own, col(AccessToken.id), page)
+    return Page(items=[_api_key(row.AccessToken) for row in found], next_cursor=next_cursor)
 
 
 @router.delete("/api-keys/{token_id}")

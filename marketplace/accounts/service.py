@@ -21,8 +21,8 @@ from marketplace.accounts.models import (
     Role,
     Scope,
 )
-from marketplace.shared import audit, clock
-from marketplace.shared.database import row, violated
+from marketplace.shared import audit, clock, sweeps
+from marketplace.shared.database import Sessions, row, violated
 from marketplace.shared.problems import (
     BadRequest,
     Conflict,
@@ -220,6 +220,18 @@ async def _count_try(session: AsyncSession, email: str) -> None:
         raise TooManyFailures(headers={"Retry-After": str(int(found["wait"].total_seconds()) + 1)})
 
 
+async def forget_failures(sessions: Sessions) -> int:
+    """Delete the counts of wrong passwords whose window is over."""
+    return await sweeps.delete_in_batches(
+        sessions,
+        "DELETE FROM sign_in_failure WHERE email_hash = ANY (ARRAY("
+        " SELECT email_hash FROM sign_in_failure"
+        " WHERE window_started_at < marketplace_now() - :window"
+        " LIMIT :most FOR UPDATE SKIP LOCKED))",
+        window=FAILURE_WINDOW,
+    )
+
+
 def _email_hash(email: str) -> str:
     return hashlib.sha256(email.lower().encode()).hexdigest()
 
@@ -271,17 +283,6 @@ async def revoke(session: AsyncSession, token: AccessToken) -> AccessToken:
         await session.flush()
         await audit.record(session, subject=("access_token", token.id), action="revoked")
     return token
-
-
-async def tokens_of(
-    session: AsyncSession, *, person_id: UUID | None = None, client_id: UUID | None = None
-) -> list[AccessToken]:
-    found = await session.exec(
-        select(AccessToken)
-        .where(AccessToken.person_id == person_id, AccessToken.client_id == client_id)
-        .order_by(col(AccessToken.id).desc())
-    )
-    return list(found)
 
 
 async def own_token(

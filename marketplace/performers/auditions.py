@@ -30,6 +30,7 @@ from marketplace.recordings.service import own_recording
 from marketplace.shared import clock, sweeps
 from marketplace.shared.database import Sessions
 from marketplace.shared.money import pay_minor
+from marketplace.shared.pagination import PageQuery, cut, decode_cursor, encode_cursor
 from marketplace.shared.problems import Conflict, Forbidden, NotFound
 from marketplace.shared.states import move
 
@@ -301,12 +302,19 @@ async def recording_of(session: AsyncSession, *, audition_id: UUID, reviewer: UU
     return await session.get_one(Recording, audition.recording_id)
 
 
-async def waiting(session: AsyncSession, reviewer: UUID) -> list[Audition]:
-    """Handed-in auditions, oldest first, without the reviewer's own."""
-    found = await session.exec(
-        select(Audition)
-        .where(Audition.state == AuditionState.SUBMITTED, Audition.performer_id != reviewer)
-        .order_by(col(Audition.ended_at), col(Audition.id))
-        .limit(100)
+async def waiting(
+    session: AsyncSession, reviewer: UUID, page: PageQuery
+) -> tuple[list[Audition], str | None]:
+    """A page of handed-in auditions, oldest first, without the reviewer's own."""
+    order = sa.tuple_(col(Audition.ended_at), col(Audition.id))
+    query = select(Audition).where(
+        Audition.state == AuditionState.SUBMITTED, Audition.performer_id != reviewer
     )
-    return list(found)
+    after = decode_cursor(page.cursor, datetime.fromisoformat, UUID)
+    if after is not None:
+        query = query.where(order > sa.tuple_(*after))
+    found = await session.exec(
+        query.order_by(col(Audition.ended_at), col(Audition.id)).limit(page.limit + 1)
+    )
+    shown, last = cut(list(found), page.limit)
+    return shown, encode_cursor(last.ended_at, last.id) if last else None

@@ -262,12 +262,12 @@ async def hand_in_audition(
 
 @router.get("/auditions")
 async def list_waiting_auditions(
-    session: Session, reviewer: Reviewer
+    session: Session, reviewer: Reviewer, page: Annotated[PageQuery, Query()]
 ) -> Page[WaitingAuditionAnswer]:
     """Auditions that wait for a reviewer, oldest first."""
-    found = await auditions.waiting(session, reviewer.person)
+    found, next_cursor = await auditions.waiting(session, reviewer.person, page)
     now = await clock.now(session)
-    return Page(items=[_waiting(audition, now) for audition in found], next_cursor=None)
+    return Page(items=[_waiting(audition, now) for audition in found], next_cursor=next_cursor)
 
 
 def _waiting(audition: tables.Audition, now: datetime) -> WaitingAuditionAnswer:

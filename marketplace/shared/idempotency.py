@@ -2,32 +2,37 @@
 
 Key, work and answer are committed together. A repeat with the same body gets the stored answer;
 with another body it is refused; while the first is still at work it waits. Not stored: 401, 403,
-429 and validation failures.
+429 and validation failures. After 30 days a key is forgotten, and free again.
 """
 
 import hashlib
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 from fastapi import Request, Response
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field, Index, SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from marketplace.shared import sweeps
 from marketplace.shared.columns import now_stamp, updatable
-from marketplace.shared.database import sqlstate
+from marketplace.shared.database import Sessions, sqlstate
 from marketplace.shared.problems import BadRequest, Conflict, InvalidRequest, Problem
 
 HEADER = "Idempotency-Key"
 LONGEST_KEY = 255
 STORED_REFUSALS = {404, 409}
 LOCK_NOT_AVAILABLE = "55P03"
+KEPT = timedelta(days=30)
 
 
 class IdempotencyKey(SQLModel, table=True):
     __tablename__ = "idempotency_key"
-    __table_args__ = updatable("status", "body", "etag")
+    __table_args__ = (
+        Index("ix_idempotency_key_created_at", "created_at"),
+        updatable("status", "body", "etag", deletable=True),
+    )
 
     principal_id: UUID = Field(primary_key=True)
     operation: str = Field(primary_key=True)
@@ -148,7 +153,9 @@ async def take(session: AsyncSession, where: dict[str, Any], fingerprint: str) -
 
 async def replay(session: AsyncSession, where: dict[str, Any], fingerprint: str) -> None:
     stored = await session.get(IdempotencyKey, tuple(where.values()))
-    assert stored is not None
+    if stored is None:
+        # Forgotten at this very moment.
+        raise RequestInFlight
     if stored.request_hash != fingerprint:
         raise IdempotencyKeyReused
     assert stored.status is not None
@@ -196,6 +203,18 @@ async def keep_refusal(
         await replay(session, where, fingerprint)
     await _write_answer(session, where, problem.answer())
     await session.commit()
+
+
+async def forget_old(sessions: Sessions) -> int:
+    """Delete the keys that were answered more than 30 days ago, with their answers."""
+    return await sweeps.delete_in_batches(
+        sessions,
+        "DELETE FROM idempotency_key WHERE ctid = ANY (ARRAY("
+        " SELECT ctid FROM idempotency_key"
+        " WHERE created_at < marketplace_now() - :kept AND status IS NOT NULL"
+        " LIMIT :most FOR UPDATE SKIP LOCKED))",
+        kept=KEPT,
+    )
 
 
 async def undo_work(request: Request, status: int) -> bool:

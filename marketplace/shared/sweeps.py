@@ -19,6 +19,9 @@ from marketplace.shared.database import Sessions, is_our_turn
 
 log = logging.getLogger(__name__)
 
+# So few that nobody waits long for a row that goes.
+BATCH = 1_000
+
 Work = Callable[[AsyncSession, Any], Awaitable[bool]]
 
 
@@ -51,6 +54,19 @@ async def each_due(sessions: Sessions, sweep: str, due: sa.Executable, work: Wor
                 await session.commit()
             done += did
     return done
+
+
+async def delete_in_batches(sessions: Sessions, statement: str, **values: Any) -> int:
+    """Run a DELETE of `:most` rows, each time in a transaction of its own, until none is left."""
+    deleted = 0
+    while True:
+        async with sessions() as session:
+            result = await session.execute(sa.text(statement), {**values, "most": BATCH})
+            await session.commit()
+        assert isinstance(result, sa.CursorResult)
+        deleted += result.rowcount
+        if result.rowcount < BATCH:
+            return deleted
 
 
 @contextmanager

@@ -57,6 +57,7 @@ CREATE TABLE idempotency_key (
     created_at timestamptz DEFAULT marketplace_now() NOT NULL,
     CONSTRAINT pk_idempotency_key PRIMARY KEY (principal_id, operation, key)
 );
+CREATE INDEX ix_idempotency_key_created_at ON idempotency_key (created_at);
 
 CREATE TABLE ledger_transaction (
     id uuid NOT NULL,

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from uuid import UUID
 
 import pytest
 
@@ -152,6 +153,17 @@ class TestSigningIn:
         world.anybody.post("/v1/sign-in", sign_in(email))
         assert world.value("SELECT count(*) FROM sign_in_failure") == 0
 
+    def test_failures_are_forgotten_when_their_window_is_over(
+        self, world: World, email: str
+    ) -> None:
+        world.anybody.refused("POST", "/v1/sign-in", sign_in("nobody@example.test"))
+        world.advance(15 * 60 - 5)
+        world.anybody.refused("POST", "/v1/sign-in", sign_in(email, "x" * 12))
+        assert world.sweep("sign_in_failures") == 0
+        world.advance(10)
+        assert world.sweep("sign_in_failures") == 1
+        assert world.value("SELECT count(*) FROM sign_in_failure") == 1
+
     def test_a_reset_signs_every_device_out(self, world: World, email: str) -> None:
         phone = Caller(world, world.anybody.post("/v1/sign-in", sign_in(email))["token"])
         code = world.transact(
@@ -289,6 +301,22 @@ class TestTokens:
         (device,) = ana.get("/v1/devices")["items"]
         assert ana.ask("DELETE", f"/v1/devices/{device['id']}").json()["revoked_at"]
         assert ana.refused("GET", "/v1/me") == "401 unauthorized"
+
+    def test_devices_and_keys_are_read_in_pages(self, world: World, ana: Person) -> None:
+        acme = world.client()
+        ours = UUID(ana.id)
+        for _ in range(4):
+            world.transact(
+                lambda session: service.issue_device_token(session, person_id=ours, device="phone")
+            )
+            acme.member.post("/v1/api-keys", {"name": "reader", "scopes": ["jobs:read"]})
+        for caller, path in ((ana, "/v1/devices"), (acme.member, "/v1/api-keys")):
+            whole = caller.get(path)["items"]
+            assert [each["id"] for each in whole] == sorted((e["id"] for e in whole), reverse=True)
+            pages = caller.pages(path, limit=2)
+            assert [len(page) for page in pages] == [2, 2, 1]
+            assert [each for page in pages for each in page] == whole
+            assert caller.refused("GET", path, query={"limit": 0}) == "422 invalid_request"
 
     def test_anothers_device_is_404(self, world: World, ana: Person, ravi: Person) -> None:
         (device,) = ana.get("/v1/devices")["items"]

@@ -295,6 +295,19 @@ class TestAuditions:
         assert days_go_by(3) == 0
         assert auditioning.get("/v1/performer")["state"] == "vetted"
 
+    def test_those_that_wait_are_read_in_pages_oldest_first(
+        self, world: World, auditioning: Person, operator: Person, ravi: Person
+    ) -> None:
+        handed = [handed_in(world, auditioning, 1)["id"]]
+        for number in range(4):
+            other = world.performer(f"performer {number}", vetted=False)
+            operator.post(f"/v1/performers/{other.id}/auditions", OFFER)
+            handed.append(handed_in(world, other, 1)["id"])
+        for limit in (1, 2, 3):
+            pages = ravi.pages("/v1/auditions", limit=limit)
+            assert [audition["id"] for page in pages for audition in page] == handed
+            assert {len(page) for page in pages[:-1]} == {limit}
+
     def test_it_is_heard_by_whoever_judges_it(
         self, world: World, auditioning: Person, ravi: Person
     ) -> None:

@@ -3,7 +3,10 @@
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.world import Client, Person, World, new_job
+import pytest
+
+from marketplace.shared import sweeps
+from tests.world import DAY, Client, Json, Person, World, new_job
 
 
 def test_a_repeat_gets_the_stored_answer(world: World, acme: Client) -> None:
@@ -134,3 +137,32 @@ def test_a_deposit_goes_on_where_stripe_was_lost(world: World, acme: Client) -> 
     assert deposit["state"] == "awaiting_payment"
     objects = world.stripe.control("GET", "state")["objects"]
     assert objects["checkout.session"] == 2  # Acme's first deposit and this one
+
+
+def test_a_key_is_forgotten_after_thirty_days(world: World, acme: Client) -> None:
+    asked: list[Json] = []
+    for _ in range(2):
+        asked.append(acme.post("/v1/jobs", new_job(), key=f"same {len(asked)}"))
+        world.advance(15 * DAY)
+    again = acme.post("/v1/jobs", new_job(), key="same 0")
+    assert again["id"] == asked[0]["id"]
+    world.advance(60)
+    world.sweep("expired_keys")
+    assert acme.post("/v1/jobs", new_job(), key="same 1")["id"] == asked[1]["id"]
+    assert acme.post("/v1/jobs", new_job(), key="same 0")["id"] != asked[0]["id"]
+    assert world.sweep("expired_keys") == 0
+
+
+def test_old_keys_go_in_batches_and_past_those_in_use(
+    world: World, acme: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeps, "BATCH", 2)
+    for number in range(5):
+        acme.post("/v1/jobs", new_job(), key=f"number {number}")
+    world.advance(31 * DAY)
+    with world.connection() as busy:
+        busy.execute("SELECT FROM idempotency_key WHERE key = 'number 3' FOR UPDATE")
+        world.sweep("expired_keys")
+        left = "SELECT key FROM idempotency_key WHERE operation = 'create_job'"
+        assert [row["key"] for row in world.sql(left)] == ["number 3"]
+    assert world.sweep("expired_keys") == 1

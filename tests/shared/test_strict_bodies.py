@@ -131,7 +131,7 @@ CURSORS = [
 
 @pytest.mark.parametrize("content", CURSORS)
 def test_a_made_up_cursor_is_422_in_every_list(
-    acme: Client, ana: Person, finn: Person, operator: Person, content: str
+    acme: Client, ana: Person, finn: Person, operator: Person, ravi: Person, content: str
 ) -> None:
     cursor = base64.urlsafe_b64encode(content.encode()).decode().rstrip("=")
     for caller, path in (
@@ -141,6 +141,9 @@ def test_a_made_up_cursor_is_422_in_every_list(
         (ana, "/v1/earnings/lines"),
         (finn, "/v1/payout-runs"),
         (operator, "/v1/performers"),
+        (ravi, "/v1/auditions"),
+        (ravi, "/v1/devices"),
+        (acme.member, "/v1/api-keys"),
     ):
         refused = caller.refused("GET", path, query={"cursor": cursor})
         assert refused == "422 invalid_request", path
