@@ -53,5 +53,11 @@ def _note(scope: Scope, status: int, seconds: float) -> None:
         "milliseconds": round(seconds * 1000, 1),
         "actor": scope["state"].get("actor"),
     }
-    level = logging.ERROR if status >= 500 else logging.INFO
-    log.log(level, "%s %s", operation, status, extra={"fields": fields})
+    log.log(_level(status), "%s %s", operation, status, extra={"fields": fields})
+
+
+def _level(status: int) -> int:
+    """503 asks the caller to try again: worth a look, no fault of ours."""
+    if status < 500:
+        return logging.INFO
+    return logging.WARNING if status == 503 else logging.ERROR
