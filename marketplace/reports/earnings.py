@@ -19,8 +19,11 @@ EARNINGS = """
            coalesce(decision.rate_minor_per_hour, audition.rate_minor_per_hour)
                AS rate_minor_per_hour,
            coalesce(decision.rate_id, audition.rate_id) AS rate_id,
-           claim.pay_by,
-           payout.id AS payout_id, payout.transfer_id, payout.state_reason,
+           claim.pay_by, payout.id AS payout_id, payout.transfer_id,
+           coalesce(payout.state_reason, CASE payout.state
+               WHEN 'draft' THEN 'In a payout run that waits for its approval.'
+               WHEN 'approved' THEN 'Approved; it is sent next.'
+           END) AS state_reason,
            CASE
                WHEN payout.id IS NULL THEN 'waiting'
                WHEN payout.state IN ('draft', 'approved') THEN 'scheduled'
@@ -56,9 +59,10 @@ async def lines(
         limit=page.limit + 1,
     )
     kept, last = cut(found, page.limit)
-    why = await _exclusion(session, performer_id)
+    left_out = await _exclusions(session, performer_id)
     for line in kept:
         if line["status"] == "waiting":
+            why = left_out.get(line["currency"])
             line["state_reason"] = why["remedy"] if why else "It is in the next payout run."
     return kept, encode_cursor(last["id"]) if last else None
 
@@ -79,22 +83,29 @@ async def totals(session: AsyncSession, performer_id: UUID) -> list[Mapping[str,
         f" FROM ({EARNINGS}) AS earning GROUP BY currency ORDER BY currency",
         performer=performer_id,
     )
-    exclusion = await _exclusion(session, performer_id)
-    return [{**row, "exclusion": exclusion if row["waiting_minor"] else None} for row in found]
+    left_out = await _exclusions(session, performer_id)
+    return [
+        {**row, "exclusion": left_out.get(row["currency"]) if row["waiting_minor"] else None}
+        for row in found
+    ]
 
 
-async def _exclusion(session: AsyncSession, performer_id: UUID) -> Mapping[str, Any] | None:
-    """Why the performer was left out of the latest run they could have been in, if they were."""
+async def _exclusions(session: AsyncSession, performer_id: UUID) -> dict[str, Mapping[str, Any]]:
+    """By currency, why the latest run left the performer out, unless that is mended since."""
     found = await rows(
         session,
-        "SELECT reason, remedy, amount_minor, next_run_at FROM payout_exclusion"
-        " WHERE performer_id = :performer AND NOT EXISTS ("
-        "  SELECT FROM payout WHERE payout.performer_id = :performer"
-        "   AND payout.run_id > payout_exclusion.run_id)"
-        " ORDER BY run_id DESC LIMIT 1",
+        "SELECT latest.currency, exclusion.reason, remedy, amount_minor, next_run_at"
+        " FROM payout_exclusion AS exclusion"
+        " JOIN (SELECT DISTINCT ON (currency) id, currency FROM payout_run"
+        "  WHERE state <> 'discarded' ORDER BY currency, cut_off_at DESC, id DESC"
+        " ) AS latest ON latest.id = exclusion.run_id"
+        " LEFT JOIN payout_account AS account USING (performer_id)"
+        " WHERE exclusion.performer_id = :performer"
+        "  AND NOT (exclusion.reason IN ('no_account', 'account_not_active')"
+        "   AND account.transfers IS NOT DISTINCT FROM 'active')",
         performer=performer_id,
     )
-    return found[0] if found else None
+    return {row["currency"]: row for row in found}
 
 
 async def undecided(session: AsyncSession, performer_id: UUID) -> list[Mapping[str, Any]]:

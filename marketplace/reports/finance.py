@@ -46,7 +46,7 @@ PAYOUT_LINES = """
            line.amount_minor AS net_minor,
            payout.currency,
            last_move.to_state AS status,
-           last_move.reason AS status_reason,
+           last_word.reason AS status_reason,
            CASE WHEN last_move.to_state = 'paid' THEN payout.transfer_id END AS transfer_id
     FROM payout
     JOIN payout_line AS line ON line.payout_id = payout.id
@@ -62,6 +62,15 @@ PAYOUT_LINES = """
         ORDER BY id DESC
         LIMIT 1
     ) AS last_move ON true
+    JOIN LATERAL (
+        -- Why it waits is said without a move, too.
+        SELECT reason
+        FROM audit_event
+        WHERE subject_type = 'payout' AND subject_id = payout.id
+          AND action IN ('moved', 'reason_stated') AND booked_at <= :as_of
+        ORDER BY id DESC
+        LIMIT 1
+    ) AS last_word ON true
     WHERE payout.run_id = :run
     ORDER BY payout.performer_id, line.id
 """
@@ -89,7 +98,9 @@ async def payout_report(session: AsyncSession, run_id: UUID, as_of: datetime) ->
         "seconds": sum(line["seconds"] for line in lines),
         "gross_minor": sum(line["gross_minor"] for line in lines),
         "adjustments_minor": sum(line["adjustments_minor"] for line in lines),
-        "net_minor": sum(line["net_minor"] for line in lines),
+        # Released earnings are in a later run, and in its report.
+        "net_minor": sum(line["net_minor"] for line in lines if line["status"] != "released"),
+        "released_minor": sum(line["net_minor"] for line in lines if line["status"] == "released"),
         "paid_minor": paid,
     }
     exclusions = await rows(

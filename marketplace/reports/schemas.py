@@ -31,7 +31,8 @@ class RunTotals(Exact):
     seconds: int
     gross_minor: int
     adjustments_minor: int
-    net_minor: int
+    net_minor: int = Field(description="Without what was released.")
+    released_minor: int = Field(description="Given up here; it is in a later run.", examples=[0])
     paid_minor: int
 
 

@@ -120,6 +120,32 @@ class TestPayoutReport:
         assert (excluded["performer_id"], excluded["reason"]) == (left_out.id, "no_account")
         assert (report["run"]["prepared_by"], report["run"]["approved_by"]) == (finn.id, fay.id)
 
+    def test_what_was_released_is_in_the_next_runs_total(
+        self, world: World, paid: Paid, ravi: Person, finn: Person
+    ) -> None:
+        world.accepted_claim(world.performer("Dan", onboarded=True), paid.job, ravi)
+        run = finn.post("/v1/payout-runs", {"currency": "USD"})
+        (payout,) = finn.get(f"/v1/payout-runs/{run['id']}/payouts")["items"]
+        why = {"reason": "The account is being looked into."}
+        finn.post(f"/v1/payouts/{payout['id']}/release", why)
+        totals = finn.get(f"/v1/reports/payout-runs/{run['id']}")["totals"]
+        assert (totals["net_minor"], totals["released_minor"]) == (0, 123)
+        later = finn.post("/v1/payout-runs", {"currency": "USD"})
+        totals = finn.get(f"/v1/reports/payout-runs/{later['id']}")["totals"]
+        assert (totals["net_minor"], totals["released_minor"]) == (123, 0)
+
+    def test_why_a_payout_waits_is_told(
+        self, world: World, paid: Paid, ravi: Person, finn: Person, fay: Person
+    ) -> None:
+        world.accepted_claim(world.performer("Dan", onboarded=True), paid.job, ravi)
+        run = finn.post("/v1/payout-runs", {"currency": "USD"})
+        fay.post(f"/v1/payout-runs/{run['id']}/approve")
+        world.stripe.fault("drop_before", method="GET", path="/v1/balance")
+        world.sweep("payouts")
+        (line,) = finn.get(f"/v1/reports/payout-runs/{run['id']}")["lines"]
+        assert line["status"] == "approved"
+        assert line["status_reason"].startswith("Stripe could not be asked")
+
     def test_as_csv(self, world: World, paid: Paid, finn: Person) -> None:
         (line,) = table(finn, f"/v1/reports/payout-runs/{paid.run['id']}")
         assert tuple(line) == finance.PAYOUT_COLUMNS
@@ -334,3 +360,25 @@ class TestWhoMayRead:
     def test_a_run_that_is_not(self, finn: Person) -> None:
         path = f"/v1/reports/payout-runs/{uuid.uuid4()}"
         assert finn.refused("GET", path) == "404 not_found"
+
+
+def test_a_performer_reads_why_and_what_became_of_it(
+    world: World, paid: Paid, ravi: Person, finn: Person, fay: Person
+) -> None:
+    dan = world.performer("Dan")
+    world.accepted_claim(dan, paid.job, ravi)
+    finn.post("/v1/payout-runs", {"currency": "USD"})
+    (total,) = dan.get("/v1/earnings")["items"]
+    assert total["exclusion"]["reason"] == "no_account"
+    assert dan.get("/v1/earnings/lines")["items"][0]["status_reason"].startswith("Open your payout")
+    world.onboard(dan)
+    (total,) = dan.get("/v1/earnings")["items"]
+    assert (total["waiting_minor"], total["exclusion"]) == (123, None), "that is mended"
+    (line,) = dan.get("/v1/earnings/lines")["items"]
+    assert line["status_reason"] == "It is in the next payout run."
+    run = finn.post("/v1/payout-runs", {"currency": "USD"})
+    (line,) = dan.get("/v1/earnings/lines")["items"]
+    assert line["status_reason"] == "In a payout run that waits for its approval."
+    fay.post(f"/v1/payout-runs/{run['id']}/approve")
+    (line,) = dan.get("/v1/earnings/lines")["items"]
+    assert (line["status"], line["status_reason"]) == ("scheduled", "Approved; it is sent next.")
