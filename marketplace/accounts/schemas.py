@@ -89,6 +89,22 @@ class Me(Answer):
     scopes: list[Scope]
 
 
+class PersonAnswer(Answer):
+    person_id: UUID
+    name: str
+    email: str
+    roles: list[Role]
+    client_id: UUID | None
+    joined_at: datetime
+
+
+class MemberAnswer(Answer):
+    person_id: UUID
+    name: str
+    email: str
+    joined_at: datetime
+
+
 class DeviceAnswer(Answer):
     id: UUID
     name: str
@@ -108,6 +124,9 @@ class NewApiKey(Body):
 
 class ApiKeyAnswer(DeviceAnswer):
     scopes: list[Scope]
+    created_by: UUID | None = Field(
+        description="The member who made it. It goes on when they leave; revoke it if they know it."
+    )
 
 
 class NewApiKeyAnswer(ApiKeyAnswer):

@@ -26,6 +26,8 @@ FUNCTIONS = (
     "stamp_audit",
     "record_move",
     "guard_clock",
+    "keep_last_member",
+    "keep_last_operator",
     "keep_what_was_funded",
     "guard_published_job",
     "keep_what_is_set",
