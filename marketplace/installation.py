@@ -117,6 +117,8 @@ def _migrate(urls: Mapping[str, str], *, virtual_clock: bool) -> None:
         migrate.migrate(urls["MIGRATION_DATABASE_URL"], urls["DATABASE_URL"])
         if virtual_clock:
             make_clock_virtual(urls["MIGRATION_DATABASE_URL"])
+    except migrate.PostgresqlTooOld as error:
+        raise InstallationError(str(error)) from error
     except sa.exc.DBAPIError as error:
         raise InstallationError(
             f"the database cannot be used as its owner: {_first_line(error)}"

@@ -11,17 +11,34 @@ from alembic.script import ScriptDirectory
 import migrations
 from marketplace.shared.database import driver_url
 
+# UNIQUE NULLS NOT DISTINCT is of this version.
+OLDEST_POSTGRESQL = 15
+
+
+class PostgresqlTooOld(Exception):
+    """This server's version lacks what the tables are made of."""
+
 
 def migrate(owner_url: str, application_url: str, *, revision: str = "head") -> None:
     """Upgrade to the revision, then grant the application's login its privileges."""
     engine = sa.create_engine(driver_url(owner_url))
     try:
         with engine.connect() as connection:
+            _require_version(connection)
             # The privileges name every table of this version, so they come with the last of them.
             granted = application_url if revision == "head" else None
             command.upgrade(_config(connection, granted), revision)
     finally:
         engine.dispose()
+
+
+def _require_version(connection: sa.Connection) -> None:
+    major = int((connection.dialect.server_version_info or (0,))[0])
+    if major < OLDEST_POSTGRESQL:
+        raise PostgresqlTooOld(
+            f"the database runs PostgreSQL {major}; upgrade it to {OLDEST_POSTGRESQL} or newer, or "
+            "name another server"
+        )
 
 
 def downgrade(owner_url: str, *, revision: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from marketplace import cli, installation
+from marketplace import cli, installation, migrate
 from marketplace.shared import clock
 from marketplace.stripe_api.gateway import StripeGateway
 from marketplace.stripe_api.gateway_answers import BalanceAmount
@@ -325,6 +325,17 @@ def test_a_sandbox_that_does_not_stop_is_killed(
     with installation.sandbox(tmp_path / "state.sqlite"):
         os.kill(started[0].pid, signal.SIGSTOP)
     assert started[0].returncode == -signal.SIGKILL
+
+
+def test_a_server_too_old_is_named_before_anything_is_made(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", world.app_url)
+    monkeypatch.setenv("MIGRATION_DATABASE_URL", world.owner_url)
+    monkeypatch.setattr(migrate, "OLDEST_POSTGRESQL", 99)
+    line = complaint(capsys, "migrate")
+    assert "the database runs PostgreSQL " in line
+    assert "upgrade it to 99 or newer" in line
 
 
 def test_migrate_needs_no_stripe(world: World, tmp_path: Path) -> None:

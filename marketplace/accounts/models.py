@@ -62,7 +62,7 @@ class Person(SQLModel, table=True):
 
 class PersonRole(SQLModel, table=True):
     __tablename__ = "person_role"
-    __table_args__ = (is_one_of("role", Role), updatable())
+    __table_args__ = (is_one_of("role", Role), updatable(deletable=True))
 
     person_id: UUID = link("person.id", primary_key=True)
     role: Role = choice(Role, primary_key=True)
@@ -73,7 +73,7 @@ class ClientMember(SQLModel, table=True):
     """A person who acts for a client. One person acts for one client at most."""
 
     __tablename__ = "client_member"
-    __table_args__ = updatable()
+    __table_args__ = updatable(deletable=True)
 
     person_id: UUID = link("person.id", primary_key=True)
     client_id: UUID = link("client.id", index=True)

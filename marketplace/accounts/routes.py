@@ -1,12 +1,12 @@
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query
 from sqlmodel import col, select
 
-from marketplace.accounts import service
-from marketplace.accounts.models import AccessToken
+from marketplace.accounts import leaving, service
+from marketplace.accounts.models import AccessToken, ClientMember, Person, Role
 from marketplace.accounts.principals import AnyPerson, Authenticated, Member, Operator
 from marketplace.accounts.schemas import (
     ApiKeyAnswer,
@@ -16,25 +16,34 @@ from marketplace.accounts.schemas import (
     InviteAnswer,
     Join,
     Me,
+    MemberAnswer,
     NewApiKey,
     NewApiKeyAnswer,
     NewClient,
     NewClientAnswer,
     NewInvite,
+    PersonAnswer,
     ResetPassword,
     SignIn,
     TokenAnswer,
 )
 from marketplace.shared.pagination import PageQuery, newest_first
-from marketplace.shared.problems import documented
+from marketplace.shared.problems import NotFound, documented
 from marketplace.shared.requests import SECRET_ANSWER, Session, TransactionalRoute
-from marketplace.shared.schemas import Body, Page
+from marketplace.shared.schemas import Body, Page, Reason
 
 router = APIRouter(prefix="/v1", route_class=TransactionalRoute, tags=["accounts"])
 
 
+StaffRole = Literal[Role.REVIEWER, Role.FINANCE, Role.OPERATOR]
+
+
 class AcceptInvite(Body):
     code: Code
+
+
+class PeopleQuery(PageQuery):
+    role: Role | None = None
 
 
 @router.post("/clients", status_code=201, dependencies=[SECRET_ANSWER])
@@ -59,6 +68,71 @@ async def create_member_invite(session: Session, member: Member) -> InviteAnswer
     """Invite another member of your client."""
     invited = await service.invite(session, client_id=member.client, invited_by=member.person)
     return InviteAnswer(code=invited.secret, expires_at=invited.expires_at)
+
+
+@router.get("/client/members")
+async def list_members(
+    session: Session, member: Member, page: Annotated[PageQuery, Query()]
+) -> Page[MemberAnswer]:
+    """The people who act for your client, the newest here first."""
+    query = select(Person, ClientMember.joined_at).join(
+        ClientMember, col(ClientMember.person_id) == Person.id
+    )
+    ours = query.where(ClientMember.client_id == member.client)
+    found, next_cursor = await newest_first(session, ours, col(Person.id), page)
+    items = [
+        MemberAnswer(
+            person_id=row.Person.id,
+            name=row.Person.name,
+            email=row.Person.email,
+            joined_at=row.joined_at,
+        )
+        for row in found
+    ]
+    return Page(items=items, next_cursor=next_cursor)
+
+
+@router.delete(
+    "/client/members/{person_id}",
+    status_code=204,
+    responses=documented(NotFound, leaving.LastMember),
+)
+async def remove_member(person_id: UUID, session: Session, member: Member) -> None:
+    """Remove a member at once. API keys go on, those they made among them; revoke what they know."""
+    await leaving.remove_member(session, client_id=member.client, person_id=person_id)
+
+
+@router.get("/people")
+async def list_people(
+    session: Session, operator: Operator, query: Annotated[PeopleQuery, Query()]
+) -> Page[PersonAnswer]:
+    """Everybody who has joined, newest first."""
+    found, next_cursor = await leaving.people(session, query, query.role)
+    return Page(items=found, next_cursor=next_cursor)
+
+
+@router.delete(
+    "/people/{person_id}/roles/{role}",
+    status_code=204,
+    responses=documented(NotFound, leaving.LastOperator),
+)
+async def take_role_back(
+    person_id: UUID,
+    role: StaffRole,
+    session: Session,
+    operator: Operator,
+    reason: Annotated[Reason, Query()],
+) -> None:
+    """Take a role back at once. A performer keeps theirs, and their earnings: suspend them."""
+    await leaving.take_role_back(session, person_id=person_id, role=role, reason=reason)
+
+
+@router.delete("/people/{person_id}/devices", status_code=204, responses=documented(NotFound))
+async def sign_person_out(
+    person_id: UUID, session: Session, operator: Operator, reason: Annotated[Reason, Query()]
+) -> None:
+    """Sign somebody out of every device at once."""
+    await leaving.sign_out(session, person_id=person_id, reason=reason)
 
 
 @router.post(

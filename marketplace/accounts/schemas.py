@@ -95,6 +95,22 @@ class Me(Answer):
     scopes: list[Scope]
 
 
+class PersonAnswer(Answer):
+    person_id: UUID
+    name: str
+    email: str
+    roles: list[Role]
+    client_id: UUID | None
+    joined_at: datetime
+
+
+class MemberAnswer(Answer):
+    person_id: UUID
+    name: str
+    email: str
+    joined_at: datetime
+
+
 class DeviceAnswer(Answer):
     id: UUID
     name: str = Field(examples=["Ana's phone"])
@@ -115,6 +131,9 @@ class NewApiKey(Body):
 class ApiKeyAnswer(DeviceAnswer):
     name: str = Field(examples=["training pipeline"])
     scopes: list[Scope]
+    created_by: UUID | None = Field(
+        description="The member who made it. It goes on when they leave; revoke it if they know it."
+    )
 
 
 class NewApiKeyAnswer(ApiKeyAnswer):

@@ -10,6 +10,7 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.accounts import passwords, tokens
+from marketplace.accounts.leaving import end_sessions
 from marketplace.accounts.models import (
     AccessToken,
     Client,
@@ -332,18 +333,13 @@ async def reset_password(session: AsyncSession, *, code: str, password: str) -> 
         await session.commit()
         password_hash = await passwords.hashed(password)
     reset = await _valid_reset(session, code, lock=True)
-    now = await clock.now(session)
-    reset.used_at = now
+    reset.used_at = await clock.now(session)
     person = await session.get_one(Person, reset.person_id)
     person.password_hash = password_hash
     await audit.act_as(session, str(person.id))
     # First the person's row: who signs in at this moment holds it, or sees the new password.
     await session.flush()
-    await session.execute(
-        sa.update(AccessToken)
-        .where(col(AccessToken.person_id) == person.id, col(AccessToken.revoked_at).is_(None))
-        .values(revoked_at=now)
-    )
+    await end_sessions(session, person.id)
     await audit.record(session, subject=("person", person.id), action="password_reset")
 
 

@@ -14,6 +14,25 @@ from marketplace.performers.models import (
 from marketplace.shared.money import Currency, RateMinorPerHour
 from marketplace.shared.schemas import Answer, Body, Id, LanguageTag, Prose, Reason, Slug
 
+# The officially assigned codes of ISO 3166-1 alpha-2, as the time zone database's iso3166.tab has
+# them.
+COUNTRIES = """
+    AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS
+    BT BV BW BY BZ CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE
+    EG EH ER ES ET FI FJ FK FM FO FR GA GB GD GE GF GG GH GI GL GM GN GP GQ GR GS GT GU GW GY HK HM
+    HN HR HT HU ID IE IL IM IN IO IQ IR IS IT JE JM JO JP KE KG KH KI KM KN KP KR KW KY KZ LA LB LC
+    LI LK LR LS LT LU LV LY MA MC MD ME MF MG MH MK ML MM MN MO MP MQ MR MS MT MU MV MW MX MY MZ NA
+    NC NE NF NG NI NL NO NP NR NU NZ OM PA PE PF PG PH PK PL PM PN PR PS PT PW PY QA RE RO RS RU RW
+    SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK TL TM TN TO
+    TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW
+"""
+
+
+def _known_country(code: str) -> str:
+    if code not in COUNTRIES.split():
+        raise ValueError("must be an ISO 3166-1 alpha-2 code, such as PT")
+    return code
+
 
 def _known_time_zone(name: str) -> str:
     if name not in zoneinfo.available_timezones():
@@ -36,7 +55,10 @@ TimeZone = Annotated[
     Field(examples=["Europe/Lisbon"]),
 ]
 Country = Annotated[
-    str, StringConstraints(pattern=r"^[A-Z]{2}$"), Field(description="ISO 3166-1", examples=["PT"])
+    str,
+    StringConstraints(pattern=r"^[A-Z]{2}$"),
+    AfterValidator(_known_country),
+    Field(description="ISO 3166-1 alpha-2", examples=["PT"]),
 ]
 
 

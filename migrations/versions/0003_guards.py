@@ -34,6 +34,8 @@ FUNCTIONS = (
     "record_move",
     "guard_clock",
     "keep_what_was_handed_in",
+    "keep_last_member",
+    "keep_last_operator",
     "keep_what_was_funded",
     "guard_published_job",
     "keep_what_is_set",

@@ -123,6 +123,41 @@ $$;
 CREATE TRIGGER kept BEFORE UPDATE OF state ON recording FOR EACH ROW
     WHEN (NEW.state = 'purged') EXECUTE FUNCTION keep_what_was_handed_in();
 
+-- Somebody is always left who can let others in: the last operator and a client's last member stay.
+CREATE FUNCTION keep_last_operator() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
+BEGIN
+    -- Two who remove each other take turns; the second one sees what the first one left.
+    PERFORM pg_advisory_xact_lock(hashtextextended('operators', 0));
+    IF NOT EXISTS (
+        SELECT FROM person_role WHERE role = 'operator' AND person_id <> OLD.person_id
+    ) THEN
+        RAISE EXCEPTION 'the last operator stays'
+            USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = 'last_operator';
+    END IF;
+    RETURN OLD;
+END
+$$;
+CREATE TRIGGER kept BEFORE DELETE ON person_role
+    FOR EACH ROW WHEN (OLD.role = 'operator') EXECUTE FUNCTION keep_last_operator();
+
+CREATE FUNCTION keep_last_member() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
+BEGIN
+    PERFORM FROM client WHERE id = OLD.client_id FOR NO KEY UPDATE;
+    IF NOT EXISTS (
+        SELECT FROM client_member
+        WHERE client_id = OLD.client_id AND person_id <> OLD.person_id
+    ) THEN
+        RAISE EXCEPTION 'the last member of a client stays'
+            USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = 'last_member';
+    END IF;
+    RETURN OLD;
+END
+$$;
+CREATE TRIGGER kept BEFORE DELETE ON client_member
+    FOR EACH ROW EXECUTE FUNCTION keep_last_member();
+
 -- 3. The clock only goes forward, and becomes virtual only while nothing was ever booked.
 CREATE FUNCTION guard_clock() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

@@ -87,6 +87,8 @@ class TestProfiles:
             {"time_zone": "Mars/Olympus"},
             {"time_zone": "../../etc/passwd"},
             {"work_country": "usa"},
+            {"work_country": "ZZ"},
+            {"work_country": "UK"},
             {"age_band": "17-18"},
             {"skills": ["Improv!"]},
             {"state": "vetted"},

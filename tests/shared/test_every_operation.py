@@ -34,6 +34,7 @@ FOR: dict[str, set[str]] = {
         "set_audition_rate create_client create_invite separate_lineage set_minimum_rate",
         "list_performers offer_audition decline_performer reinstate_performer suspend_performer",
         "limit_claims",
+        "list_people take_role_back sign_person_out",
     },
     "finance": {
         "list_payout_runs draft_payout_run read_payout_run approve_payout_run discard_payout_run",
@@ -47,7 +48,10 @@ FOR: dict[str, set[str]] = {
         "publish_job quote_job list_accepted_recordings read_progress resume_job list_roles announce_rate",
         "create_download_link read_wallet list_deposits create_deposit read_deposit",
     },
-    "member": {"list_api_keys create_api_key revoke_api_key create_member_invite"},
+    "member": {
+        "list_api_keys create_api_key revoke_api_key create_member_invite",
+        "list_members remove_member",
+    },
     "performer reviewer operator finance member": {
         "list_devices sign_out_device accept_invite read_recording upload_recording",
     },
@@ -135,11 +139,14 @@ def request(caller: Caller, method: str, path: str, operation: dict[str, Any]) -
     """Well-formed, about something that does not exist."""
     filled = path.replace("{currency}", "PLN").replace("{endpoint}", "platform")
     filled = filled.replace("{month}", "2020-01")
+    filled = filled.replace("{role}", "reviewer")
     filled = re.sub(r"\{\w+\}", NOBODY, filled)
     content = operation.get("requestBody", {}).get("content", {})
     reference = content.get("application/json", {}).get("schema", {}).get("$ref", "")
     body = BODIES[reference.rpartition("/")[2].removeprefix("marketplace__")] if reference else None
-    answer = caller.ask(method, filled, body, headers={"If-Match": '"1"'})
+    asks = {each["name"] for each in operation.get("parameters", []) if each["in"] == "query"}
+    query = REASON if "reason" in asks else None
+    answer = caller.ask(method, filled, body, headers={"If-Match": '"1"'}, query=query)
     code = answer.json().get("code", "") if answer.content and answer.status_code >= 400 else ""
     return answer.status_code, code
 

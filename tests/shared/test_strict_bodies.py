@@ -144,6 +144,8 @@ def test_a_made_up_cursor_is_422_in_every_list(
         (ravi, "/v1/auditions"),
         (ravi, "/v1/devices"),
         (acme.member, "/v1/api-keys"),
+        (acme.member, "/v1/client/members"),
+        (operator, "/v1/people"),
     ):
         refused = caller.refused("GET", path, query={"cursor": cursor})
         assert refused == "422 invalid_request", path
