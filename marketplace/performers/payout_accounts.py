@@ -7,7 +7,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlmodel import select
+from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.accounts.models import Person
@@ -19,6 +19,7 @@ from marketplace.shared.ids import new_id
 from marketplace.shared.problems import NotFound
 from marketplace.stripe_api.gateway import StripeGateway
 from marketplace.stripe_api.gateway_answers import ConnectedAccount
+from marketplace.stripe_api.gateway_errors import StripeRefused
 from marketplace.stripe_api.polling import look_at_each
 
 POLL_WHILE_PENDING = timedelta(minutes=2)
@@ -33,17 +34,9 @@ async def onboard(
     Commits before each call to Stripe; a repeat goes on where the last try stopped.
     """
     account = await _take_note(session, performer_id)
-    person = await session.get_one(Person, performer_id)
-    performer = await service.find(session, performer_id)
     await session.commit()
     if account.stripe_account_id is None:
-        created = await gateway.create_connected_account(
-            email=person.email,
-            country=performer.work_country,
-            metadata={"performer_id": str(performer_id)},
-            idempotency_key=f"account-{performer_id}",
-        )
-        account = await _keep(session, performer_id, created)
+        account = await _create(session, gateway, account)
     stripe_account_id = account.stripe_account_id or ""
     link = await gateway.create_onboarding_link(
         account_id=stripe_account_id,
@@ -55,12 +48,50 @@ async def onboard(
 
 
 async def _take_note(session: AsyncSession, performer_id: UUID) -> PayoutAccount:
+    """What Stripe is asked: as the profile says, or as it said when nobody knows the answer yet."""
+    performer = await service.find(session, performer_id)
+    person = await session.get_one(Person, performer_id)
     await session.execute(
         sa.dialects.postgresql.insert(PayoutAccount)
-        .values(performer_id=performer_id, transfers=TransfersCapability.UNREQUESTED)
+        .values(performer_id=performer_id, key_number=1, transfers=TransfersCapability.UNREQUESTED)
         .on_conflict_do_nothing()
     )
-    return await read(session, performer_id)
+    account = await _locked(session, PayoutAccount.performer_id == performer_id)
+    assert account is not None
+    if account.stripe_account_id is None and account.asked_country is None:
+        account.asked_email, account.asked_country = person.email, performer.work_country
+        await session.flush()
+    return account
+
+
+async def _create(
+    session: AsyncSession, gateway: StripeGateway, account: PayoutAccount
+) -> PayoutAccount:
+    try:
+        created = await gateway.create_connected_account(
+            email=account.asked_email or "",
+            country=account.asked_country or "",
+            metadata={"performer_id": str(account.performer_id)},
+            idempotency_key=f"account-{account.performer_id}-{account.key_number}",
+        )
+    except StripeRefused:
+        await _ask_anew(session, account)
+        raise
+    return await _keep(session, account.performer_id, created)
+
+
+async def _ask_anew(session: AsyncSession, refused: PayoutAccount) -> None:
+    """The next try asks as the profile says by then. Stripe replays a refusal under its key."""
+    await session.execute(
+        sa.update(PayoutAccount)
+        .where(
+            col(PayoutAccount.performer_id) == refused.performer_id,
+            col(PayoutAccount.key_number) == refused.key_number,
+            col(PayoutAccount.stripe_account_id).is_(None),
+        )
+        .values(key_number=refused.key_number + 1, asked_email=None, asked_country=None)
+    )
+    await session.commit()
 
 
 async def _keep(session: AsyncSession, performer_id: UUID, seen: ConnectedAccount) -> PayoutAccount:
@@ -69,6 +100,7 @@ async def _keep(session: AsyncSession, performer_id: UUID, seen: ConnectedAccoun
     assert account is not None
     if account.stripe_account_id is None:
         account.stripe_account_id = seen.id
+        account.asked_email = account.asked_country = None
         await audit.record(
             session, subject=("payout_account", performer_id), action="account_created"
         )
