@@ -3,7 +3,9 @@
 Coming back from there does not mean done: the capability is followed by event and by poll.
 """
 
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -26,6 +28,14 @@ POLL_WHILE_PENDING = timedelta(minutes=2)
 POLL_WHEN_ACTIVE = timedelta(hours=12)
 
 
+@dataclass(frozen=True)
+class Seen:
+    """An account as Stripe told it to somebody who asked at a moment of our clock."""
+
+    account: ConnectedAccount
+    asked_at: datetime
+
+
 async def onboard(
     session: AsyncSession, gateway: StripeGateway, *, performer_id: UUID, return_url: str
 ) -> tuple[PayoutAccount, str]:
@@ -34,9 +44,10 @@ async def onboard(
     Commits before each call to Stripe; a repeat goes on where the last try stopped.
     """
     account = await _take_note(session, performer_id)
+    asked_at = await clock.now(session)
     await session.commit()
     if account.stripe_account_id is None:
-        account = await _create(session, gateway, account)
+        account = await _create(session, gateway, account, asked_at)
     stripe_account_id = account.stripe_account_id or ""
     link = await gateway.create_onboarding_link(
         account_id=stripe_account_id,
@@ -65,7 +76,7 @@ async def _take_note(session: AsyncSession, performer_id: UUID) -> PayoutAccount
 
 
 async def _create(
-    session: AsyncSession, gateway: StripeGateway, account: PayoutAccount
+    session: AsyncSession, gateway: StripeGateway, account: PayoutAccount, asked_at: datetime
 ) -> PayoutAccount:
     try:
         created = await gateway.create_connected_account(
@@ -77,7 +88,7 @@ async def _create(
     except StripeRefused:
         await _ask_anew(session, account)
         raise
-    return await _keep(session, account.performer_id, created)
+    return await _keep(session, account.performer_id, Seen(created, asked_at))
 
 
 async def _ask_anew(session: AsyncSession, refused: PayoutAccount) -> None:
@@ -94,12 +105,12 @@ async def _ask_anew(session: AsyncSession, refused: PayoutAccount) -> None:
     await session.commit()
 
 
-async def _keep(session: AsyncSession, performer_id: UUID, seen: ConnectedAccount) -> PayoutAccount:
+async def _keep(session: AsyncSession, performer_id: UUID, seen: Seen) -> PayoutAccount:
     await audit.act_as(session, str(performer_id))
     account = await _locked(session, PayoutAccount.performer_id == performer_id)
     assert account is not None
     if account.stripe_account_id is None:
-        account.stripe_account_id = seen.id
+        account.stripe_account_id = seen.account.id
         account.asked_email = account.asked_country = None
         await audit.record(
             session, subject=("payout_account", performer_id), action="account_created"
@@ -116,9 +127,18 @@ async def read(session: AsyncSession, performer_id: UUID) -> PayoutAccount:
     return account
 
 
-async def note_seen(session: AsyncSession, seen: ConnectedAccount) -> None:
-    """Bring our copy to what Stripe says now. Repeating this changes nothing."""
-    account = await _locked(session, PayoutAccount.stripe_account_id == seen.id)
+async def look_at(sessions: Sessions, gateway: StripeGateway, stripe_account_id: str) -> Seen:
+    async with sessions() as session:
+        asked_at = await clock.now(session)
+    return Seen(await gateway.retrieve_account(stripe_account_id), asked_at)
+
+
+async def note_seen(session: AsyncSession, seen: Seen) -> None:
+    """Bring our copy to what Stripe said then, unless it was seen since.
+
+    Whatever changed after the later look has an event of its own. Repeating this changes nothing.
+    """
+    account = await _locked(session, PayoutAccount.stripe_account_id == seen.account.id)
     if account is not None:
         await _note(session, account, seen)
 
@@ -133,8 +153,10 @@ async def _locked(session: AsyncSession, condition: bool) -> PayoutAccount | Non
     return found.first()
 
 
-async def _note(session: AsyncSession, account: PayoutAccount, seen: ConnectedAccount) -> None:
-    transfers = TransfersCapability(seen.transfers)
+async def _note(session: AsyncSession, account: PayoutAccount, seen: Seen) -> None:
+    if account.seen_at is not None and account.seen_at > seen.asked_at:
+        return
+    transfers = TransfersCapability(seen.account.transfers)
     if transfers is not account.transfers:
         await audit.record(
             session,
@@ -143,8 +165,9 @@ async def _note(session: AsyncSession, account: PayoutAccount, seen: ConnectedAc
             detail={"from": account.transfers.value, "to": transfers.value},
         )
     account.transfers = transfers
-    account.requirement = seen.disabled_reason or ", ".join(seen.currently_due) or None
-    account.seen_at = await clock.now(session)
+    wanted = seen.account.disabled_reason or ", ".join(seen.account.currently_due)
+    account.requirement = wanted or None
+    account.seen_at = seen.asked_at
     active = transfers is TransfersCapability.ACTIVE
     account.due_at = account.seen_at + (POLL_WHEN_ACTIVE if active else POLL_WHILE_PENDING)
     await session.flush()
@@ -167,4 +190,4 @@ async def poll(sessions: Sessions, gateway: StripeGateway) -> int:
         )
         due = [account_id for (account_id,) in found]
         await session.commit()
-    return await look_at_each(sessions, due, gateway.retrieve_account, note_seen)
+    return await look_at_each(sessions, due, partial(look_at, sessions, gateway), note_seen)

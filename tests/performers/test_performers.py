@@ -1,8 +1,11 @@
 """Applying, paid auditions, profiles, and where a performer is paid."""
 
+from functools import partial
+
 import psycopg
 import pytest
 
+from marketplace.performers import payout_accounts
 from tests.world import DAY, HEARTBEAT_SECONDS, HOUR, PROFILE, TAKE, Json, Person, World, upload
 
 RATE = {"currency": "USD", "rate_minor_per_hour": 3_600, "reason": "what an hour is worth"}
@@ -333,6 +336,26 @@ class TestPayoutAccounts:
         seen = ana.get("/v1/payout-account")
         assert seen["transfers"] == "inactive"
         assert seen["requirement"]
+
+    def test_what_was_seen_earlier_does_not_replace_what_was_seen_later(
+        self, world: World, ana: Person
+    ) -> None:
+        """Two processes handle two events; the one that asked first writes last."""
+        account = world.onboard(ana)
+        world.stripe.restrict(account)
+
+        def look() -> payout_accounts.Seen:
+            return world.loopback.run(
+                payout_accounts.look_at(world.parts.sessions, world.gateway, account)
+            )
+
+        earlier = look()
+        world.stripe.lift(account)
+        later = look()
+        for seen in (later, earlier):
+            world.transact(partial(payout_accounts.note_seen, seen=seen))
+        assert ana.get("/v1/payout-account")["transfers"] == "active"
+        assert world.value("SELECT seen_at FROM payout_account") == later.asked_at
 
     def test_two_openings_make_one_account(self, world: World, ana: Person) -> None:
         wish = {"return_url": "https://app.example/paid"}
