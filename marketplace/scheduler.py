@@ -60,19 +60,25 @@ class Scheduled:
     purpose: str
 
 
-async def _deposit_changed(gateway: StripeGateway, event: StripeEvent) -> inbox.Effect:
+async def _deposit_changed(
+    _sessions: Sessions, gateway: StripeGateway, event: StripeEvent
+) -> inbox.Effect:
     payment = await gateway.retrieve_deposit(event.object_id)
     return partial(deposits.credit, payment=payment)
 
 
-async def _topup_changed(gateway: StripeGateway, event: StripeEvent) -> inbox.Effect:
+async def _topup_changed(
+    _sessions: Sessions, gateway: StripeGateway, event: StripeEvent
+) -> inbox.Effect:
     payment = await gateway.retrieve_topup(event.object_id)
     return partial(topups.settle, payment=payment)
 
 
-async def _account_changed(gateway: StripeGateway, event: StripeEvent) -> inbox.Effect:
-    seen = await gateway.retrieve_account(event.account or event.object_id)
-
+async def _account_changed(
+    sessions: Sessions, gateway: StripeGateway, event: StripeEvent
+) -> inbox.Effect:
+    account_id = event.account or event.object_id
+    seen = await payout_accounts.look_at(sessions, gateway, account_id)
     return partial(payout_accounts.note_seen, seen=seen)
 
 

@@ -105,10 +105,24 @@ class PayoutAccount(SQLModel, table=True):
     __table_args__ = (
         is_one_of("transfers", TransfersCapability),
         Index("ix_payout_account_due_at", "due_at", postgresql_where=text("due_at IS NOT NULL")),
-        updatable("stripe_account_id", "transfers", "requirement", "seen_at", "due_at"),
+        updatable(
+            "key_number",
+            "asked_email",
+            "asked_country",
+            "stripe_account_id",
+            "transfers",
+            "requirement",
+            "seen_at",
+            "due_at",
+        ),
     )
 
     performer_id: UUID = link("performer.person_id", primary_key=True)
+    # Stripe is asked under one key for one and the same; a refusal is final for its key.
+    key_number: int = 1
+    # What it is asked while its answer is not known, whatever the profile says by now.
+    asked_email: str | None = None
+    asked_country: str | None = None
     stripe_account_id: str | None = Field(default=None, unique=True)
     transfers: TransfersCapability = choice(TransfersCapability)
     # What Stripe still wants, in its words.

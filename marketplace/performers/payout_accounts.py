@@ -3,11 +3,13 @@
 Coming back from there does not mean done: the capability is followed by event and by poll.
 """
 
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlmodel import select
+from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.accounts.models import Person
@@ -19,10 +21,19 @@ from marketplace.shared.ids import new_id
 from marketplace.shared.problems import NotFound
 from marketplace.stripe_api.gateway import StripeGateway
 from marketplace.stripe_api.gateway_answers import ConnectedAccount
+from marketplace.stripe_api.gateway_errors import StripeRefused
 from marketplace.stripe_api.polling import look_at_each
 
 POLL_WHILE_PENDING = timedelta(minutes=2)
 POLL_WHEN_ACTIVE = timedelta(hours=12)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An account as Stripe told it to somebody who asked at a moment of our clock."""
+
+    account: ConnectedAccount
+    asked_at: datetime
 
 
 async def onboard(
@@ -33,17 +44,10 @@ async def onboard(
     Commits before each call to Stripe; a repeat goes on where the last try stopped.
     """
     account = await _take_note(session, performer_id)
-    person = await session.get_one(Person, performer_id)
-    performer = await service.find(session, performer_id)
+    asked_at = await clock.now(session)
     await session.commit()
     if account.stripe_account_id is None:
-        created = await gateway.create_connected_account(
-            email=person.email,
-            country=performer.work_country,
-            metadata={"performer_id": str(performer_id)},
-            idempotency_key=f"account-{performer_id}",
-        )
-        account = await _keep(session, performer_id, created)
+        account = await _create(session, gateway, account, asked_at)
     stripe_account_id = account.stripe_account_id or ""
     link = await gateway.create_onboarding_link(
         account_id=stripe_account_id,
@@ -55,20 +59,59 @@ async def onboard(
 
 
 async def _take_note(session: AsyncSession, performer_id: UUID) -> PayoutAccount:
+    """What Stripe is asked: as the profile says, or as it said when nobody knows the answer yet."""
+    performer = await service.find(session, performer_id)
+    person = await session.get_one(Person, performer_id)
     await session.execute(
         sa.dialects.postgresql.insert(PayoutAccount)
-        .values(performer_id=performer_id, transfers=TransfersCapability.UNREQUESTED)
+        .values(performer_id=performer_id, key_number=1, transfers=TransfersCapability.UNREQUESTED)
         .on_conflict_do_nothing()
     )
-    return await read(session, performer_id)
+    account = await _locked(session, PayoutAccount.performer_id == performer_id)
+    assert account is not None
+    if account.stripe_account_id is None and account.asked_country is None:
+        account.asked_email, account.asked_country = person.email, performer.work_country
+        await session.flush()
+    return account
 
 
-async def _keep(session: AsyncSession, performer_id: UUID, seen: ConnectedAccount) -> PayoutAccount:
+async def _create(
+    session: AsyncSession, gateway: StripeGateway, account: PayoutAccount, asked_at: datetime
+) -> PayoutAccount:
+    try:
+        created = await gateway.create_connected_account(
+            email=account.asked_email or "",
+            country=account.asked_country or "",
+            metadata={"performer_id": str(account.performer_id)},
+            idempotency_key=f"account-{account.performer_id}-{account.key_number}",
+        )
+    except StripeRefused:
+        await _ask_anew(session, account)
+        raise
+    return await _keep(session, account.performer_id, Seen(created, asked_at))
+
+
+async def _ask_anew(session: AsyncSession, refused: PayoutAccount) -> None:
+    """The next try asks as the profile says by then. Stripe replays a refusal under its key."""
+    await session.execute(
+        sa.update(PayoutAccount)
+        .where(
+            col(PayoutAccount.performer_id) == refused.performer_id,
+            col(PayoutAccount.key_number) == refused.key_number,
+            col(PayoutAccount.stripe_account_id).is_(None),
+        )
+        .values(key_number=refused.key_number + 1, asked_email=None, asked_country=None)
+    )
+    await session.commit()
+
+
+async def _keep(session: AsyncSession, performer_id: UUID, seen: Seen) -> PayoutAccount:
     await audit.act_as(session, str(performer_id))
     account = await _locked(session, PayoutAccount.performer_id == performer_id)
     assert account is not None
     if account.stripe_account_id is None:
-        account.stripe_account_id = seen.id
+        account.stripe_account_id = seen.account.id
+        account.asked_email = account.asked_country = None
         await audit.record(
             session, subject=("payout_account", performer_id), action="account_created"
         )
@@ -84,9 +127,18 @@ async def read(session: AsyncSession, performer_id: UUID) -> PayoutAccount:
     return account
 
 
-async def note_seen(session: AsyncSession, seen: ConnectedAccount) -> None:
-    """Bring our copy to what Stripe says now. Repeating this changes nothing."""
-    account = await _locked(session, PayoutAccount.stripe_account_id == seen.id)
+async def look_at(sessions: Sessions, gateway: StripeGateway, stripe_account_id: str) -> Seen:
+    async with sessions() as session:
+        asked_at = await clock.now(session)
+    return Seen(await gateway.retrieve_account(stripe_account_id), asked_at)
+
+
+async def note_seen(session: AsyncSession, seen: Seen) -> None:
+    """Bring our copy to what Stripe said then, unless it was seen since.
+
+    Whatever changed after the later look has an event of its own. Repeating this changes nothing.
+    """
+    account = await _locked(session, PayoutAccount.stripe_account_id == seen.account.id)
     if account is not None:
         await _note(session, account, seen)
 
@@ -101,8 +153,10 @@ async def _locked(session: AsyncSession, condition: bool) -> PayoutAccount | Non
     return found.first()
 
 
-async def _note(session: AsyncSession, account: PayoutAccount, seen: ConnectedAccount) -> None:
-    transfers = TransfersCapability(seen.transfers)
+async def _note(session: AsyncSession, account: PayoutAccount, seen: Seen) -> None:
+    if account.seen_at is not None and account.seen_at > seen.asked_at:
+        return
+    transfers = TransfersCapability(seen.account.transfers)
     if transfers is not account.transfers:
         await audit.record(
             session,
@@ -111,8 +165,9 @@ async def _note(session: AsyncSession, account: PayoutAccount, seen: ConnectedAc
             detail={"from": account.transfers.value, "to": transfers.value},
         )
     account.transfers = transfers
-    account.requirement = seen.disabled_reason or ", ".join(seen.currently_due) or None
-    account.seen_at = await clock.now(session)
+    wanted = seen.account.disabled_reason or ", ".join(seen.account.currently_due)
+    account.requirement = wanted or None
+    account.seen_at = seen.asked_at
     active = transfers is TransfersCapability.ACTIVE
     account.due_at = account.seen_at + (POLL_WHEN_ACTIVE if active else POLL_WHILE_PENDING)
     await session.flush()
@@ -135,4 +190,4 @@ async def poll(sessions: Sessions, gateway: StripeGateway) -> int:
         )
         due = [account_id for (account_id,) in found]
         await session.commit()
-    return await look_at_each(sessions, due, gateway.retrieve_account, note_seen)
+    return await look_at_each(sessions, due, partial(look_at, sessions, gateway), note_seen)

@@ -21,7 +21,7 @@ from marketplace.stripe_api.models import PollMark, StripeEvent
 
 # Fetches what the event speaks of, outside any transaction, and answers what to do inside one.
 Effect = Callable[[AsyncSession], Awaitable[None]]
-Handler = Callable[[StripeGateway, StripeEvent], Awaitable[Effect]]
+Handler = Callable[[Sessions, StripeGateway, StripeEvent], Awaitable[Effect]]
 
 LONGEST_WAIT = timedelta(hours=1)
 # Longer than Stripe may take to answer.
@@ -114,7 +114,7 @@ async def _apply(
 ) -> None:
     try:
         handler = handlers.get(event.type)
-        effect = await handler(gateway, event) if handler else None
+        effect = await handler(sessions, gateway, event) if handler else None
         async with sessions() as session:
             if await _is_unhandled(session, event):
                 if effect:

@@ -506,6 +506,9 @@ CREATE INDEX ix_payout_performer_id ON payout (performer_id, id);
 
 CREATE TABLE payout_account (
     performer_id uuid NOT NULL,
+    key_number integer NOT NULL,
+    asked_email text,
+    asked_country text,
     stripe_account_id text,
     transfers text NOT NULL,
     requirement text,

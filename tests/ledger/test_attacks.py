@@ -973,6 +973,72 @@ class TestPayoutLines:
         refused(mallory, "uq_payout_attempt_open", second_key)
         refused(mallory, DENIED, "UPDATE payout_attempt SET idempotency_key = 'fresh'")
 
+    @pytest.fixture
+    def approved(self, world: World, drafted: Json, finn: Person, fay: Person) -> Json:
+        world.capital(finn, 100_000)
+        run: Json = fay.post(f"/v1/payout-runs/{drafted['id']}/approve")
+        return run
+
+    ATTEMPT = (
+        "INSERT INTO payout_attempt (id, payout_id, number, idempotency_key, request,"
+        " in_flight_transaction_id) SELECT uuidv7(), id, 1, {key}, jsonb_build_object("
+        "'amount_minor', {amount}, 'currency', currency, 'destination', {destination},"
+        " 'transfer_group', format('payout-%s', id), 'metadata', jsonb_build_object("
+        "'payout_id', id, 'attempt', '1')),"
+        " (SELECT id FROM ledger_transaction WHERE kind = 'deposit_credited' LIMIT 1)"
+        " FROM payout LIMIT 1"
+    )
+    AS_APPROVED: ClassVar = {
+        "key": "format('payout-%s-attempt-1', id)",
+        "amount": "amount_minor",
+        "destination": "destination",
+    }
+
+    @pytest.mark.parametrize(
+        "changed",
+        [
+            {"key": "'fresh'"},
+            {"key": "format('payout-%s-attempt-2', id)"},
+            {"amount": "99999"},
+            {"destination": "'acct_mine'"},
+        ],
+        ids=str,
+    )
+    def test_an_attempt_that_asks_for_something_else(
+        self, approved: Json, mallory: Connection, changed: Json
+    ) -> None:
+        mallory.execute(self.ATTEMPT.format(**self.AS_APPROVED).encode())
+        mallory.rollback()
+        attack = self.ATTEMPT.format(**{**self.AS_APPROVED, **changed})
+        refused(mallory, "payout_attempt_request", attack)
+
+    def test_a_payout_approved_without_its_run(self, drafted: Json, mallory: Connection) -> None:
+        approve = "UPDATE payout SET state = 'approved', due_at = now()"
+        refused(mallory, "payout_state_proven", approve)
+
+    def test_a_payout_that_joins_an_approved_run(
+        self, world: World, approved: Json, mallory: Connection
+    ) -> None:
+        world.performer("Cleo")
+        join = (
+            "INSERT INTO payout (id, run_id, performer_id, currency, amount_minor, destination,"
+            " state) SELECT uuidv7(), %s, person_id, 'USD', 123, 'acct_mine', 'draft'"
+            " FROM performer WHERE person_id NOT IN (SELECT performer_id FROM payout)"
+        )
+        refused(mallory, "payout_state_proven", (join, [approved["id"]]))
+
+    def test_a_payout_sent_without_an_attempt(self, approved: Json, mallory: Connection) -> None:
+        refused(mallory, "payout_state_proven", "UPDATE payout SET state = 'sending'")
+
+    def test_a_payout_in_flight_that_is_called_paid_or_refused(
+        self, world: World, approved: Json, mallory: Connection
+    ) -> None:
+        for _ in range(2):
+            world.stripe.fault("409")
+        world.sweep("payouts")
+        for outcome in ("state = 'paid', transfer_id = id", "state = 'paid'", "state = 'refused'"):
+            refused(mallory, "payout_state_proven", f"UPDATE payout SET {outcome}")
+
 
 class TestPrivileges:
     @pytest.mark.parametrize(

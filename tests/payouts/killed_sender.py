@@ -40,7 +40,7 @@ def end_at(when: str, step: str, end: Callable[[], None], engine: sa.Engine) -> 
     if step in CALLS:
         _end_at_call(when, CALLS[step], end)
     elif step == "reading":
-        _end_at_reading(when, end, engine)
+        _end_at_reading(end, engine)
     else:
         _end_at_commit(when, COMMITS.index(step) + 1, end, engine)
 
@@ -63,12 +63,18 @@ def _end_at_commit(when: str, which: int, end: Callable[[], None], engine: sa.En
     sa.event.listen(Session, "after_commit", answered)
 
 
-def _end_at_reading(when: str, end: Callable[[], None], engine: sa.Engine) -> None:
+def _end_at_reading(end: Callable[[], None], engine: sa.Engine) -> None:
+    """Once it has read the intent and then the time."""
+    read: list[str] = []
+
     def look(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         if statement.startswith("SELECT payout_attempt.") and "FOR UPDATE" not in statement:
+            read.append(statement)
+        elif read and "marketplace_now()" in statement:
+            read.clear()
             end()
 
-    sa.event.listen(engine, f"{when}_cursor_execute", look)
+    sa.event.listen(engine, "after_cursor_execute", look)
 
 
 def _end_at_call(when: str, wanted: str, end: Callable[[], None]) -> None:

@@ -1,8 +1,11 @@
 """Applying, paid auditions, profiles, and where a performer is paid."""
 
+from functools import partial
+
 import psycopg
 import pytest
 
+from marketplace.performers import payout_accounts
 from tests.world import (
     DAY,
     HEARTBEAT_SECONDS,
@@ -403,6 +406,27 @@ class TestAuditions:
         assert auditioning.refused("POST", "/v1/audition/start") == "409 move_not_allowed"
 
 
+WISH = {"return_url": "https://app.example/paid"}
+
+
+def edit(performer: Person, **changed: str) -> None:
+    seen = performer.ask("GET", "/v1/performer")
+    wanted = {name: seen.json()[name] for name in PROFILE} | changed
+    edited = performer.ask(
+        "PUT", "/v1/performer", wanted, headers={"If-Match": seen.headers["ETag"]}
+    )
+    assert edited.status_code == 200, edited.text
+
+
+def country_at_stripe(world: World, performer: Person) -> str | None:
+    """Of the one account that Stripe has made, which is ours."""
+    assert world.stripe.control("GET", "state")["objects"]["account"] == 1
+    ours = world.value(
+        "SELECT stripe_account_id FROM payout_account WHERE performer_id = %s", performer.id
+    )
+    return world.loopback.run(world.gateway.retrieve_account(ours)).country
+
+
 class TestPayoutAccounts:
     def test_coming_back_does_not_mean_done(self, world: World, ana: Person) -> None:
         assert ana.refused("GET", "/v1/payout-account") == "404 not_found"
@@ -423,11 +447,53 @@ class TestPayoutAccounts:
         assert seen["transfers"] == "inactive"
         assert seen["requirement"]
 
+    def test_what_was_seen_earlier_does_not_replace_what_was_seen_later(
+        self, world: World, ana: Person
+    ) -> None:
+        """Two processes handle two events; the one that asked first writes last."""
+        account = world.onboard(ana)
+        world.stripe.restrict(account)
+
+        def look() -> payout_accounts.Seen:
+            return world.loopback.run(
+                payout_accounts.look_at(world.parts.sessions, world.gateway, account)
+            )
+
+        earlier = look()
+        world.stripe.lift(account)
+        later = look()
+        for seen in (later, earlier):
+            world.transact(partial(payout_accounts.note_seen, seen=seen))
+        assert ana.get("/v1/payout-account")["transfers"] == "active"
+        assert world.value("SELECT seen_at FROM payout_account") == later.asked_at
+
     def test_two_openings_make_one_account(self, world: World, ana: Person) -> None:
         wish = {"return_url": "https://app.example/paid"}
         urls = {ana.post("/v1/payout-account", wish)["onboarding_url"] for _ in range(2)}
         assert len(urls) == 2
         assert world.stripe.control("GET", "state")["objects"]["account"] == 1
+
+    def test_a_country_that_stripe_refuses_is_corrected(self, world: World) -> None:
+        """Stripe replays its refusal under the key: the corrected profile has a new one."""
+        ana = world.performer(work_country="NG")
+        for _ in range(2):
+            assert ana.refused("POST", "/v1/payout-account", WISH) == "409 refused_by_stripe"
+        edit(ana, work_country="US")
+        ana.post("/v1/payout-account", WISH)
+        assert country_at_stripe(world, ana) == "US"
+
+    @pytest.mark.parametrize("fault", ["apply_then_drop", "drop_before"])
+    def test_a_lost_reply_is_asked_for_again_whatever_the_profile_says_by_now(
+        self, world: World, ana: Person, fault: str
+    ) -> None:
+        world.stripe.fault(fault, path="/v1/accounts")
+        assert ana.refused("POST", "/v1/payout-account", WISH) == "503 stripe_unavailable"
+        edit(ana, work_country="DE")
+        for _ in range(2):
+            ana.post("/v1/payout-account", WISH)
+        assert country_at_stripe(world, ana) == "US"
+        kept = world.sql("SELECT asked_email, asked_country FROM payout_account")
+        assert kept == [{"asked_email": None, "asked_country": None}]
 
     def test_a_script_is_no_return_url(self, ana: Person) -> None:
         wish = {"return_url": "javascript:alert(1)"}
