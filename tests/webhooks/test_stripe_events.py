@@ -10,6 +10,7 @@ import pytest
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.scheduler import SWEEPS
+from marketplace.shared.database import Sessions
 from marketplace.stripe_api import inbox
 from marketplace.stripe_api.gateway import StripeGateway
 from marketplace.stripe_api.models import StripeEvent
@@ -225,7 +226,9 @@ def test_one_process_alone_asks_stripe_about_an_event(world: World) -> None:
     async def nothing_to_do(session: AsyncSession) -> None:
         pass
 
-    async def look_up(gateway: StripeGateway, told: StripeEvent) -> inbox.Effect:
+    async def look_up(
+        _sessions: Sessions, gateway: StripeGateway, told: StripeEvent
+    ) -> inbox.Effect:
         asked.append(told.id)
         await asyncio.sleep(0.05)
         if asked.count("evt_0") == 1 and told.id == "evt_0":
