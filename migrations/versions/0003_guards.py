@@ -25,6 +25,7 @@ FUNCTIONS = (
     "count_live_claims",
     "stamp_column",
     "stamp_audit",
+    "record_reason",
     "record_move",
     "guard_clock",
     "keep_what_was_funded",

@@ -171,6 +171,19 @@ BEGIN
 END
 $do$;
 
+-- A payout that stays where it is says why: finance reads the reason off the audit, as of a moment.
+CREATE FUNCTION record_reason() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
+BEGIN
+    INSERT INTO audit_event (subject_type, subject_id, action, to_state, reason)
+    VALUES (TG_TABLE_NAME, NEW.id, 'explained', NEW.state, NEW.state_reason);
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER explained AFTER UPDATE OF state_reason ON payout FOR EACH ROW
+    WHEN (OLD.state = NEW.state AND OLD.state_reason IS DISTINCT FROM NEW.state_reason)
+    EXECUTE FUNCTION record_reason();
+
 -- 5. Audit rows are numbered and stamped by the database: what is booked later is stamped later.
 CREATE FUNCTION stamp_audit() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = public, pg_temp AS $$
