@@ -9,6 +9,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from marketplace.shared.database import rows
 from marketplace.shared.pagination import PageQuery, cut, decode_cursor, encode_cursor
 
+IN_THE_NEXT_RUN = "It is in the next payout run."
+
 # One row per earning: the credit in the performer's payable, where it came from, where it stands.
 EARNINGS = """
     SELECT entry.id, account.currency, -entry.amount_minor AS pay_minor,
@@ -20,7 +22,13 @@ EARNINGS = """
                AS rate_minor_per_hour,
            coalesce(decision.rate_id, audition.rate_id) AS rate_id,
            claim.pay_by,
-           payout.id AS payout_id, payout.transfer_id, payout.state_reason,
+           payout.id AS payout_id, payout.transfer_id,
+           coalesce(payout.state_reason, CASE payout.state
+               WHEN 'draft' THEN format(
+                   'In the payout run of %s; waits for its approval.', api_time(run.cut_off_at))
+               WHEN 'approved' THEN format(
+                   'In the payout run of %s; approved, to be sent.', api_time(run.cut_off_at))
+           END) AS state_reason,
            CASE
                WHEN payout.id IS NULL THEN 'waiting'
                WHEN payout.state IN ('draft', 'approved') THEN 'scheduled'
@@ -36,6 +44,7 @@ EARNINGS = """
     LEFT JOIN payout_line AS line
         ON line.ledger_entry_id = entry.id AND line.released_at IS NULL
     LEFT JOIN payout ON payout.id = line.payout_id
+    LEFT JOIN payout_run AS run ON run.id = payout.run_id
     WHERE account.kind = 'performer_payable'
       AND account.owner_id = :performer
       AND transaction.kind IN ('claim_paid', 'audition_paid')
@@ -56,10 +65,11 @@ async def lines(
         limit=page.limit + 1,
     )
     kept, last = cut(found, page.limit)
-    why = await _exclusion(session, performer_id)
+    why = await _exclusions(session, performer_id)
     for line in kept:
         if line["status"] == "waiting":
-            line["state_reason"] = why["remedy"] if why else "It is in the next payout run."
+            excluded = why.get(line["currency"])
+            line["state_reason"] = excluded["remedy"] if excluded else IN_THE_NEXT_RUN
     return kept, encode_cursor(last["id"]) if last else None
 
 
@@ -79,22 +89,29 @@ async def totals(session: AsyncSession, performer_id: UUID) -> list[Mapping[str,
         f" FROM ({EARNINGS}) AS earning GROUP BY currency ORDER BY currency",
         performer=performer_id,
     )
-    exclusion = await _exclusion(session, performer_id)
-    return [{**row, "exclusion": exclusion if row["waiting_minor"] else None} for row in found]
+    why = await _exclusions(session, performer_id)
+    return [
+        {**row, "exclusion": why.get(row["currency"]) if row["waiting_minor"] else None}
+        for row in found
+    ]
 
 
-async def _exclusion(session: AsyncSession, performer_id: UUID) -> Mapping[str, Any] | None:
-    """Why the performer was left out of the latest run they could have been in, if they were."""
+async def _exclusions(session: AsyncSession, performer_id: UUID) -> dict[str, Mapping[str, Any]]:
+    """By currency: why the latest run left the performer out, unless the next one will not."""
     found = await rows(
         session,
-        "SELECT reason, remedy, amount_minor, next_run_at FROM payout_exclusion"
-        " WHERE performer_id = :performer AND NOT EXISTS ("
-        "  SELECT FROM payout WHERE payout.performer_id = :performer"
-        "   AND payout.run_id > payout_exclusion.run_id)"
-        " ORDER BY run_id DESC LIMIT 1",
+        "SELECT run.currency, reason, remedy, amount_minor, next_run_at"
+        " FROM payout_exclusion JOIN payout_run AS run ON run.id = run_id"
+        " WHERE performer_id = :performer"
+        "  AND run.id = (SELECT id FROM payout_run AS latest"
+        "   WHERE latest.currency = run.currency AND latest.state <> 'discarded'"
+        "   ORDER BY cut_off_at DESC, id DESC LIMIT 1)"
+        "  AND NOT (reason IN ('no_account', 'account_not_active') AND EXISTS ("
+        "   SELECT FROM payout_account"
+        "   WHERE payout_account.performer_id = :performer AND transfers = 'active'))",
         performer=performer_id,
     )
-    return found[0] if found else None
+    return {row["currency"]: row for row in found}
 
 
 async def undecided(session: AsyncSession, performer_id: UUID) -> list[Mapping[str, Any]]:
