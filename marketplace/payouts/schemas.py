@@ -32,6 +32,9 @@ class PayoutRunAnswer(Answer):
     paid_minor: int
     excluded: int
     excluded_minor: int
+    done: bool = Field(
+        description="Nothing is on its way any more: each payout is paid, refused or released."
+    )
 
 
 class PayoutRunSummary(Answer):
