@@ -98,7 +98,7 @@ class Me(Answer):
 class PersonAnswer(Answer):
     person_id: UUID
     name: str
-    email: str
+    email: str = Field(examples=["cleo@example.com"])
     roles: list[Role]
     client_id: UUID | None
     joined_at: datetime
@@ -107,7 +107,7 @@ class PersonAnswer(Answer):
 class MemberAnswer(Answer):
     person_id: UUID
     name: str
-    email: str
+    email: str = Field(examples=["cleo@example.com"])
     joined_at: datetime
 
 

@@ -33,10 +33,12 @@ log = logging.getLogger(__name__)
 KEY_SERVES = timedelta(hours=23)
 POLL_EVERY = timedelta(minutes=5)
 FIRST_POLL = timedelta(seconds=30)
+# Between ours and Stripe's, generously.
+CLOCKS_DIFFER = timedelta(hours=1)
 
 
 class TopupUnanswered(Conflict):
-    """Stripe never answered about this top-up; look for it there before you ask for another."""
+    """Stripe never answered about this top-up; it is looked for there, so read it again later."""
 
     code = "topup_unanswered"
 
@@ -181,26 +183,45 @@ async def poll(sessions: Sessions, gateway: StripeGateway) -> int:
         await session.commit()
     for topup_id in (ours for ours, stripes in due if stripes is None):
         with sweeps.one_row("poll", topup_id):
-            await _ask_again(sessions, gateway, topup_id)
+            await _find_out(sessions, gateway, topup_id)
     known = [stripes for _, stripes in due if stripes is not None]
     await look_at_each(sessions, known, gateway.retrieve_topup, settle)
     return len(due)
 
 
-async def _ask_again(sessions: Sessions, gateway: StripeGateway, topup_id: UUID) -> None:
+async def _find_out(sessions: Sessions, gateway: StripeGateway, topup_id: UUID) -> None:
     async with sessions() as session:
-        await audit.act_as(session, "sweep:poll")
-        topup = await session.get_one(Topup, topup_id)
         try:
-            await send(session, gateway, topup)
-        except TopupUnanswered as unanswered:
-            topup.state_reason, topup.due_at = unanswered.detail, None
-        except StripeRefused as error:
-            await audit.act_as(session, "sweep:poll")
-            refused = await _locked(session, topup_id)
-            if refused.state is TopupState.REQUESTED:
-                move(refused, TopupState.FAILED, TOPUP_MOVES, reason=error.message)
-                refused.due_at = None
+            await _ask_again(session, gateway, await session.get_one(Topup, topup_id))
         except STRIPE_ERRORS as error:
             log.warning("top-up %s could not be asked about: %s", topup_id, error)
         await session.commit()
+
+
+async def _ask_again(session: AsyncSession, gateway: StripeGateway, topup: Topup) -> None:
+    try:
+        await send(session, gateway, topup)
+    except TopupUnanswered:
+        await session.commit()
+        await _look_up(session, gateway, topup)
+    except StripeRefused as error:
+        await _fail(session, topup.id, reason=error.message)
+
+
+async def _look_up(session: AsyncSession, gateway: StripeGateway, topup: Topup) -> None:
+    """Stripe may have forgotten the key; what it does not list by now has never come in."""
+    async for payment in gateway.list_topups(created_from=topup.created_at - CLOCKS_DIFFER):
+        if payment.metadata.get("topup_id") == str(topup.id):
+            await audit.act_as(session, "sweep:poll")
+            await settle(session, payment)
+            return
+    await _fail(session, topup.id, reason="Stripe has never had it; ask for another.")
+
+
+async def _fail(session: AsyncSession, topup_id: UUID, *, reason: str) -> None:
+    await audit.act_as(session, "sweep:poll")
+    topup = await _locked(session, topup_id)
+    if topup.state is TopupState.REQUESTED:
+        move(topup, TopupState.FAILED, TOPUP_MOVES, reason=reason)
+        topup.due_at = None
+        await session.flush()

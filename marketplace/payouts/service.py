@@ -52,6 +52,7 @@ class RunTotals:
     paid_minor: int
     excluded: int
     excluded_minor: int
+    done: bool
 
 
 async def draft(
@@ -236,7 +237,9 @@ async def totals(session: AsyncSession, run_id: UUID) -> RunTotals:
         " coalesce(sum(amount_minor) FILTER (WHERE state = 'paid'), 0)::bigint AS paid_minor,"
         " (SELECT count(*) FROM payout_exclusion WHERE run_id = :run) AS excluded,"
         " (SELECT coalesce(sum(amount_minor), 0)::bigint FROM payout_exclusion WHERE run_id = :run)"
-        "  AS excluded_minor"
+        "  AS excluded_minor,"
+        " coalesce(bool_and(state IN ('paid', 'refused', 'released')), true)"
+        "  AND (SELECT state FROM payout_run WHERE id = :run) <> 'draft' AS done"
         " FROM payout WHERE run_id = :run",
         run=run_id,
     )

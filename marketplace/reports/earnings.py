@@ -9,6 +9,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from marketplace.shared.database import rows
 from marketplace.shared.pagination import PageQuery, cut, decode_cursor, encode_cursor
 
+IN_THE_NEXT_RUN = "It is in the next payout run."
+
 # One row per earning: the credit in the performer's payable, where it came from, where it stands.
 EARNINGS = """
     SELECT entry.id, account.currency, -entry.amount_minor AS pay_minor,
@@ -19,10 +21,13 @@ EARNINGS = """
            coalesce(decision.rate_minor_per_hour, audition.rate_minor_per_hour)
                AS rate_minor_per_hour,
            coalesce(decision.rate_id, audition.rate_id) AS rate_id,
-           claim.pay_by, payout.id AS payout_id, payout.transfer_id,
+           claim.pay_by,
+           payout.id AS payout_id, payout.transfer_id,
            coalesce(payout.state_reason, CASE payout.state
-               WHEN 'draft' THEN 'In a payout run that waits for its approval.'
-               WHEN 'approved' THEN 'Approved; it is sent next.'
+               WHEN 'draft' THEN format(
+                   'In the payout run of %s; waits for its approval.', api_time(run.cut_off_at))
+               WHEN 'approved' THEN format(
+                   'In the payout run of %s; approved, to be sent.', api_time(run.cut_off_at))
            END) AS state_reason,
            CASE
                WHEN payout.id IS NULL THEN 'waiting'
@@ -39,6 +44,7 @@ EARNINGS = """
     LEFT JOIN payout_line AS line
         ON line.ledger_entry_id = entry.id AND line.released_at IS NULL
     LEFT JOIN payout ON payout.id = line.payout_id
+    LEFT JOIN payout_run AS run ON run.id = payout.run_id
     WHERE account.kind = 'performer_payable'
       AND account.owner_id = :performer
       AND transaction.kind IN ('claim_paid', 'audition_paid')
@@ -59,11 +65,11 @@ async def lines(
         limit=page.limit + 1,
     )
     kept, last = cut(found, page.limit)
-    left_out = await _exclusions(session, performer_id)
+    why = await _exclusions(session, performer_id)
     for line in kept:
         if line["status"] == "waiting":
-            why = left_out.get(line["currency"])
-            line["state_reason"] = why["remedy"] if why else "It is in the next payout run."
+            excluded = why.get(line["currency"])
+            line["state_reason"] = excluded["remedy"] if excluded else IN_THE_NEXT_RUN
     return kept, encode_cursor(last["id"]) if last else None
 
 
@@ -83,26 +89,26 @@ async def totals(session: AsyncSession, performer_id: UUID) -> list[Mapping[str,
         f" FROM ({EARNINGS}) AS earning GROUP BY currency ORDER BY currency",
         performer=performer_id,
     )
-    left_out = await _exclusions(session, performer_id)
+    why = await _exclusions(session, performer_id)
     return [
-        {**row, "exclusion": left_out.get(row["currency"]) if row["waiting_minor"] else None}
+        {**row, "exclusion": why.get(row["currency"]) if row["waiting_minor"] else None}
         for row in found
     ]
 
 
 async def _exclusions(session: AsyncSession, performer_id: UUID) -> dict[str, Mapping[str, Any]]:
-    """By currency, why the latest run left the performer out, unless that is mended since."""
+    """By currency: why the latest run left the performer out, unless the next one will not."""
     found = await rows(
         session,
-        "SELECT latest.currency, exclusion.reason, remedy, amount_minor, next_run_at"
-        " FROM payout_exclusion AS exclusion"
-        " JOIN (SELECT DISTINCT ON (currency) id, currency FROM payout_run"
-        "  WHERE state <> 'discarded' ORDER BY currency, cut_off_at DESC, id DESC"
-        " ) AS latest ON latest.id = exclusion.run_id"
-        " LEFT JOIN payout_account AS account USING (performer_id)"
-        " WHERE exclusion.performer_id = :performer"
-        "  AND NOT (exclusion.reason IN ('no_account', 'account_not_active')"
-        "   AND account.transfers IS NOT DISTINCT FROM 'active')",
+        "SELECT run.currency, reason, remedy, amount_minor, next_run_at"
+        " FROM payout_exclusion JOIN payout_run AS run ON run.id = run_id"
+        " WHERE performer_id = :performer"
+        "  AND run.id = (SELECT id FROM payout_run AS latest"
+        "   WHERE latest.currency = run.currency AND latest.state <> 'discarded'"
+        "   ORDER BY cut_off_at DESC, id DESC LIMIT 1)"
+        "  AND NOT (reason IN ('no_account', 'account_not_active') AND EXISTS ("
+        "   SELECT FROM payout_account"
+        "   WHERE payout_account.performer_id = :performer AND transfers = 'active'))",
         performer=performer_id,
     )
     return {row["currency"]: row for row in found}

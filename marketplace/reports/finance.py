@@ -1,6 +1,8 @@
 """The payout report, the rate history and the trial balance, each as of a moment."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -33,6 +35,8 @@ PAYOUT_COLUMNS = (
     "transfer_id",
 )
 
+SUMMED = ("seconds", "gross_minor", "adjustments_minor", "net_minor")
+
 PAYOUT_LINES = """
     SELECT payout.id AS payout_id, payout.performer_id, decision.claim_id,
            audition.id AS audition_id,
@@ -55,10 +59,10 @@ PAYOUT_LINES = """
     LEFT JOIN pay_decision AS decision ON decision.id = earning.source_id
     LEFT JOIN audition ON audition.id = earning.source_id
     JOIN LATERAL (
-        SELECT to_state, reason
+        SELECT to_state
         FROM audit_event
-        WHERE subject_type = 'payout' AND subject_id = payout.id AND action = 'moved'
-          AND booked_at <= :as_of
+        WHERE subject_type = 'payout' AND subject_id = payout.id
+          AND action = 'moved' AND booked_at <= :as_of
         ORDER BY id DESC
         LIMIT 1
     ) AS last_move ON true
@@ -92,16 +96,14 @@ async def payout_report(session: AsyncSession, run_id: UUID, as_of: datetime) ->
     if run is None:
         raise NotFound
     lines = await rows(session, PAYOUT_LINES, run=run_id, as_of=as_of)
-    paid = sum(line["net_minor"] for line in lines if line["status"] == "paid")
+    paid = _sum(lines, "net_minor", "paid")
     await _check_paid(session, run_id, as_of, paid)
+    # A released line is in the next run's report, too.
+    standing = [line for line in lines if line["status"] != "released"]
     totals = {
-        "seconds": sum(line["seconds"] for line in lines),
-        "gross_minor": sum(line["gross_minor"] for line in lines),
-        "adjustments_minor": sum(line["adjustments_minor"] for line in lines),
-        # Released earnings are in a later run, and in its report.
-        "net_minor": sum(line["net_minor"] for line in lines if line["status"] != "released"),
-        "released_minor": sum(line["net_minor"] for line in lines if line["status"] == "released"),
+        **{name: _sum(standing, name) for name in SUMMED},
         "paid_minor": paid,
+        "released_minor": _sum(lines, "net_minor", "released"),
     }
     exclusions = await rows(
         session,
@@ -116,6 +118,11 @@ async def payout_report(session: AsyncSession, run_id: UUID, as_of: datetime) ->
         heading={"run": dict(run), "totals": totals, "exclusions": exclusions},
         name=f"payout-run-{run_id}",
     )
+
+
+def _sum(lines: Sequence[Mapping[str, Any]], name: str, status: str | None = None) -> int:
+    """Of all lines, or of those of one status."""
+    return sum(line[name] for line in lines if status in (None, line["status"]))
 
 
 async def _check_paid(session: AsyncSession, run_id: UUID, as_of: datetime, paid: int) -> None:

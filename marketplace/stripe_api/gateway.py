@@ -208,6 +208,12 @@ class StripeGateway:
             topup = await self._stripe.v1.topups.retrieve_async(known)
             return read_topup(*_opened(topup))
 
+    async def list_topups(self, *, created_from: datetime) -> AsyncIterator[Topup]:
+        """Newest first, over as many pages as there are; `created_from` is inclusive."""
+        listing = self._stripe.v1.topups.list_async
+        async for topup in self._listed(listing, read_topup, created(created_from, None), None):
+            yield topup
+
     async def balance(self, *, account_id: str | None = None) -> dict[str, BalanceAmount]:
         """By upper-case currency: the platform's, or one connected account's."""
         options = on(account_id)
@@ -364,7 +370,9 @@ def _translated(error: stripe.StripeError) -> Exception:
     message = str(error)
     match error:
         case stripe.AuthenticationError() | stripe.PermissionError():
-            return StripeMisconfigured(message)
+            # The SDK leaves `code` out of these two.
+            code = error.error.code if error.error else None
+            return StripeMisconfigured(message, code=code or "")
         case stripe.RateLimitError():
             return StripeBusy(message, retry_after_seconds=_retry_after_seconds(error))
         case stripe.CardError() | stripe.InvalidRequestError() if error.http_status:

@@ -169,7 +169,7 @@ def read_deposit(body: dict[str, Any], request_id: str | None) -> Deposit:
     )
 
 
-def read_topup(body: dict[str, Any], request_id: str | None) -> Topup:
+def read_topup(body: dict[str, Any], request_id: str | None = None) -> Topup:
     return Topup(
         id=body["id"],
         status=body["status"],

@@ -4,6 +4,9 @@ The difference decides whether a payout may be tried again under another key, so
 care: only a refusal that proves that nothing happened is called refused.
 """
 
+# The codes of a look-up that names nothing which our key can see.
+NO_SUCH_OBJECT = ("resource_missing", "account_invalid")
+
 
 class StripeRefused(Exception):
     """Stripe refused the request for good: this call had no effect.
@@ -48,6 +51,10 @@ class StripeMisconfigured(Exception):
 
     This call had no effect; an earlier one with the same idempotency key may have had one.
     """
+
+    def __init__(self, message: str, *, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class WebhookRejected(Exception):

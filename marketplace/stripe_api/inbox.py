@@ -4,6 +4,7 @@ Events come late, twice, out of order or never. Losing every one of them only de
 list events and look at what is pending themselves.
 """
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -17,7 +18,14 @@ from marketplace.shared import audit, clock
 from marketplace.shared.database import Sessions
 from marketplace.shared.problems import BadRequest
 from marketplace.stripe_api.gateway import StripeGateway
+from marketplace.stripe_api.gateway_errors import (
+    NO_SUCH_OBJECT,
+    StripeMisconfigured,
+    StripeRefused,
+)
 from marketplace.stripe_api.models import PollMark, StripeEvent
+
+log = logging.getLogger(__name__)
 
 # Fetches what the event speaks of, outside any transaction, and answers what to do inside one.
 Effect = Callable[[AsyncSession], Awaitable[None]]
@@ -121,8 +129,22 @@ async def _apply(
                     await effect(session)
                 await _mark_handled(session, event)
             await session.commit()
+    except (StripeRefused, StripeMisconfigured) as error:
+        if error.code in NO_SUCH_OBJECT:
+            await _give_up(sessions, event, error)
+        else:
+            await _postpone(sessions, event, error)
     except Exception as error:  # noqa: BLE001 - kept with the event, tried again, shown to finance
         await _postpone(sessions, event, error)
+
+
+async def _give_up(sessions: Sessions, event: StripeEvent, error: Exception) -> None:
+    """What it speaks of is not there: no repeat will find it. If it is ours, its poller does."""
+    log.warning("event %s (%s) is without effect: %s", event.id, event.type, error)
+    async with sessions() as session:
+        if await _is_unhandled(session, event):
+            await _mark_handled(session, event, last_error=_said(error))
+        await session.commit()
 
 
 async def _is_unhandled(session: AsyncSession, event: StripeEvent) -> bool:
@@ -136,12 +158,18 @@ async def _is_unhandled(session: AsyncSession, event: StripeEvent) -> bool:
     return found.first() is not None
 
 
-async def _mark_handled(session: AsyncSession, event: StripeEvent) -> None:
+async def _mark_handled(
+    session: AsyncSession, event: StripeEvent, *, last_error: str | None = None
+) -> None:
     await session.execute(
         sa.update(StripeEvent)
         .where(col(StripeEvent.id) == event.id)
-        .values(handled_at=sa.func.marketplace_now(), last_error=None)
+        .values(handled_at=sa.func.marketplace_now(), last_error=last_error)
     )
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:500]
 
 
 async def _postpone(sessions: Sessions, event: StripeEvent, error: Exception) -> None:
@@ -153,7 +181,7 @@ async def _postpone(sessions: Sessions, event: StripeEvent, error: Exception) ->
             .values(
                 tries=StripeEvent.tries + 1,
                 due_at=sa.func.marketplace_now() + wait,
-                last_error=f"{type(error).__name__}: {error}"[:500],
+                last_error=_said(error),
             )
         )
         await session.commit()

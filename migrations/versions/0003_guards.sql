@@ -251,7 +251,8 @@ BEGIN
 END
 $$;
 CREATE TRIGGER explained AFTER UPDATE OF state_reason ON payout FOR EACH ROW
-    WHEN (OLD.state = NEW.state AND OLD.state_reason IS NULL AND NEW.state_reason IS NOT NULL)
+    WHEN (OLD.state = NEW.state AND NEW.state_reason IS NOT NULL
+        AND OLD.state_reason IS DISTINCT FROM NEW.state_reason)
     EXECUTE FUNCTION record_reason();
 
 -- 5. Audit rows are numbered and stamped by the database: what is booked later is stamped later.

@@ -56,15 +56,19 @@ def test_one_that_stripe_refuses_has_failed(world: World, finn: Person) -> None:
     assert world.ledger("platform_capital") == 0
 
 
-def test_after_23_hours_without_an_answer_a_person_must_look(world: World, finn: Person) -> None:
+def unanswered_for_a_day(world: World, finn: Person, fault: str) -> None:
     """Stripe may have forgotten the key by then: asking once more could bring the money twice."""
-    lost(world, finn, "apply_then_drop")
+    lost(world, finn, fault)
     world.advance(24 * HOUR)
     assert finn.refused("POST", PATH, WANTED, key=KEY) == "409 topup_unanswered"
-    world.sweep("poll_topups")
-    (topup,) = world.sql("SELECT state, state_reason, due_at FROM topup")
-    assert (topup["state"], topup["due_at"]) == ("requested", None)
-    assert topup["state_reason"].startswith("Stripe never answered")
+
+
+def test_after_23_hours_without_an_answer_it_is_looked_for(world: World, finn: Person) -> None:
+    unanswered_for_a_day(world, finn, "apply_then_drop")
+    for _ in range(2):
+        world.sweep("poll_topups")
+        world.advance(HOUR)
+    booked_once(world, finn)
     world.sweep("poll_events", "inbox")
     booked_once(world, finn)
 
@@ -95,3 +99,20 @@ def test_money_that_the_bank_refuses_is_not_booked(world: World, finn: Person) -
     )
     assert world.ledger("stripe_available") == 0
     assert world.stripe.control("GET", "state")["balances"] == {}
+
+
+def test_what_stripe_has_never_had_by_then_has_failed(world: World, finn: Person) -> None:
+    unanswered_for_a_day(world, finn, "drop_before")
+    world.stripe.fault("drop_before", path=PATH, method="GET")
+    world.sweep("poll_topups")
+    assert finn.refused("POST", PATH, WANTED, key=KEY) == "409 topup_unanswered"
+    world.advance(HOUR)
+    world.sweep("poll_topups")
+    failed = finn.post(PATH, WANTED, key=KEY)
+    assert (failed["state"], failed["state_reason"]) == (
+        "failed",
+        "Stripe has never had it; ask for another.",
+    )
+    assert world.ledger("platform_capital") == 0
+    finn.post(PATH, WANTED)
+    assert world.stripe.platform_minor == 500_000

@@ -201,6 +201,24 @@ def test_nobody_calls_absent_what_somebody_looks_for(
     paid_once(world, finn, owed, approved)
 
 
+def test_what_a_stale_look_up_did_not_find_proves_nothing(
+    world: World, finn: Person, fay: Person, approved: Json
+) -> None:
+    """Another one has begun to look since, and has no answer yet."""
+    path = f"/v1/payouts/{approved['id']}"
+    world.stripe.fault("drop_before")
+    world.sweep("payouts")
+    world.advance(23 * HOUR)
+    with stopped_sender(world, "after", "look_up"):
+        world.advance(LEASE_SECONDS)
+        world.stripe.fault("drop_before", method="GET")
+        world.sweep("payouts")
+    (attempt,) = finn.get(path)["attempts"]
+    assert attempt["not_found_at"] is None
+    gone = {"reason": "Somebody did not find it."}
+    assert fay.refused("POST", f"{path}/absent", gone) == "409 not_proven_absent"
+
+
 def test_what_was_found_but_called_absent_is_held_and_then_booked(
     world: World, finn: Person, fay: Person, approved: Json
 ) -> None:

@@ -173,6 +173,44 @@ class TestApproving:
         assert fay.refused("POST", path, {"reason": "now"}) == "409 conflict"
 
 
+class TestDone:
+    """A run is done when nothing of it is on its way."""
+
+    def done(self, finance: Person, run: Json) -> bool:
+        found: bool = finance.get(f"/v1/payout-runs/{run['id']}")["done"]
+        return found
+
+    def test_paid_to_the_last(self, world: World, owed: Person, finn: Person, fay: Person) -> None:
+        run = draft(finn)
+        assert not run["done"]
+        assert not fay.post(f"/v1/payout-runs/{run['id']}/approve")["done"]
+        world.stripe.fault("409")
+        world.sweep("payouts")
+        assert not self.done(finn, run)
+        world.advance(10)
+        world.sweep("payouts")
+        assert self.done(finn, run)
+
+    def test_refused_for_good(self, world: World, finn: Person, approved: Json) -> None:
+        run = {"id": approved["run_id"]}
+        world.stripe.fault("account_restricted")
+        world.sweep("payouts")
+        assert self.done(finn, run)
+
+    def test_held_it_waits_for_somebody(self, world: World, finn: Person, approved: Json) -> None:
+        run = {"id": approved["run_id"]}
+        world.stripe.restrict(approved["destination"])
+        world.sweep("payouts")
+        assert not self.done(finn, run)
+        finn.post(f"/v1/payouts/{approved['id']}/release", {"reason": "Ana is gone."})
+        assert self.done(finn, run)
+
+    def test_empty(self, finn: Person, fay: Person) -> None:
+        run = draft(finn)
+        assert not run["done"]
+        assert fay.post(f"/v1/payout-runs/{run['id']}/approve")["done"]
+
+
 class TestSending:
     def test_it_is_paid(self, world: World, owed: Person, finn: Person, fay: Person) -> None:
         done = paid(world, finn, fay)

@@ -175,6 +175,65 @@ class TestPayoutReport:
             assert (again["lines"][0]["status"], again["run"]["approved_by"]) == (status, approver)
         assert drafted["totals"]["paid_minor"] == approved["totals"]["paid_minor"] == 0
 
+    def test_why_it_waits_is_told_as_of_the_moment(
+        self, world: World, paid: Paid, ravi: Person, finn: Person, fay: Person
+    ) -> None:
+        """The state stays `approved`; only its reason changes."""
+        world.accepted_claim(paid.ana, paid.job, ravi)
+        run = finn.post("/v1/payout-runs", {"currency": "USD"})
+        fay.post(f"/v1/payout-runs/{run['id']}/approve")
+        path = f"/v1/reports/payout-runs/{run['id']}"
+        told = []
+        for fault in (None, "drop_before", "drop_before", None):
+            if fault:
+                world.stripe.fault(fault, path="/v1/balance", method="GET")
+                world.sweep("payouts")
+                world.advance(10)
+            told.append(finn.get(path))
+        world.sweep("payouts")
+        told.append(finn.get(path))
+        reasons = [report["lines"][0]["status_reason"] for report in told]
+        assert (reasons[0], reasons[4]) == (None, None)
+        assert all(reason.startswith("Stripe could not be asked") for reason in reasons[1:4])
+        assert [report["lines"][0]["status"] for report in told] == [*["approved"] * 4, "paid"]
+        for report in told:
+            assert finn.get(path, as_of=report["as_of"]) == report
+        explained = "SELECT count(*) FROM audit_event WHERE action = 'reason_stated'"
+        assert world.value(explained) == 1
+
+    def test_what_was_released_counts_in_the_next_runs_report_only(
+        self, world: World, paid: Paid, ravi: Person, finn: Person, fay: Person
+    ) -> None:
+        bea = world.performer("Bea", onboarded=True)
+        job = world.published_job(paid.acme, tasks=2)
+        for performer in (paid.ana, bea):
+            world.accepted_claim(performer, job, ravi)
+        run = finn.post("/v1/payout-runs", {"currency": "USD"})
+        path = f"/v1/reports/payout-runs/{run['id']}"
+        drafted = finn.get(path)
+        given_up = next(
+            each
+            for each in finn.get(f"/v1/payout-runs/{run['id']}/payouts")["items"]
+            if each["performer_id"] == bea.id
+        )
+        finn.post(f"/v1/payouts/{given_up['id']}/release", {"reason": "Bea asked for it."})
+        fay.post(f"/v1/payout-runs/{run['id']}/approve")
+        world.sweep("payouts")
+        report = finn.get(path)
+        assert len(report["lines"]) == 2
+        assert report["totals"] == {
+            "seconds": 60,
+            "gross_minor": 123,
+            "adjustments_minor": 0,
+            "net_minor": 123,
+            "paid_minor": 123,
+            "released_minor": 123,
+        }
+        assert (drafted["totals"]["net_minor"], drafted["totals"]["released_minor"]) == (246, 0)
+        assert finn.get(path, as_of=drafted["as_of"]) == drafted
+        again = finn.post("/v1/payout-runs", {"currency": "USD"})
+        assert finn.get(f"/v1/reports/payout-runs/{again['id']}")["totals"]["net_minor"] == 123
+
     def test_a_sender_stopped_between_its_writes_is_in_it_with_both_or_neither(
         self, world: World, paid: Paid, ravi: Person, finn: Person, fay: Person
     ) -> None:

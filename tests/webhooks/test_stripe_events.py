@@ -14,6 +14,7 @@ from marketplace.shared.database import Sessions
 from marketplace.stripe_api import inbox
 from marketplace.stripe_api.gateway import StripeGateway
 from marketplace.stripe_api.models import StripeEvent
+from tests.reports.conftest import violations
 from tests.world import POLLS, Client, Json, Person, World
 
 
@@ -138,16 +139,39 @@ def test_an_event_of_an_unknown_kind_is_kept_without_effect(world: World) -> Non
 
 
 def test_a_failing_event_is_tried_again_and_stops_no_other(world: World) -> None:
-    """The unknown session is refused by Stripe's own look-up."""
     acme = world.client()
     body = event(world)
     deliver(world, body, sign(world, body))
+    world.stripe.fault("drop_before", path="/v1/checkout/sessions/cs_unknown", method="GET")
     world.sweep("inbox")
     (kept,) = world.sql("SELECT handled_at, tries, last_error FROM stripe_event")
     assert (kept["handled_at"], kept["tries"]) == (None, 1)
-    assert "StripeRefused" in kept["last_error"]
+    assert "StripeOutcomeUnknown" in kept["last_error"]
     world.deposit(acme, 5_000)
     assert acme.wallet_minor == 5_000
+
+
+@pytest.mark.parametrize(
+    ("kind", "object_id", "error"),
+    [
+        ("checkout.session.completed", "cs_unknown", "StripeRefused: resource_missing"),
+        ("topup.succeeded", "tu_unknown", "StripeRefused: resource_missing"),
+        ("account.updated", "acct_unknown", "StripeMisconfigured: "),
+    ],
+)
+def test_an_event_about_nothing_is_kept_with_its_error_and_not_tried_again(
+    world: World, kind: str, object_id: str, error: str
+) -> None:
+    body = event(world, type=kind, data={"object": {"id": object_id}})
+    deliver(world, body, sign(world, body))
+    for _ in range(2):
+        world.sweep("inbox")
+        world.advance(25 * 3_600)
+    (kept,) = world.sql("SELECT handled_at, tries, last_error FROM stripe_event")
+    assert kept["handled_at"] is not None
+    assert kept["tries"] == 0
+    assert kept["last_error"].startswith(error)
+    assert violations(world) == {}
 
 
 def test_losing_every_webhook_only_delays(world: World, finn: Person) -> None:
