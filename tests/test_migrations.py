@@ -32,15 +32,19 @@ REVISIONS = [
 EVERYTHING = """
     SELECT 'relation', relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace
     UNION ALL
-    SELECT 'function', oid::regprocedure::text FROM pg_proc
+    SELECT 'column of ' || attrelid::regclass, attname::text FROM pg_attribute
+    JOIN pg_class ON pg_class.oid = attrelid
+    WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND NOT attisdropped
+    UNION ALL
+    SELECT 'function', oid::regprocedure || ' ' || md5(prosrc) FROM pg_proc
     WHERE pronamespace = 'public'::regnamespace
     UNION ALL
     SELECT 'type', typname::text FROM pg_type WHERE typnamespace = 'public'::regnamespace
     UNION ALL
     SELECT 'trigger on ' || tgrelid::regclass, tgname::text FROM pg_trigger WHERE NOT tgisinternal
     UNION ALL
-    SELECT 'constraint of ' || conrelid::regclass, conname::text FROM pg_constraint
-    WHERE connamespace = 'public'::regnamespace
+    SELECT 'constraint of ' || conrelid::regclass, conname || ' ' || pg_get_constraintdef(oid)
+    FROM pg_constraint WHERE connamespace = 'public'::regnamespace
 """
 
 COLUMNS = """
@@ -115,7 +119,7 @@ def downgrade(connection: sa.Connection, revision: str) -> None:
 
 
 def everything(connection: sa.Connection) -> set[tuple[str, str]]:
-    """What is in the schema, by kind and name; Alembic's own table and nothing else left out."""
+    """What is in the schema, functions and constraints by their text, but for Alembic's own table."""
     found = connection.exec_driver_sql(EVERYTHING).all()
     connection.rollback()
     return {(kind, name) for kind, name in found if "alembic_version" not in kind + name}

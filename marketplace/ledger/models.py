@@ -16,11 +16,19 @@ class AccountKind(StrEnum):
     STRIPE_AVAILABLE = "stripe_available"
     STRIPE_FEES = "stripe_fees"
     PLATFORM_EXPENSE = "platform_expense"
+    DISPUTE_FEES = "dispute_fees"
+    BAD_DEBT = "bad_debt"
+    DISPUTES_RECEIVABLE = "disputes_receivable"  # what Stripe holds until a dispute is decided
+    CLIENT_RECEIVABLE = "client_receivable"
+    PERFORMER_RECEIVABLE = "performer_receivable"
     # liabilities, income and capital: a credit (negative entry) increases them
     CLIENT_WALLET = "client_wallet"
+    WALLET_DISPUTED = "wallet_disputed"  # out of the wallet until a dispute is decided
     JOB_RESERVE = "job_reserve"
     PERFORMER_PAYABLE = "performer_payable"
     TRANSFERS_IN_FLIGHT = "transfers_in_flight"
+    REFUNDS_IN_FLIGHT = "refunds_in_flight"
+    BANK_IN_TRANSIT = "bank_in_transit"
     PLATFORM_FEES = "platform_fees"
     PLATFORM_CAPITAL = "platform_capital"
 
@@ -37,6 +45,24 @@ class TransactionKind(StrEnum):
     TRANSFER_SENT = "transfer_sent"
     TRANSFER_CONFIRMED = "transfer_confirmed"
     TRANSFER_REFUSED = "transfer_refused"
+    TRANSFER_REVERSED = "transfer_reversed"
+    PAY_ADJUSTED = "pay_adjusted"
+    OVERPAYMENT_FOUND = "overpayment_found"
+    RECEIVABLE_NETTED = "receivable_netted"
+    RECEIVABLE_WRITTEN_OFF = "receivable_written_off"
+    REFUND_SENT = "refund_sent"
+    REFUND_CONFIRMED = "refund_confirmed"
+    REFUND_REFUSED = "refund_refused"
+    REFUND_RETURNED = "refund_returned"
+    DISPUTE_OPENED = "dispute_opened"
+    DISPUTE_WON = "dispute_won"
+    DISPUTE_LOST = "dispute_lost"
+    WITHDRAWAL_SENT = "withdrawal_sent"
+    WITHDRAWAL_CONFIRMED = "withdrawal_confirmed"
+    WITHDRAWAL_REFUSED = "withdrawal_refused"
+    WITHDRAWAL_RETURNED = "withdrawal_returned"
+    STRIPE_FEE_BOOKED = "stripe_fee_booked"
+    CAPITAL_BOOKED = "capital_booked"
 
 
 # The table whose row is that event.
@@ -50,6 +76,24 @@ SOURCE_TABLES = {
     TransactionKind.TRANSFER_SENT: "payout_attempt",
     TransactionKind.TRANSFER_CONFIRMED: "payout_attempt",
     TransactionKind.TRANSFER_REFUSED: "payout_attempt",
+    TransactionKind.TRANSFER_REVERSED: "transfer_reversal",
+    TransactionKind.PAY_ADJUSTED: "correction",
+    TransactionKind.OVERPAYMENT_FOUND: "correction",
+    TransactionKind.RECEIVABLE_NETTED: "correction",
+    TransactionKind.RECEIVABLE_WRITTEN_OFF: "correction",
+    TransactionKind.REFUND_SENT: "refund",
+    TransactionKind.REFUND_CONFIRMED: "refund",
+    TransactionKind.REFUND_REFUSED: "refund",
+    TransactionKind.REFUND_RETURNED: "refund",
+    TransactionKind.DISPUTE_OPENED: "dispute",
+    TransactionKind.DISPUTE_WON: "dispute",
+    TransactionKind.DISPUTE_LOST: "dispute",
+    TransactionKind.WITHDRAWAL_SENT: "withdrawal",
+    TransactionKind.WITHDRAWAL_CONFIRMED: "withdrawal",
+    TransactionKind.WITHDRAWAL_REFUSED: "withdrawal",
+    TransactionKind.WITHDRAWAL_RETURNED: "withdrawal",
+    TransactionKind.STRIPE_FEE_BOOKED: "line_booking",
+    TransactionKind.CAPITAL_BOOKED: "line_booking",
 }
 
 
