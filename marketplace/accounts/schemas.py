@@ -97,7 +97,7 @@ class Me(Answer):
 
 class PersonAnswer(Answer):
     person_id: UUID
-    name: str
+    name: str = Field(examples=["Cleo"])
     email: str = Field(examples=["cleo@example.com"])
     roles: list[Role]
     client_id: UUID | None
@@ -106,7 +106,7 @@ class PersonAnswer(Answer):
 
 class MemberAnswer(Answer):
     person_id: UUID
-    name: str
+    name: str = Field(examples=["Cleo"])
     email: str = Field(examples=["cleo@example.com"])
     joined_at: datetime
 

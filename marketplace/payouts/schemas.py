@@ -29,9 +29,9 @@ class PayoutRunAnswer(Answer):
     approved_at: datetime | None
     payouts: int = Field(examples=[3])
     amount_minor: int = Field(examples=[13_978])
-    paid_minor: int
-    excluded: int
-    excluded_minor: int
+    paid_minor: int = Field(examples=[0])
+    excluded: int = Field(examples=[1])
+    excluded_minor: int = Field(examples=[1_233])
     done: bool = Field(
         description="Nothing is on its way any more: each payout is paid, refused or released."
     )

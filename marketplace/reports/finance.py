@@ -102,8 +102,8 @@ async def payout_report(session: AsyncSession, run_id: UUID, as_of: datetime) ->
     standing = [line for line in lines if line["status"] != "released"]
     totals = {
         **{name: _sum(standing, name) for name in SUMMED},
-        "paid_minor": paid,
         "released_minor": _sum(lines, "net_minor", "released"),
+        "paid_minor": paid,
     }
     exclusions = await rows(
         session,

@@ -437,7 +437,8 @@ def test_a_performer_reads_why_and_what_became_of_it(
     assert line["status_reason"] == "It is in the next payout run."
     run = finn.post("/v1/payout-runs", {"currency": "USD"})
     (line,) = dan.get("/v1/earnings/lines")["items"]
-    assert line["status_reason"] == "In a payout run that waits for its approval."
+    named = f"In the payout run of {run['cut_off_at'][:19]}Z; "
+    assert line["status_reason"] == f"{named}waits for its approval."
     fay.post(f"/v1/payout-runs/{run['id']}/approve")
     (line,) = dan.get("/v1/earnings/lines")["items"]
-    assert (line["status"], line["status_reason"]) == ("scheduled", "Approved; it is sent next.")
+    assert (line["status"], line["status_reason"]) == ("scheduled", f"{named}approved, to be sent.")
