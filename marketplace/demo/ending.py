@@ -1,4 +1,4 @@
-"""The story's second half: days pass, the job closes, people are paid, takes are delivered, and
+"""The story's second half but for payday: days pass, the job closes, takes are delivered, and
 everything is looked at once more from outside.
 """
 
@@ -10,8 +10,6 @@ from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
-
 from marketplace.demo.cast import Performer, Refused, Work, until
 from marketplace.demo.outcome import Line, money
 from marketplace.demo.stage import PlayBroke
@@ -20,7 +18,6 @@ from marketplace.demo.troupe import LEFT, REFUSED, SILENT
 
 # How long an undecided take, or the pay of a claim that expired, waits for a person.
 DECISION_WITHIN = timedelta(hours=72)
-PAYDAY_WEEKDAY, PAYDAY_HOUR = 0, 6
 
 
 async def let_days_pass(story: Story) -> None:
@@ -89,103 +86,6 @@ async def close(story: Story) -> None:
     )
 
 
-async def pay(story: Story) -> None:
-    """The weekly run: drafted by the scheduler, approved by a person, sent to Stripe."""
-    story.tell.chapter("Payday")
-    await _refuse_own_approval(story)
-    story.tell.busy("it becomes Monday")
-    await story.stage.clock.move_to(_next_payday(await story.stage.clock.now()))
-    # The scheduler would do both within half a minute; the demo does not wait for it.
-    for sweep in ("funds", "payout_runs"):
-        await story.stage.command("sweep", sweep)
-    await until("the weekly run is drafted", lambda: _drafted_runs(story))
-    story.runs = await _drafted_runs(story)
-    for run in story.runs:
-        seen = await story.finn.get(f"/v1/payout-runs/{run['id']}")
-        await story.fay.post(f"/v1/payout-runs/{run['id']}/approve")
-        story.tell.say(
-            f"The scheduler drafts the run of {run['slot_at']}: {seen['payouts']} payouts, "
-            f"{money(seen['amount_minor'])}. Finn looks at it, Fay approves it."
-        )
-    story.tell.busy("payouts are sent")
-    payouts = await until("all payouts are paid", lambda: _paid_payouts(story))
-    story.outcome.transfers = await _transfers(story, {each["destination"] for each in payouts})
-    sent = sum(transfer["amount_minor"] for transfer in story.outcome.transfers)
-    story.tell.say(
-        f"Stripe confirms {len(story.outcome.transfers)} transfers, {money(sent)} in all."
-    )
-
-
-async def _refuse_own_approval(story: Story) -> None:
-    drafted = await story.finn.post("/v1/payout-runs", {"currency": story.troupe.currency})
-    path = f"/v1/payout-runs/{drafted['id']}"
-    try:
-        await story.finn.post(f"{path}/approve")
-    except Refused as refused:
-        story.tell.say(
-            f"Finn drafts a run by hand and tries to approve it himself: {refused.status} "
-            f"{refused.code}. He discards it."
-        )
-    else:
-        raise PlayBroke("a payout run was approved by the one who prepared it")
-    await story.finn.post(f"{path}/discard", {"reason": "The weekly run will do."})
-
-
-def _next_payday(now: datetime) -> datetime:
-    payday = now.replace(hour=PAYDAY_HOUR, minute=0, second=1, microsecond=0)
-    payday += timedelta(days=(PAYDAY_WEEKDAY - now.weekday()) % 7)
-    return payday if payday > now else payday + timedelta(days=7)
-
-
-async def _drafted_runs(story: Story) -> list[Any]:
-    """More than one if a Monday passed while people worked."""
-    runs = await story.finn.pages("/v1/payout-runs")
-    return [run for run in runs if run["state"] == "draft" and run["prepared_by"] is None]
-
-
-async def _paid_payouts(story: Story) -> list[Any]:
-    """Our performers' payouts once all of them are paid; nothing before."""
-    ours = {performer.id for performer in story.troupe.performers}
-    payouts = [
-        payout
-        for run in story.runs
-        for payout in await story.finn.pages(f"/v1/payout-runs/{run['id']}/payouts")
-        if payout["performer_id"] in ours
-    ]
-    for payout in payouts:
-        if payout["state"] in {"held", "refused"}:
-            raise PlayBroke(f"a payout is {payout['state']}: {payout['state_reason']}")
-    return payouts if all(payout["state"] == "paid" for payout in payouts) else []
-
-
-async def _transfers(story: Story, destinations: set[str]) -> list[dict[str, Any]]:
-    """Every transfer to our performers, as Stripe itself has it."""
-    variables = story.stage.variables
-    found: list[dict[str, Any]] = []
-    async with httpx.AsyncClient(
-        base_url=variables["STRIPE_API_BASE"],
-        headers={"Authorization": f"Bearer {variables['STRIPE_API_KEY']}"},
-        trust_env=False,
-    ) as http:
-        query = {"limit": "100"}
-        while True:
-            page = (await http.get("/v1/transfers", params=query)).raise_for_status().json()
-            found += page["data"]
-            if not page["has_more"]:
-                break
-            query["starting_after"] = page["data"][-1]["id"]
-    return [
-        {
-            "id": transfer["id"],
-            "amount_minor": transfer["amount"] - transfer["amount_reversed"],
-            "currency": transfer["currency"].upper(),
-            "destination": transfer["destination"],
-        }
-        for transfer in found
-        if transfer["destination"] in destinations
-    ]
-
-
 async def deliver(story: Story) -> None:
     """Acme downloads what was accepted; a withdrawn consent stops a link at once."""
     story.tell.chapter("Delivery")
@@ -244,7 +144,8 @@ async def account_for(story: Story) -> None:
     outcome = story.outcome
     performers = story.troupe.performers
     earned = await asyncio.gather(*(_earned(performer) for performer in performers))
-    outcome.earned_minor = sum(earned)
+    outcome.earned_minor = sum(sum(each) for each in earned)
+    outcome.owed_minor = sum(owed for _, owed in earned)
     outcome.reported_minor = await _reported(story)
     balance = await story.fay.get("/v1/reports/trial-balance")
     outcome.ledger = {each["currency"]: each["sum_minor"] for each in balance["totals"]}
@@ -254,22 +155,26 @@ async def account_for(story: Story) -> None:
     outcome.counts = _counts(story)
     good = sum(found == "ok" for found in outcome.invariants.values())
     story.tell.say(
-        f"Ana reads that {money(earned[0])} are hers, and each line of it.",
+        f"Ana reads that {money(earned[0][0])} are paid, and each line of it.",
         f"Finance reads the payout report: {money(outcome.reported_minor)}; the trial balance sums "
         f"to {', '.join(money(each, name) for name, each in outcome.ledger.items())}.",
         f"`marketplace verify`: {good} of {len(outcome.invariants)} invariants hold.",
     )
 
 
-async def _earned(performer: Performer) -> int:
-    """The total a performer reads, after checking that their lines sum to it and are all paid."""
+async def _earned(performer: Performer) -> tuple[int, int]:
+    """What a performer reads as paid, and as still owed, after checking that their lines agree."""
     totals = (await performer.get("/v1/earnings"))["items"]
     lines = await performer.pages("/v1/earnings/lines")
-    total = sum(each["paid_minor"] for each in totals)
-    paid = sum(line["pay_minor"] for line in lines if line["status"] == "paid")
-    if total != paid:
-        raise PlayBroke(f"{performer.name} reads {money(total)}, in lines {money(paid)}")
-    return int(total)
+    earned = sum(each["earned_minor"] for each in totals)
+    paid = sum(each["paid_minor"] for each in totals)
+    for what, total, among in (("earned", earned, None), ("paid", paid, "paid")):
+        summed = sum(line["pay_minor"] for line in lines if among in {None, line["status"]})
+        if total != summed:
+            raise PlayBroke(
+                f"{performer.name} reads {money(total)} {what}, in lines {money(summed)}"
+            )
+    return paid, earned - paid
 
 
 async def _reported(story: Story) -> int:

@@ -45,6 +45,8 @@ class Outcome:
     transfers: list[dict[str, Any]] = field(default_factory=list)
     spent_minor: int = 0
     earned_minor: int = 0
+    # Held, or taken back: owed still.
+    owed_minor: int = 0
     reported_minor: int = 0
     ledger: dict[str, int] = field(default_factory=dict)
     invariants: dict[str, str] = field(default_factory=dict)
@@ -77,9 +79,9 @@ class Outcome:
                 f"{line.claim or line.audition} pays {line.pay_minor}: not seconds by rate"
                 for line in inexact
             ),
-            *_unequal("the sandbox sent, earned", sent, self.gross_minor),
+            *_unequal("sent and still owed, earned", sent + self.owed_minor, self.gross_minor),
             *_unequal("the performers read, earned", self.earned_minor, self.gross_minor),
-            *_unequal("the payout report pays, earned", self.reported_minor, self.gross_minor),
+            *_unequal("the payout report pays, the sandbox sent", self.reported_minor, sent),
             *_unequal(
                 "the client spent, pay and fees",
                 self.spent_minor,
@@ -95,6 +97,7 @@ class Outcome:
             "approved_seconds": sum(line.seconds for line in self.lines),
             "gross_minor": self.gross_minor,
             "fees_minor": self.fees_minor,
+            "owed_minor": self.owed_minor,
             "transfers": self.transfers,
             "ledger": self.ledger,
             "invariants": self.invariants,

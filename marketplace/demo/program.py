@@ -12,7 +12,7 @@ import sys
 
 from rich.console import Console
 
-from marketplace.demo import beginning, ending, simulation
+from marketplace.demo import beginning, ending, payday, simulation
 from marketplace.demo.cast import Api, Refused, Take, takes_in
 from marketplace.demo.outcome import table
 from marketplace.demo.stage import PlayBroke, Stage, Teller, play, stage, stop_like_ctrl_c
@@ -62,7 +62,7 @@ async def tell_story(
         await beginning.work(story)
         await ending.let_days_pass(story)
         await ending.close(story)
-        await ending.pay(story)
+        await payday.pay(story)
         await ending.deliver(story)
         await ending.account_for(story)
     except Refused as refused:

@@ -132,6 +132,12 @@ class Stage:
     async def command(self, *arguments: str) -> str:
         return await command(self.data, self.variables, *arguments)
 
+    async def steer_stripe(self, method: str, path: str, body: Mapping[str, Any]) -> None:
+        """Make the sandbox do what Stripe may do at any time."""
+        url = f"{self.clock.stripe_api_base}{installation.CONTROL}/{path}"
+        async with httpx.AsyncClient(trust_env=False) as http:
+            (await http.request(method, url, json=body)).raise_for_status()
+
 
 @contextmanager
 def stage(data: Path, port: int) -> Iterator[Stage]:

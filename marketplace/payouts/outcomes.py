@@ -126,7 +126,9 @@ async def _paid(
     attempt.transfer_id = transfer.id
     attempt.stripe_request_id = transfer.request_id
     await session.flush()
-    move(payout, PayoutState.PAID, PAYOUT_MOVES)
+    found = f"Stripe's answer was lost at first; asked again, it has {transfer.id}."
+    was_unknown = payout.state is PayoutState.UNKNOWN
+    move(payout, PayoutState.PAID, PAYOUT_MOVES, reason=found if was_unknown else None)
     payout.transfer_id = transfer.id
     payout.due_at = None
     await session.flush()
