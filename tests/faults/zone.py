@@ -1,0 +1,178 @@
+"""The fault zone: a world whose people speak to a product in a process of its own, which may die.
+
+The people are patient: what gets no answer, or none that decides, is asked again with the same
+Idempotency-Key. Whoever finds the process dead starts a new one, which has no fault. Outside of the
+zone stand PostgreSQL, the sandbox, and, once `leave` is called, everything that looks at the result.
+"""
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+from tests.faults.points import Fault, Point, read_points
+from tests.processes import PROJECT, environment
+from tests.world import World
+
+TRIES = 6
+# A product that is silent for so long is taken for dead; none of our faults is that slow.
+SILENCE_SECONDS = 30.0
+UNDECIDED = {409, 429, 500, 502, 503, 504}
+# A request, as a client's `request` takes it, and what it was answered.
+Answered = tuple[dict[str, Any], httpx.Response]
+
+
+class Launcher:
+    """The process that forks products, and the one socket that they all serve."""
+
+    def __init__(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = "http://{}:{}".format(*self.listener.getsockname())
+        descriptor = self.listener.fileno()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.launcher", str(descriptor)],
+            cwd=PROJECT,
+            pass_fds=[descriptor],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._told() == "ready"
+
+    def fork(self, order: dict[str, Any]) -> int:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+        return int(self._told())
+
+    def _told(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.wait(10)
+        self.process.stdout.close()
+        self.listener.close()
+
+
+class Product:
+    """One process of the product after the other; only the first one has the fault."""
+
+    def __init__(
+        self,
+        launcher: Launcher,
+        world: World,
+        *,
+        fault: Fault | None = None,
+        bugs: tuple[str, ...] = (),
+    ) -> None:
+        self.launcher, self.bugs = launcher, bugs
+        self.environment = environment(world) | {"PUBLIC_URL": launcher.url}
+        self.folder = Path(f"{world.settings.storage_url}-product")
+        self.folder.mkdir(parents=True)
+        self.started = 0
+        self._start(fault)
+
+    def _start(self, fault: Fault | None) -> None:
+        self.started += 1
+        order = {
+            "environment": self.environment,
+            "fault": asdict(fault) if fault else None,
+            "bugs": self.bugs,
+            "told": str(self.folder / f"points-{self.started}"),
+            "log": str(self.folder / "log"),
+        }
+        self.pid = self.launcher.fork(order)
+        self.handle = os.pidfd_open(self.pid)
+
+    def is_dead(self, *, within_seconds: float = 0) -> bool:
+        return bool(select.select([self.handle], [], [], within_seconds)[0])
+
+    def start_again(self) -> None:
+        """If it is dead, there is a new one."""
+        if self.is_dead(within_seconds=0.1):
+            os.close(self.handle)
+            self._start(None)
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        self.is_dead(within_seconds=10)
+        os.close(self.handle)
+
+    def points(self) -> list[Point]:
+        """What the first process came to."""
+        return read_points(self.folder / "points-1")
+
+
+class Patient:
+    """An HTTP client that repeats what was not decided, to whatever process is there by then."""
+
+    def __init__(self, product: Product) -> None:
+        self.product = product
+        self.http = httpx.Client(trust_env=False, timeout=SILENCE_SECONDS)
+        self.answered: list[Answered] = []
+
+    def request(self, method: str, url: str, **rest: Any) -> httpx.Response:
+        for _ in range(TRIES):
+            with suppress(httpx.TransportError):
+                answer = self.http.request(method, url, **rest)
+                if answer.status_code not in UNDECIDED or is_final(answer):
+                    self.answered.append(({"method": method, "url": url, **rest}, answer))
+                    return answer
+            self.product.start_again()
+        raise AssertionError(f"{method} {url} got no answer")
+
+
+def is_final(answer: httpx.Response) -> bool:
+    return answer.status_code == 409 and answer.json()["code"] != "request_in_flight"
+
+
+class FaultZone(World):
+    """A world in which, for a while, all that people and sweeps do happens in a failing process."""
+
+    product: Product | None = None
+
+    @contextmanager
+    def failing(self, product: Product) -> Iterator[list[Answered]]:
+        """Answers every keyed request with its answer, to be repeated to the product outside."""
+        outside = self.http, self.url
+        patient = Patient(product)
+        self.product, self.http, self.url = product, patient, product.launcher.url  # type: ignore[assignment]
+        answered: list[Answered] = []
+        try:
+            yield answered
+        finally:
+            patient.http.close()
+            self.product, (self.http, self.url) = None, outside
+            answered += [
+                ({**request, "url": request["url"].replace(product.launcher.url, self.url)}, answer)
+                for request, answer in patient.answered
+                if "Idempotency-Key" in (request.get("headers") or {})
+            ]
+
+    def sweep(self, *names: str) -> int:
+        if self.product is None:
+            return super().sweep(*names)
+        done = 0
+        for name in names:
+            answer = self.http.request("POST", f"{self.url}/_sweeps/{name}")
+            assert answer.is_success, answer.text
+            done = answer.json()
+        return done
