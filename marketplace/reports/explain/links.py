@@ -1,0 +1,180 @@
+"""Where each row leads: down towards the seconds and the rate, up towards Stripe."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from marketplace.ledger.models import SOURCE_TABLES, TransactionKind
+from marketplace.reports.explain.nodes import Row
+
+
+def always(_row: Row) -> bool:
+    return True
+
+
+def never(_row: Row) -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Link:
+    """Rows of `table` whose `column` holds this row's `own` value."""
+
+    table: str
+    column: str
+    own: str
+    # Whether this row must lead somewhere by it.
+    required: Callable[[Row], bool] = never
+    # Whether this row has the link at all.
+    when: Callable[[Row], bool] = always
+    # Whether the rows are in the tree; if not, this row is only compared with them.
+    shown: bool = True
+
+
+def _source(table: str) -> Link:
+    return Link(
+        table, "id", "source_id", required=always, when=lambda row: row["source_type"] == table
+    )
+
+
+# What moves our balance at Stripe: a line of Stripe's own books stands behind each. Deposits and
+# top-ups are booked only with it; a transfer is booked even if Stripe did not name its line, and is
+# incomplete then.
+AT_STRIPE = {
+    TransactionKind.DEPOSIT_CREDITED,
+    TransactionKind.TOPUP_SUCCEEDED,
+    TransactionKind.TRANSFER_CONFIRMED,
+}
+
+
+# Towards the seconds and the rate.
+DOWN: dict[str, tuple[Link, ...]] = {
+    "payout_run": (Link("payout", "run_id", "id"),),
+    "payout": (Link("payout_line", "payout_id", "id", required=always),),
+    "payout_attempt": (Link("payout", "id", "payout_id", required=always),),
+    "payout_line": (Link("ledger_entry", "id", "ledger_entry_id", required=always),),
+    "ledger_entry": (Link("ledger_transaction", "id", "transaction_id", required=always),),
+    "ledger_transaction": tuple(_source(table) for table in dict.fromkeys(SOURCE_TABLES.values())),
+    "pay_decision": (Link("claim", "id", "claim_id", required=always),),
+    "time_entry": (Link("claim", "id", "claim_id", required=always),),
+    "claim": (
+        Link("rate", "id", "rate_id", required=always),
+        Link("role", "id", "role_id", required=always),
+        Link("consent_grant", "id", "consent_grant_id", required=always),
+        Link("time_entry", "claim_id", "id"),
+        Link("pay_decision", "claim_id", "id", shown=False),
+    ),
+    "role": (Link("task", "id", "task_id", required=always),),
+    "task": (Link("job", "id", "job_id", required=always),),
+    "audition": (Link("rate", "id", "rate_id", required=always),),
+    "rate": (Link("rate_lineage", "id", "lineage_id", required=always),),
+    "booked_balance_transaction": (
+        Link("ledger_transaction", "id", "ledger_transaction_id", required=always),
+    ),
+}
+
+# Towards Stripe.
+UP: dict[str, tuple[Link, ...]] = {
+    "time_entry": (Link("claim", "id", "claim_id", required=always),),
+    "claim": (
+        Link("pay_decision", "claim_id", "id", required=lambda row: row["state"] == "settled"),
+    ),
+    "pay_decision": (
+        Link(
+            "ledger_transaction",
+            "id",
+            "ledger_transaction_id",
+            required=lambda row: row["pay_minor"] > 0,
+        ),
+    ),
+    "audition": (
+        Link(
+            "ledger_transaction",
+            "id",
+            "ledger_transaction_id",
+            required=lambda row: bool(row["pay_minor"]),
+        ),
+    ),
+    "deposit": (
+        Link(
+            "ledger_transaction",
+            "source_id",
+            "id",
+            required=lambda row: row["state"] in {"credited", "available"},
+        ),
+    ),
+    "topup": (
+        Link(
+            "ledger_transaction",
+            "source_id",
+            "id",
+            required=lambda row: row["state"] == "succeeded",
+        ),
+    ),
+    "reserve_move": (Link("ledger_transaction", "id", "ledger_transaction_id", required=always),),
+    "booked_balance_transaction": (Link("ledger_transaction", "id", "ledger_transaction_id"),),
+    "ledger_transaction": (
+        Link("ledger_entry", "transaction_id", "id", required=always),
+        Link(
+            "booked_balance_transaction",
+            "ledger_transaction_id",
+            "id",
+            required=lambda row: row["kind"] in AT_STRIPE,
+        ),
+    ),
+    "ledger_entry": (
+        Link("ledger_transaction", "id", "transaction_id", required=always),
+        Link("payout_line", "ledger_entry_id", "id"),
+    ),
+    "payout_line": (Link("payout", "id", "payout_id", required=always),),
+    "payout": (
+        Link("payout_run", "id", "run_id", required=always),
+        Link(
+            "payout_attempt",
+            "payout_id",
+            "id",
+            required=lambda row: row["state"] in {"sending", "unknown", "paid"},
+        ),
+    ),
+    "payout_attempt": (
+        Link("ledger_transaction", "id", "in_flight_transaction_id", required=always),
+        Link(
+            "ledger_transaction",
+            "id",
+            "conclusion_transaction_id",
+            required=lambda row: row["outcome"] is not None,
+        ),
+    ),
+}
+
+# Rows of ours that an id may be of.
+TABLES = (
+    "payout",
+    "claim",
+    "ledger_entry",
+    "ledger_transaction",
+    "payout_run",
+    "payout_line",
+    "payout_attempt",
+    "pay_decision",
+    "time_entry",
+    "audition",
+    "deposit",
+    "topup",
+    "reserve_move",
+)
+
+# Stripe's own ids: which row of ours carries them, in which column.
+STRIPE_IDS = (
+    ("payout_attempt", "transfer_id"),
+    ("booked_balance_transaction", "id"),
+    ("deposit", "checkout_session_id"),
+    ("topup", "stripe_topup_id"),
+)
+
+# Rows that say little without a second look.
+READABLE = {
+    "ledger_entry": "(SELECT ledger_entry.*, account.kind AS account FROM ledger_entry"
+    " JOIN account ON account.id = account_id) AS readable",
+    "time_entry": "(SELECT time_entry.*, extract(epoch FROM ended_at - started_at)::bigint"
+    " AS seconds FROM time_entry) AS readable",
+}

@@ -1,0 +1,52 @@
+"""The tree as indented text."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from marketplace.reports.explain.nodes import Node
+from marketplace.shared.money import display
+
+# What a line of the tree shows of a row, after its table and id.
+SHOWN: dict[str, tuple[str, ...]] = {
+    "payout_run": ("state", "cut_off_at", "prepared_by", "approved_by"),
+    "payout": ("state", "state_reason", "destination", "transfer_id"),
+    "payout_attempt": ("number", "idempotency_key", "outcome", "transfer_id", "error_code"),
+    "payout_line": ("released_at",),
+    "ledger_entry": ("account",),
+    "ledger_transaction": ("kind", "source_type", "booked_at"),
+    "pay_decision": ("outcome", "seconds", "rate_minor_per_hour", "fee_minor", "reason"),
+    "claim": ("state", "performer_id", "claimed_at", "rate_minor_per_hour"),
+    "time_entry": ("activity", "seconds", "started_at", "ended_at", "ended_by"),
+    "rate": ("number", "rate_minor_per_hour", "announced_at", "effective_from", "reason"),
+    "rate_lineage": ("elicitation", "languages", "role_profile"),
+    "role": ("name", "state"),
+    "task": ("number",),
+    "job": ("title", "state"),
+    "consent_grant": ("licence_version", "signed_at"),
+    "audition": ("state", "paid_seconds", "rate_minor_per_hour"),
+    "deposit": ("state", "checkout_session_id", "fee_minor"),
+    "topup": ("state", "stripe_topup_id"),
+    "reserve_move": ("cause",),
+    "booked_balance_transaction": ("net_minor",),
+}
+
+
+def lines(node: Node, depth: int = 0) -> Iterator[str]:
+    """The tree as indented text."""
+    shown = [
+        f"{name}={_text(node.row[name])}"
+        for name in SHOWN.get(node.table, ())
+        if node.row[name] is not None
+    ]
+    amount = node.row.get("amount_minor", node.row.get("pay_minor"))
+    money = [display(amount, node.row["currency"])] if amount and "currency" in node.row else []
+    yield "  " * depth + " ".join([node.table, str(node.row["id"]), *money, *shown])
+    for problem in node.problems:
+        yield "  " * (depth + 1) + f"MISSING: {problem}"
+    for child in node.children:
+        yield from lines(child, depth + 1)
+
+
+def _text(value: Any) -> str:
+    isoformat = getattr(value, "isoformat", None)
+    return isoformat() if isoformat else str(value)

@@ -1,0 +1,80 @@
+"""Walks the links from one row in both directions."""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from marketplace.reports.explain.arithmetic import check
+from marketplace.reports.explain.links import (
+    DOWN,
+    READABLE,
+    STRIPE_IDS,
+    TABLES,
+    UP,
+    Link,
+)
+from marketplace.reports.explain.nodes import Node, Row
+from marketplace.shared.database import rows
+
+
+async def explain(session: AsyncSession, id_: str) -> Node | None:
+    """The tree of a payout, claim, ledger line, time entry … or of Stripe's own id (`tr_…`)."""
+    found = await _find(session, id_)
+    if found is None:
+        return None
+    node = Node(*found)
+    seen = {(node.table, node.row["id"])}
+    await _follow(session, node, DOWN, set(seen))
+    await _follow(session, node, UP, set(seen))
+    check(node)
+    return node
+
+
+async def _find(session: AsyncSession, id_: str) -> tuple[str, Row] | None:
+    for table, column in STRIPE_IDS:
+        for row in await _select(session, table, column, id_):
+            return table, row
+    try:
+        uuid = UUID(id_)
+    except ValueError:
+        return None
+    for table in TABLES:
+        for row in await _select(session, table, "id", uuid):
+            return table, row
+    return None
+
+
+async def _select(session: AsyncSession, table: str, column: str, value: Any) -> list[Row]:
+    """Table and column are words of `links`."""
+    return await rows(
+        session,
+        f"SELECT * FROM {READABLE.get(table, table)}"  # noqa: S608 - see docstring
+        f" WHERE {column} = :value ORDER BY id",
+        value=value,
+    )
+
+
+async def _follow(
+    session: AsyncSession,
+    node: Node,
+    links: Mapping[str, tuple[Link, ...]],
+    seen: set[tuple[str, Any]],
+) -> None:
+    for link in links.get(node.table, ()):
+        if not link.when(node.row):
+            continue
+        found = await _select(session, link.table, link.column, node.row[link.own])
+        if not found and link.required(node.row):
+            node.problems.append(f"leads to no {link.table} ({link.own} {node.row[link.own]})")
+        linked = node.linked.setdefault(link.table, {})
+        for row in found:
+            linked[row["id"]] = row
+            if not link.shown or (link.table, row["id"]) in seen:
+                continue
+            seen.add((link.table, row["id"]))
+            child = Node(link.table, row)
+            node.children.append(child)
+            await _follow(session, child, links, seen)
+            check(child)
