@@ -9,8 +9,8 @@ import itertools
 import os
 import random
 import re
-from collections.abc import Callable, Iterator
 from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ from marketplace.stripe_sandbox.faults import FaultKind, WebhookFaultKind
 from tests.conftest import Scene, on_database
 from tests.faults.flows import FLOWS, Flow
 from tests.faults.points import Fault, Kind, Point
-from tests.faults.zone import Answered, FaultZone, Launcher, Product
+from tests.faults.zone import Answered, FaultZone, Launcher, Product, Warm
 from tests.loopback import Loopback
 from tests.reports.conftest import violations
 from tests.world import HOUR, World
@@ -47,10 +47,9 @@ KINDS: dict[str, tuple[str, ...]] = {
     "event": tuple(WebhookFaultKind),
 }
 # Until all is quiet, time passes in these steps: leases end, polls are due, keys are forgotten.
-STEPS = (0, 10, 61, 61, 5 * 60, 5 * 60, HOUR, HOUR, 24 * HOUR, HOUR)
+LEASE_SECONDS = 61
+STEPS = (0, 10, LEASE_SECONDS, LEASE_SECONDS, 5 * 60, 5 * 60, HOUR, HOUR, 24 * HOUR, HOUR)
 NUMBERS = itertools.count(1)
-
-
 
 
 @dataclass(frozen=True)
@@ -132,6 +131,16 @@ def _kinds_of(point: Point) -> tuple[str, ...]:
     return KINDS[point.what] + (REFUSALS if moves_money else ())
 
 
+def warm(ground: Ground, name: str, seed: int) -> None:
+    """Nothing fails, and nothing is counted: the launcher learns the flow by heart."""
+    flow, scene = FLOWS[name], ground.scene(name, seed)
+    with ground.zone(scene) as world:
+        product = Warm(ground.launcher, world)
+        with world.failing(product):
+            flow.play(world, scene.cast_in(world))
+        product.kill()
+
+
 def probe(ground: Ground, name: str, seed: int) -> Ran:
     """A run in which nothing fails; it finds the flow's points."""
     return _play(ground, name, seed, None, ())
@@ -141,9 +150,7 @@ def run(ground: Ground, cell: Cell, *, bugs: tuple[str, ...] = ()) -> Ran:
     return _play(ground, cell.flow, cell.seed, cell, bugs)
 
 
-def _play(
-    ground: Ground, name: str, seed: int, cell: Cell | None, bugs: tuple[str, ...]
-) -> Ran:
+def _play(ground: Ground, name: str, seed: int, cell: Cell | None, bugs: tuple[str, ...]) -> Ran:
     flow, scene = FLOWS[name], ground.scene(name, seed)
     with ground.zone(scene) as world:
         cast = scene.cast_in(world)
@@ -182,6 +189,7 @@ def _played(world: FaultZone, flow: Flow, cast: Any, product: Product) -> list[s
     with _noted(found, "people are stuck after the fault"):
         _settle(world, flow, cast)
         _repeat(world, answered)
+        world.advance(LEASE_SECONDS)
         _sweep(world, flow, cast)
     with _noted(found, "it did not end well"):
         flow.ended(world, cast)
@@ -212,9 +220,8 @@ def _settle(world: World, flow: Flow, cast: Any) -> None:
 
 
 def _sweep(world: World, flow: Flow, cast: Any) -> None:
-    for _ in range(2):
-        world.sweep(*flow.sweeps)
-        flow.mend(world, cast)
+    flow.mend(world, cast)
+    world.sweep(*flow.sweeps)
 
 
 def _repeat(world: World, answered: list[Answered]) -> None:
@@ -229,4 +236,6 @@ def _repeat(world: World, answered: list[Answered]) -> None:
 def _paid_twice(world: World) -> list[str]:
     """Counted at Stripe, whatever our own books say."""
     times = Counter(transfer["transfer_group"] for transfer in world.stripe.transfers())
-    return [f"Stripe has {count} transfers of {group}" for group, count in times.items() if count > 1]
+    return [
+        f"Stripe has {count} transfers of {group}" for group, count in times.items() if count > 1
+    ]

@@ -2,10 +2,12 @@
 
 It imports everything once and then forks for each line on its standard input, so that a real process
 that is really killed costs milliseconds. Each serves with the product's own `serve` on the one
-socket that it was given: what comes in between two of them waits there. It ends with its input.
+socket that it was given: what comes in between two of them waits there. An order without a place to
+tell of points is served by the launcher itself, until it is ended: what that has compiled, its
+children need not. It ends with its input.
 """
 
-import asyncio
+import gc
 import json
 import os
 import signal
@@ -20,18 +22,30 @@ from fastapi import FastAPI, Request
 
 from marketplace import installation, scheduler, server
 from marketplace.app import parts_of
+from marketplace.shared.database import driver_url
 from marketplace.shared.settings import Settings
 from tests.faults import planted
+from tests.faults.planted import replace
 from tests.faults.points import Fault, Points
-from tests.world import APP
+from tests.world import APP, ENGINE, STORYS_DATABASE
 
 
-def with_sweeps(app: FastAPI, settings: Settings) -> FastAPI:
+class Server(server._Server):  # noqa: SLF001 - it is started by name
+    """The product's own; it can be ended without a signal, for what was warmed up goes on."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        APP.state.server = self
+
+
+def prepared(settings: Settings) -> FastAPI:
     """The product with a way to say when it sweeps, instead of a clock that ticks."""
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with parts_of(settings) as parts:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        _, there = ENGINE.dialect.create_connect_args(driver_url(settings.database_url))
+        STORYS_DATABASE.update(there)
+        async with parts_of(settings, engine=ENGINE) as parts:
             app.state.settings = settings
             app.state.parts = parts
             app.state.sessions = parts.sessions
@@ -39,8 +53,8 @@ def with_sweeps(app: FastAPI, settings: Settings) -> FastAPI:
             app.state.storage = parts.storage
             yield
 
-    app.router.lifespan_context = lifespan
-    return app
+    APP.router.lifespan_context = lifespan
+    return APP
 
 
 @APP.post("/_sweeps/{name}")
@@ -48,42 +62,65 @@ async def sweep(name: str, request: Request) -> int:
     return await scheduler.SWEEPS[name].run(request.app.state.parts)
 
 
-def run(listener: socket.socket, order: dict[str, Any]) -> None:
-    """In a process of its own: serve, with what the order wants to go wrong."""
-    log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, sys.stdout.fileno())
-    os.dup2(log, sys.stderr.fileno())
-    settings = installation.settings_from(order["environment"], database_pool_size=4)
+@APP.post("/_end")
+async def end(request: Request) -> None:
+    request.app.state.server.should_exit = True
+
+
+def serve(listener: socket.socket, order: dict[str, Any]) -> None:
+    """With what the order wants to go wrong."""
+    settings = installation.settings_from(order["environment"], log_level="WARNING")
     for bug in order["bugs"]:
         planted.BUGS[bug].plant()
-    fault = Fault(**order["fault"]) if order["fault"] else None
-    points = Points(
-        fault, Path(order["told"]), settings.stripe_api_base or "", settings.database_url
-    )
-    points.install()
-    server.create_app = lambda settings, *, sweeps: with_sweeps(APP, settings)  # type: ignore[assignment]
-    # Stories say themselves who is told of what.
-    server.register_webhooks = lambda _settings: None
-    server.serve(settings, listener, sweeps=False)
+    if order["told"]:
+        fault = Fault(**order["fault"]) if order["fault"] else None
+        Points(fault, Path(order["told"]), settings).install()
+    server.serve(settings, listener.dup(), sweeps=False)
+
+
+def in_a_process_of_its_own(listener: socket.socket, order: dict[str, Any]) -> int:
+    if child := os.fork():
+        return child
+    code = 1
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, sys.stdout.fileno())
+        os.dup2(log, sys.stderr.fileno())
+        serve(listener, order)
+        code = 0
+    finally:
+        os._exit(code)
 
 
 def main() -> None:
+    replace(server, "create_app", lambda settings, **_: prepared(settings))
+    replace(server, "_Server", Server)
+    # Stories say themselves who is told of what.
+    replace(server, "register_webhooks", lambda _: None)
     listener = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    print("ready", flush=True)  # noqa: T201 - whoever started us waits for it
+    answer("ready")
     for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            code = 1
-            try:
-                run(listener, json.loads(line))
-                code = 0
-            finally:
-                os._exit(code)
-        print(child, flush=True)  # noqa: T201 - likewise
+        order = json.loads(line)
+        if order["told"]:
+            answer(in_a_process_of_its_own(listener, order))
+        else:
+            answer(os.getpid())
+            serve(listener, order)
+            # What is there by now is never looked through again, nor copied for it in a child.
+            gc.collect()
+            gc.freeze()
+            answer("warm")
+
+
+def answer(words: object) -> None:
+    """To whoever started us, who waits for it."""
+    os.write(ANSWERS, f"{words}\n".encode())
 
 
 if __name__ == "__main__":
-    asyncio.set_event_loop(None)
+    # What the product itself prints goes elsewhere.
+    ANSWERS = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     main()

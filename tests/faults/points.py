@@ -21,6 +21,7 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql.psycopg import PGDialectAsync_psycopg
 
+from marketplace.shared.settings import Settings
 from marketplace.stripe_api import gateway_requests
 
 # What a label names of a statement: its verb and its (first) table.
@@ -31,12 +32,12 @@ IDS = re.compile(r"/[a-z]+_\w{8,}")
 class Kind(StrEnum):
     """What happens at a point; any other kind is a fault of the sandbox's, at a call to Stripe."""
 
-    KILLED_BEFORE = "killed before"
-    KILLED_AFTER = "killed after"
-    STOPPED = "stopped before"  # until somebody lets it go on
-    CONNECTION_LOST = "connection lost"
-    BACKEND_TERMINATED = "backend terminated"
-    REPLY_LOST = "reply lost"  # of a COMMIT that has happened
+    KILLED_BEFORE = "killed_before"
+    KILLED_AFTER = "killed_after"
+    STOPPED_BEFORE = "stopped_before"  # until somebody lets it go on
+    CONNECTION_LOST = "connection_lost"
+    BACKEND_TERMINATED = "backend_terminated"
+    REPLY_LOST = "reply_lost"  # of a COMMIT that has happened
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,8 @@ class Point:
 class Points:
     """Counts the points of this process, tells of each, and lets the fault happen at its own."""
 
-    def __init__(self, fault: Fault | None, told: Path, stripe_url: str, database_url: str) -> None:
-        self.fault, self.stripe_url, self.database_url = fault, stripe_url, database_url
+    def __init__(self, fault: Fault | None, told: Path, settings: Settings) -> None:
+        self.fault, self.settings = fault, settings
         self.number = 0
         self.told = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
@@ -80,7 +81,7 @@ class Points:
         os.write(self.told, f"{line}\n".encode())
         if kind == Kind.KILLED_BEFORE:
             os.kill(os.getpid(), signal.SIGKILL)
-        if kind == Kind.STOPPED:
+        if kind == Kind.STOPPED_BEFORE:
             os.kill(os.getpid(), signal.SIGSTOP)
         return kind
 
@@ -125,7 +126,9 @@ class Points:
 
     def _plan(self, method: str, path: str, kind: str) -> None:
         planned = {"method": method, "path": f"{re.escape(path)}$", "kind": kind}
-        answer = httpx.post(f"{self.stripe_url}/_sandbox/faults", json=planned, trust_env=False)
+        answer = httpx.post(
+            f"{self.settings.stripe_api_base}/_sandbox/faults", json=planned, trust_env=False
+        )
         assert answer.status_code == 201, answer.text
 
     def _break(self, connection: Any, kind: str | None) -> None:
@@ -133,7 +136,7 @@ class Points:
             cut(connection)
         elif kind == Kind.BACKEND_TERMINATED:
             pid = connection.driver_connection.info.backend_pid
-            with psycopg.connect(self.database_url, autocommit=True) as other:
+            with psycopg.connect(self.settings.database_url, autocommit=True) as other:
                 other.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
 
 

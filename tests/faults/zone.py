@@ -47,15 +47,15 @@ class Launcher:
             stdout=subprocess.PIPE,
             text=True,
         )
-        assert self._told() == "ready"
+        assert self.told() == "ready"
 
     def fork(self, order: dict[str, Any]) -> int:
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
-        return int(self._told())
+        return int(self.told())
 
-    def _told(self) -> str:
+    def told(self) -> str:
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
@@ -119,6 +119,18 @@ class Product:
     def points(self) -> list[Point]:
         """What the first process came to."""
         return read_points(self.folder / "points-1")
+
+
+class Warm(Product):
+    """The launcher's own process: what it compiles and loads, it need not once it is forked."""
+
+    def _start(self, fault: Fault | None) -> None:
+        order = {"environment": self.environment, "bugs": (), "told": None}
+        self.pid = self.launcher.fork(order)
+
+    def kill(self) -> None:
+        httpx.post(f"{self.launcher.url}/_end", trust_env=False)
+        assert self.launcher.told() == "warm"
 
 
 class Patient:
