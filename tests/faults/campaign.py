@@ -11,7 +11,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,18 @@ import psycopg
 
 from marketplace.stripe_sandbox.faults import FaultKind, WebhookFaultKind
 from tests.conftest import Scene, on_database
-from tests.faults.flows import FLOWS, Flow
+from tests.faults.flows import EVERYTHING, FLOWS, Flow
 from tests.faults.points import Fault, Kind, Point
-from tests.faults.zone import Answered, FaultZone, Launcher, Product, Undecided, Warm
+from tests.faults.zone import (
+    Answered,
+    FaultZone,
+    Launcher,
+    Meanwhile,
+    Outside,
+    Product,
+    Undecided,
+    Warm,
+)
 from tests.loopback import Loopback
 from tests.reports.conftest import violations
 from tests.world import HOUR, World
@@ -72,6 +81,8 @@ class Ran:
     points: list[Point]
     fired: bool
     violations: list[str]
+    # What the database did not let the process do.
+    refusals: list[str]
 
 
 @dataclass(frozen=True)
@@ -123,21 +134,26 @@ class Ground:
 
 
 def cells_of(name: str, seed: int, points: list[Point]) -> list[Cell]:
-    return [Cell(name, seed, point, kind) for point in points for kind in _kinds_of(point)]
+    return [
+        Cell(name, seed, point, kind) for point in points for kind in _kinds_of(FLOWS[name], point)
+    ]
 
 
-def _kinds_of(point: Point) -> tuple[str, ...]:
+def _kinds_of(flow: Flow, point: Point) -> tuple[str, ...]:
     moves_money = point.label.startswith("POST /v1/transfers")
-    return KINDS[point.what] + (REFUSALS if moves_money else ())
+    rivals = (Kind.STOPPED_BEFORE,) if flow.rivals and point.what != "event" else ()
+    return KINDS[point.what] + (REFUSALS if moves_money else ()) + rivals
 
 
 def warm(ground: Ground, name: str, seed: int) -> None:
     """Nothing fails, and nothing is counted: the launcher learns the flow by heart."""
     flow, scene = FLOWS[name], ground.scene(name, seed)
     with ground.zone(scene) as world:
+        cast = scene.cast_in(world)
         product = Warm(ground.launcher, world)
         with world.failing(product):
-            flow.play(world, scene.cast_in(world))
+            flow.play(world, cast)
+            world.sweep(*flow.sweeps)
         product.kill()
 
 
@@ -158,14 +174,17 @@ def _play(ground: Ground, name: str, seed: int, cell: Cell | None, bugs: tuple[s
             world.stripe.listen(ground.launcher.url)
         fault = _planned(world, cell) if cell else None
         product = Product(ground.launcher, world, fault=fault, bugs=bugs)
+        meanwhile = Meanwhile(product, lambda: _rival(world, flow, scene, seed))
         try:
-            found = _played(world, flow, cast, product)
+            with meanwhile if cell and cell.kind == Kind.STOPPED_BEFORE else nullcontext():
+                story = _Story(world, flow, cast, product, late=flow.may_wait and seed % 3 == 0)
+                story.tell()
         finally:
             product.kill()
-        points = product.points() + _events(world)
         at_stripe = world.stripe.faults_fired()
-    fired = any(point.fired for point in points if point.fired in set(Kind))
-    return Ran(points, fired or at_stripe > 0, found)
+        points = story.points + _events(world)
+    fired = any(point.fired for point in product.points() if point.fired in set(Kind))
+    return Ran(points, fired or at_stripe > 0, story.wrong, product.refusals())
 
 
 def _planned(world: World, cell: Cell) -> Fault | None:
@@ -181,29 +200,76 @@ def _events(world: World) -> list[Point]:
     return [Point(0, "event", type_) for type_ in sorted({each["type"] for each in told})]
 
 
-def _played(world: FaultZone, flow: Flow, cast: Any, product: Product) -> list[str]:
-    """All that is wrong in the end."""
-    found: list[str] = []
-    later = False
-    with _noted(found, "people are stuck"), world.failing(product) as answered:
+def _rival(world: FaultZone, flow: Flow, scene: Scene, seed: int) -> None:
+    """Somebody else, through the product in our own process."""
+    outside = Outside(world)
+    flow.rivals[seed % len(flow.rivals)](outside, scene.cast_in(outside))
+
+
+@dataclass
+class _Story:
+    """One run: the flow, its end once the fault is over, and what is wrong then."""
+
+    world: FaultZone
+    flow: Flow
+    cast: Any
+    product: Product
+    # Nobody looks at it for more than a day after the fault.
+    late: bool
+    points: list[Point] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+
+    def tell(self) -> None:
+        with _noted(self.wrong, "people are stuck"), self.world.failing(self.product) as answered:
+            decided = self._played()
+            self.points = self.product.points()
+            if not self._settled() and not decided:
+                self._played()
+                self._settled()
+        with _noted(self.wrong, "what was answered is not so"):
+            self._repeat(answered)
+        with _noted(self.wrong, "it did not end well"):
+            self.flow.ended(self.world, self.cast)
+            self.world.advance(LEASE_SECONDS)
+            self._sweep(EVERYTHING)
+            self.flow.ended(self.world, self.cast)
+        self.wrong += _paid_twice(self.world)
+        self.wrong += [
+            f"{name}: {violation}"
+            for name, all_ in violations(self.world).items()
+            for violation in all_
+        ]
+
+    def _played(self) -> bool:
+        """False if people gave up for now."""
         try:
-            flow.play(world, cast)
+            self.flow.play(self.world, self.cast)
         except Undecided:
-            later = True
-    with _noted(found, "people are stuck after the fault"):
-        if not _settled(world, flow, cast) and later:
-            flow.play(world, cast)
-            _settled(world, flow, cast)
-        _repeat(world, answered)
-        world.advance(LEASE_SECONDS)
-        _sweep(world, flow, cast)
-    with _noted(found, "it did not end well"):
-        flow.ended(world, cast)
-    found += _paid_twice(world)
-    found += [
-        f"{name}: {violation}" for name, all_ in violations(world).items() for violation in all_
-    ]
-    return found
+            return False
+        return True
+
+    def _settled(self) -> bool:
+        """The fault is over: time passes and sweeps run until the flow is at its end, or never is."""
+        for seconds in (25 * HOUR, *STEPS) if self.late else STEPS:
+            if seconds:
+                self.world.advance(seconds)
+            self._sweep(self.flow.sweeps)
+            with suppress(AssertionError, ValueError):
+                self.flow.ended(self.world, self.cast)
+                return True
+        return False
+
+    def _sweep(self, names: tuple[str, ...]) -> None:
+        self.flow.mend(self.world, self.cast)
+        self.world.sweep(*names)
+
+    def _repeat(self, answered: list[Answered]) -> None:
+        """What was answered once is answered so again, and has no second effect."""
+        for request, answer in answered:
+            again = self.world.http.request(**request)
+            assert again.status_code == answer.status_code, again.text
+            if answer.content and isinstance(answer.json(), dict):
+                assert again.json().get("id") == answer.json().get("id")
 
 
 @contextmanager
@@ -212,32 +278,6 @@ def _noted(found: list[str], what: str) -> Iterator[None]:
         yield
     except Exception as error:  # noqa: BLE001 - whatever it is, it is a violation
         found.append(f"{what}: {type(error).__name__}: {error}")
-
-
-def _settled(world: World, flow: Flow, cast: Any) -> bool:
-    """The fault is over: time passes and sweeps run until the flow is at its end, or never is."""
-    for seconds in STEPS:
-        if seconds:
-            world.advance(seconds)
-        _sweep(world, flow, cast)
-        with suppress(AssertionError, ValueError):
-            flow.ended(world, cast)
-            return True
-    return False
-
-
-def _sweep(world: World, flow: Flow, cast: Any) -> None:
-    flow.mend(world, cast)
-    world.sweep(*flow.sweeps)
-
-
-def _repeat(world: World, answered: list[Answered]) -> None:
-    """What was answered once is answered so again, and has no second effect."""
-    for request, answer in answered:
-        again = world.http.request(**request)
-        assert again.status_code == answer.status_code, again.text
-        if answer.content and isinstance(answer.json(), dict):
-            assert again.json().get("id") == answer.json().get("id")
 
 
 def _paid_twice(world: World) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from marketplace.scheduler import SWEEPS
 from tests.faults.zone import until_told
 from tests.world import ACCEPT, DAY, HEARTBEAT_SECONDS, Client, Json, Person, World
 
@@ -17,6 +18,8 @@ from tests.world import ACCEPT, DAY, HEARTBEAT_SECONDS, Client, Json, Person, Wo
 MONEY = ("poll_events", "inbox", "poll_deposits", "poll_topups", "funds", "payouts")
 # What goes on by itself with the work.
 WORK = ("time", "expiry", "reviews", "accept", "withdrawn", "pay", "withheld", "jobs")
+ELSEWHERE = {"leftovers", "unused", "expired_keys", "sign_in_failures", "seal", "verify"}
+EVERYTHING = tuple(name for name in SWEEPS if name not in ELSEWHERE)
 
 
 def nothing(_world: World, _cast: Any) -> None:
@@ -33,6 +36,10 @@ class Flow:
     listens: bool = False
     # What runs until all is quiet.
     sweeps: tuple[str, ...] = MONEY
+    # What somebody else may do while the process stands still.
+    rivals: tuple[Callable[[Any, Any], None], ...] = ()
+    # It ends just as well if nobody looks at it for a day.
+    may_wait: bool = False
 
 
 def earned_minor(seconds: int, rate_minor_per_hour: int) -> int:
@@ -261,8 +268,24 @@ def approve_again(world: World, cast: Payday) -> None:
         cast.fay.post(f"/v1/payouts/{payout['id']}/approve", {"reason": "It was looked at."})
 
 
+def release(world: Any, cast: Payday) -> None:
+    """Finance gives the payout up, if it still can."""
+    for payout in world.sql("SELECT id FROM payout"):
+        answer = cast.finn.ask("POST", f"/v1/payouts/{payout['id']}/release", {"reason": "No."})
+        assert answer.status_code in {200, 409}, answer.text
+
+
+def send_too(world: Any, _cast: Payday) -> None:
+    world.sweep("payouts")
+
+
 def paid(world: World, cast: Payday) -> None:
     (payout,) = world.sql("SELECT * FROM payout")
+    assert world.value("SELECT count(*) FROM payout_run") == 1
+    if payout["state"] == "released":
+        assert world.stripe.transfers() == []
+        assert world.ledger("performer_payable", cast.ana.id) == -cast.amount_minor
+        return
     assert payout["state"] == "paid", payout["state_reason"]
     (transfer,) = world.stripe.transfers()
     assert transfer["id"] == payout["transfer_id"]
@@ -273,11 +296,18 @@ def paid(world: World, cast: Payday) -> None:
 
 
 FLOWS: dict[str, Flow] = {
-    "deposit": Flow(empty_wallet, deposit, deposited),
-    "webhook": Flow(waiting_page, be_told, was_told, listens=True, sweeps=("poll_events", "inbox")),
-    "topup": Flow(finance_alone, top_up, topped_up),
+    "deposit": Flow(empty_wallet, deposit, deposited, may_wait=True),
+    "webhook": Flow(
+        waiting_page,
+        be_told,
+        was_told,
+        listens=True,
+        sweeps=("poll_events", "inbox"),
+        may_wait=True,
+    ),
+    "topup": Flow(finance_alone, top_up, topped_up, may_wait=True),
     "publish": Flow(full_wallet, publish, published),
     "claim": Flow(open_role, claim, claimed),
     "decision": Flow(performed, decide, decided, sweeps=WORK),
-    "payout": Flow(payday, pay, paid, approve_again),
+    "payout": Flow(payday, pay, paid, approve_again, rivals=(release, send_too), may_wait=True),
 }

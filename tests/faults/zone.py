@@ -7,13 +7,16 @@ zone stand PostgreSQL, the sandbox, and, once `leave` is called, everything that
 
 import json
 import os
+import re
 import select
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -30,6 +33,11 @@ TRIES = 6
 SILENCE_SECONDS = 30.0
 # Some faults hold an event back until another one comes, and there may be none.
 TOLD_WITHIN_SECONDS = 4.0
+# For a rival who does not have to wait.
+A_MOMENT_SECONDS = 0.5
+REFUSED = re.compile(
+    r"psycopg\.errors\.(\w*(?:Violation|Privilege|RaiseException|ForeignKey)\w*)[^:]*: (.*?)\\n"
+)
 UNDECIDED = {409, 429, 500, 502, 503, 504}
 # A request, as a client's `request` takes it, and what it was answered.
 Answered = tuple[dict[str, Any], httpx.Response]
@@ -123,6 +131,17 @@ class Product:
         """What the first process came to."""
         return read_points(self.folder / "points-1")
 
+    def refusals(self) -> list[str]:
+        """What the database refused, in its own words."""
+        text = (self.folder / "log").read_text()
+        return [f"{kind}: {words}" for kind, words in REFUSED.findall(text)]
+
+    def is_stopped(self) -> bool:
+        with suppress(OSError):
+            # The state follows the name, which may hold anything.
+            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(") ")[2][:1] == "T"
+        return False
+
 
 class Warm(Product):
     """The launcher's own process: what it compiles and loads, it need not once it is forked."""
@@ -134,6 +153,48 @@ class Warm(Product):
     def kill(self) -> None:
         httpx.post(f"{self.launcher.url}/_end", trust_env=False)
         assert self.launcher.told() == "warm"
+
+
+class Meanwhile:
+    """While the product stands still, somebody else does something; then it goes on.
+
+    Whoever waits for the one that stands still is given a moment, and is still there afterwards.
+    """
+
+    def __init__(self, product: Product, rival: Callable[[], None]) -> None:
+        self.product, self.rival = product, rival
+        self.over = threading.Event()
+        self.threads = ThreadPoolExecutor(2)
+
+    def __enter__(self) -> Self:
+        self.watching = self.threads.submit(self._watch)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.watching.result()
+        self.threads.shutdown()
+
+    def _watch(self) -> None:
+        while not self.product.is_stopped():
+            if self.over.wait(0.005):
+                return
+        doing = self.threads.submit(self.rival)
+        wait([doing], A_MOMENT_SECONDS)
+        os.kill(self.product.pid, signal.SIGCONT)
+        doing.result()
+
+
+class Outside:
+    """A world as people outside of its fault zone see it, at any time."""
+
+    def __init__(self, world: "FaultZone") -> None:
+        self.world, self.loopback, self.stripe = world, world.loopback, world.stripe
+        self.http, self.url = world.loopback.http, world.loopback.product.url
+        self.sql, self.value, self.advance = world.sql, world.value, world.advance
+
+    def sweep(self, *names: str) -> int:
+        return World.sweep(self.world, *names)
 
 
 class Undecided(Exception):
@@ -166,6 +227,7 @@ def is_final(answer: httpx.Response) -> bool:
 class FaultZone(World):
     """A world in which, for a while, all that people and sweeps do happens in a failing process."""
 
+    # The failing one, as long as it matters.
     product: Product | None = None
 
     @contextmanager
