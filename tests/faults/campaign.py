@@ -174,10 +174,11 @@ def _play(ground: Ground, name: str, seed: int, cell: Cell | None, bugs: tuple[s
             world.stripe.listen(ground.launcher.url)
         fault = _planned(world, cell) if cell else None
         product = Product(ground.launcher, world, fault=fault, bugs=bugs)
-        meanwhile = Meanwhile(product, lambda: _rival(world, flow, scene, seed))
+        stopped = cell is not None and cell.kind == Kind.STOPPED_BEFORE
+        late = flow.may_wait and seed % 3 == 0
+        story = _Story(world, flow, cast, product, late=late)
         try:
-            with meanwhile if cell and cell.kind == Kind.STOPPED_BEFORE else nullcontext():
-                story = _Story(world, flow, cast, product, late=flow.may_wait and seed % 3 == 0)
+            with _somebody_else(world, flow, scene, seed, product) if stopped else nullcontext():
                 story.tell()
         finally:
             product.kill()
@@ -200,10 +201,15 @@ def _events(world: World) -> list[Point]:
     return [Point(0, "event", type_) for type_ in sorted({each["type"] for each in told})]
 
 
-def _rival(world: FaultZone, flow: Flow, scene: Scene, seed: int) -> None:
-    """Somebody else, through the product in our own process."""
-    outside = Outside(world)
-    flow.rivals[seed % len(flow.rivals)](outside, scene.cast_in(outside))
+def _somebody_else(
+    world: FaultZone, flow: Flow, scene: Scene, seed: int, product: Product
+) -> Meanwhile:
+    """Through the product in our own process, while the other one stands still."""
+    rival, outside = flow.rivals[seed % len(flow.rivals)], Outside(world)
+    cast = scene.cast_in(outside)
+    return Meanwhile(
+        product, lambda: rival.act(outside, cast), longest_seconds=rival.longest_seconds
+    )
 
 
 @dataclass
@@ -233,8 +239,7 @@ class _Story:
             self.world.advance(LEASE_SECONDS)
             self._sweep(EVERYTHING)
             self.flow.ended(self.world, self.cast)
-        self.wrong += _paid_twice(self.world)
-        self.wrong += [
+        self.wrong[:0] = _paid_twice(self.world) + [
             f"{name}: {violation}"
             for name, all_ in violations(self.world).items()
             for violation in all_
@@ -267,9 +272,10 @@ class _Story:
         """What was answered once is answered so again, and has no second effect."""
         for request, answer in answered:
             again = self.world.http.request(**request)
-            assert again.status_code == answer.status_code, again.text
+            assert again.status_code == answer.status_code, f"{request['url']}: {again.text}"
             if answer.content and isinstance(answer.json(), dict):
-                assert again.json().get("id") == answer.json().get("id")
+                same = again.json().get("id") == answer.json().get("id")
+                assert same, f"{request['url']}: {again.text} is not {answer.text}"
 
 
 @contextmanager

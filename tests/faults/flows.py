@@ -6,13 +6,15 @@ so however it went. All but `play` happens outside of the fault zone.
 """
 
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from marketplace.scheduler import SWEEPS
 from tests.faults.zone import until_told
-from tests.world import ACCEPT, DAY, HEARTBEAT_SECONDS, Client, Json, Person, World
+from tests.payouts.killed_sender import SHORT_LEASE
+from tests.world import ACCEPT, DAY, HEARTBEAT_SECONDS, HOUR, Client, Json, Person, World
 
 # What brings in all that happened at Stripe, and sends what is due.
 MONEY = ("poll_events", "inbox", "poll_deposits", "poll_topups", "funds", "payouts")
@@ -27,6 +29,14 @@ def nothing(_world: World, _cast: Any) -> None:
 
 
 @dataclass(frozen=True)
+class Rival:
+    """Somebody else, who acts while the process stands still; who waits for it waits so long."""
+
+    act: Callable[[Any, Any], None]
+    longest_seconds: float = 0.5
+
+
+@dataclass(frozen=True)
 class Flow:
     begin: Callable[[World, random.Random], Any]
     play: Callable[[World, Any], None]
@@ -36,8 +46,8 @@ class Flow:
     listens: bool = False
     # What runs until all is quiet.
     sweeps: tuple[str, ...] = MONEY
-    # What somebody else may do while the process stands still.
-    rivals: tuple[Callable[[Any, Any], None], ...] = ()
+    # Which of them it is, the seed says.
+    rivals: tuple[Rival, ...] = ()
     # It ends just as well if nobody looks at it for a day.
     may_wait: bool = False
 
@@ -202,6 +212,41 @@ def claimed(world: World, cast: Work) -> None:
     assert cast.seconds <= worked <= cast.seconds + HEARTBEAT_SECONDS
 
 
+# Two want the same role; whoever is quicker has it.
+
+
+@dataclass(frozen=True)
+class Race:
+    ana: Person
+    bea: Person
+    job: Json
+    role_id: str
+
+
+def one_role(world: World, chance: random.Random) -> Race:
+    cast = open_role(world, chance)
+    (role_id,) = world.roles(cast.job)
+    return Race(cast.ana, world.performer("Bea"), cast.job, role_id)
+
+
+def claim_first(world: World, cast: Race) -> None:
+    answer = cast.ana.ask("POST", "/v1/claims", {"role_id": cast.role_id})
+    assert answer.status_code in {201, 409}, answer.text
+
+
+def claim_too(world: Any, cast: Race) -> None:
+    answer = cast.bea.ask("POST", "/v1/claims", {"role_id": cast.role_id})
+    assert answer.status_code in {201, 409, 503}, answer.text
+
+
+def one_has_it(world: World, cast: Race) -> None:
+    (made,) = world.sql("SELECT * FROM claim")
+    assert made["state"] == "active"
+    held = "SELECT person_id FROM performer WHERE live_claims = 1"
+    assert world.value(held) == made["performer_id"]
+    assert world.value("SELECT count(*) FROM consent_grant") == 1
+
+
 @dataclass(frozen=True)
 class HandedIn(Work):
     claim: Json
@@ -211,7 +256,9 @@ class HandedIn(Work):
 def performed(world: World, chance: random.Random) -> HandedIn:
     cast = open_role(world, chance)
     made = world.claim(cast.ana, cast.job)
-    world.work(cast.ana, made, "perform", cast.seconds)
+    world.work(cast.ana, made, "prep", cast.seconds - cast.seconds // 2)
+    if cast.seconds > 1:
+        world.work(cast.ana, made, "perform", cast.seconds // 2)
     take = world.take(cast.ana, made)
     return HandedIn(cast.acme, cast.ana, cast.ravi, cast.job, cast.seconds, made, take)
 
@@ -276,6 +323,20 @@ def release(world: Any, cast: Payday) -> None:
 
 
 def send_too(world: Any, _cast: Payday) -> None:
+    """Another sender, which takes this one for dead."""
+    world.advance(61)
+    world.sweep("payouts")
+
+
+def send_for_it_a_day_later(world: Any, cast: Payday) -> None:
+    """By now Stripe has forgotten the key; finance lets it be sent with a new one."""
+    # By the clock of the one that stands still its lease is over, too: see the launcher.
+    time.sleep(SHORT_LEASE.total_seconds() + 0.1)
+    world.advance(25 * HOUR)
+    world.sweep("payouts")
+    for payout in world.sql("SELECT id FROM payout WHERE state = 'unknown'"):
+        for verb in ("absent", "approve"):
+            cast.fay.ask("POST", f"/v1/payouts/{payout['id']}/{verb}", {"reason": "It is gone."})
     world.sweep("payouts")
 
 
@@ -308,6 +369,14 @@ FLOWS: dict[str, Flow] = {
     "topup": Flow(finance_alone, top_up, topped_up, may_wait=True),
     "publish": Flow(full_wallet, publish, published),
     "claim": Flow(open_role, claim, claimed),
+    "race": Flow(one_role, claim_first, one_has_it, rivals=(Rival(claim_too),)),
     "decision": Flow(performed, decide, decided, sweeps=WORK),
-    "payout": Flow(payday, pay, paid, approve_again, rivals=(release, send_too), may_wait=True),
+    "payout": Flow(
+        payday,
+        pay,
+        paid,
+        approve_again,
+        rivals=(Rival(release), Rival(send_too), Rival(send_for_it_a_day_later, 8)),
+        may_wait=True,
+    ),
 }

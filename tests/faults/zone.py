@@ -33,8 +33,6 @@ TRIES = 6
 SILENCE_SECONDS = 30.0
 # Some faults hold an event back until another one comes, and there may be none.
 TOLD_WITHIN_SECONDS = 4.0
-# For a rival who does not have to wait.
-A_MOMENT_SECONDS = 0.5
 REFUSED = re.compile(
     r"psycopg\.errors\.(\w*(?:Violation|Privilege|RaiseException|ForeignKey)\w*)[^:]*: (.*?)\\n"
 )
@@ -161,8 +159,10 @@ class Meanwhile:
     Whoever waits for the one that stands still is given a moment, and is still there afterwards.
     """
 
-    def __init__(self, product: Product, rival: Callable[[], None]) -> None:
-        self.product, self.rival = product, rival
+    def __init__(
+        self, product: Product, rival: Callable[[], None], *, longest_seconds: float
+    ) -> None:
+        self.product, self.rival, self.longest_seconds = product, rival, longest_seconds
         self.over = threading.Event()
         self.threads = ThreadPoolExecutor(2)
 
@@ -180,7 +180,7 @@ class Meanwhile:
             if self.over.wait(0.005):
                 return
         doing = self.threads.submit(self.rival)
-        wait([doing], A_MOMENT_SECONDS)
+        wait([doing], self.longest_seconds)
         os.kill(self.product.pid, signal.SIGCONT)
         doing.result()
 
