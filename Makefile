@@ -30,11 +30,11 @@ simulate: $(VENV)/run.stamp
 test: $(VENV)/dev.stamp
 	$(RUN) -m pytest -n $(TEST_PROCESSES) $(ARGS)
 
-# CELL=payout:3:48:apply_then_drop plays one of them again, FLOWS="payout deposit" only those.
+# CELL="payout:3:POST /v1/transfers:1:429" plays one of them again, FLOWS="payout deposit" only those.
 TIMES = 3
 SEED = 1
 faults: $(VENV)/dev.stamp
-	FAULTS_TIMES=$(TIMES) FAULTS_SEED=$(SEED) FAULTS_CELL=$(CELL) FAULTS_FLOWS="$(FLOWS)" \
+	FAULTS_TIMES=$(TIMES) FAULTS_SEED=$(SEED) FAULTS_CELL="$(CELL)" FAULTS_FLOWS="$(FLOWS)" \
 		$(RUN) -m pytest -n $(TEST_PROCESSES) tests/faults $(ARGS)
 
 check: lint types layers api migrations wheel locks

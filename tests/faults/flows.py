@@ -97,6 +97,11 @@ def deposit(world: World, cast: Depositor) -> None:
 def deposited(world: World, cast: Depositor) -> None:
     credited(world, cast)
     assert world.ledger("stripe_pending") == 0
+    assert_all_is_handled(world)
+
+
+def assert_all_is_handled(world: World) -> None:
+    assert world.value("SELECT count(*) FROM stripe_event WHERE handled_at IS NULL") == 0
 
 
 def credited(world: World, cast: Depositor) -> None:
@@ -125,7 +130,7 @@ def be_told(world: World, cast: tuple[Depositor, str]) -> None:
 
 def was_told(world: World, cast: tuple[Depositor, str]) -> None:
     credited(world, cast[0])
-    assert world.value("SELECT count(*) FROM stripe_event WHERE handled_at IS NULL") == 0
+    assert_all_is_handled(world)
     paid = "SELECT count(*) FROM stripe_event WHERE type = 'checkout.session.completed'"
     assert world.value(paid) == 1
 

@@ -6,6 +6,7 @@ refuses what the bug would do. Nothing of the product knows of any of them.
 """
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from marketplace.ledger import service as ledger
 from marketplace.ledger.models import TransactionKind
 from marketplace.payouts import outcomes, sending
 from marketplace.payouts.models import Payout
-from marketplace.shared import audit, idempotency, requests
+from marketplace.shared import audit, clock, idempotency, requests
 from marketplace.shared.money import fee_minor, pay_minor
 from marketplace.stripe_api import inbox
 from marketplace.stripe_api.gateway import StripeGateway
@@ -98,6 +99,7 @@ def lease_without_fencing() -> None:
             attempt = (
                 await session.exec(select(sending.PayoutAttempt).where(sending._is_open(payout_id)))
             ).one()
+            await clock.now(session)
         return sending.Intent(
             attempt_id=attempt.id,
             payout_id=payout_id,
@@ -214,9 +216,8 @@ def counted_then_claimed() -> None:
     make = claims._try_to_make
 
     async def try_to_make(session: Any, values: dict[str, Any]) -> Any:
-        role = await session.get(Role, values["role"])
-        await session.rollback()
-        return await make(session, values) if role and role.state == "open" else None
+        role = await session.get_one(Role, values["role"])
+        return await make(session, values) if role.state == "open" else None
 
     replace(claims, "statement", naive)
     replace(claims, "_try_to_make", try_to_make)
@@ -270,10 +271,15 @@ def unknown_taken_for_refused() -> None:
     async def ask_stripe(gateway: Any, intent: Any) -> Any:
         outcome = await ask(gateway, intent)
         if isinstance(outcome, outcomes.Failure):
-            return changed(outcome, refused=True)
+            return dataclasses.replace(outcome, refused=True)
         return outcome
 
+    async def nothing_stands(*_: Any) -> list[Transfer]:
+        return []
+
     replace(sending, "_ask_stripe", ask_stripe)
+    # A look before the next attempt would mend it.
+    replace(sending, "_standing_transfers", nothing_stands)
 
 
 def outcome_written_by_whoever_has_one() -> None:
@@ -300,10 +306,10 @@ BUGS: dict[str, Bug] = {
     "marked sent before the call": Bug(marked_sent_before_the_call, "payout", SEND, DEAD),
     "an unknown outcome taken for a refusal": Bug(unknown_taken_for_refused, "payout", SEND, LOST),
     "a lease without fencing": Bug(
-        lease_without_fencing, "payout", SEND, ("stopped_before",), seed=2
+        lease_without_fencing, "payout", ("SELECT",), ("stopped_before",), seed=2
     ),
     "an outcome written by whoever has one": Bug(
-        outcome_written_by_whoever_has_one, "payout", SEND, ("stopped_before",), seed=1
+        outcome_written_by_whoever_has_one, "payout", ("SELECT",), ("stopped_before",), seed=1
     ),
     "no row lock against a cancel": Bug(
         without_the_row_lock, "payout", ("WITH", "INSERT"), ("stopped_before",), seed=3

@@ -1,7 +1,8 @@
 """The points of a process at which it can fail, found by themselves, and what happens at one of them.
 
-Every SQL statement, every COMMIT and every call to Stripe is a point; they are numbered from the
-process's first request on. Only `tests.faults.launcher` installs this; the product knows nothing of it.
+Every SQL statement, every COMMIT and every call to Stripe is a point; those of one label are numbered
+from the process's first request on, so that what happens side by side in another order, or beside
+them, moves no number. Only `tests.faults.launcher` installs this; the product knows nothing of it.
 """
 
 import json
@@ -9,6 +10,7 @@ import os
 import re
 import signal
 import socket
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -24,8 +26,9 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialectAsync_psycopg
 from marketplace.shared.settings import Settings
 from marketplace.stripe_api import gateway_requests
 
-# What a label names of a statement: its verb and its (first) table.
+COMMENTS = re.compile(r"--.*")
 TABLE = re.compile(r"(?i)\b(?:FROM|INTO|UPDATE|JOIN)\s+([a-z_]+)")
+FUNCTION = re.compile(r"\b([a-z_]+)\(")
 IDS = re.compile(r"/[a-z]+_\w{8,}")
 
 
@@ -42,8 +45,9 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Fault:
-    """At the point `number`, `kind` happens."""
+    """At the `number`th point of this label, `kind` happens."""
 
+    label: str
     number: int
     kind: str
 
@@ -52,9 +56,9 @@ class Fault:
 class Point:
     """One point as a process came to it, and the kind of fault that happened there, if any."""
 
-    number: int
-    what: str  # "sql", "commit" or "call"
+    what: str  # "sql", "commit", "call", or "event": one that Stripe tells of
     label: str
+    number: int = 1
     fired: str | None = None
 
 
@@ -63,7 +67,7 @@ class Points:
 
     def __init__(self, fault: Fault | None, told: Path, settings: Settings) -> None:
         self.fault, self.settings = fault, settings
-        self.number = 0
+        self.seen: Counter[str] = Counter()
         self.told = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def install(self) -> None:
@@ -74,10 +78,10 @@ class Points:
 
     def reach(self, what: str, label: str) -> str | None:
         """One more point; answers the kind of fault that is to happen at it."""
-        self.number += 1
-        due = self.fault if self.fault and self.fault.number == self.number else None
-        kind = due.kind if due else None
-        line = json.dumps(asdict(Point(self.number, what, label, kind)))
+        self.seen[label] += 1
+        number, due = self.seen[label], self.fault
+        kind = due.kind if due and (due.label, due.number) == (label, number) else None
+        line = json.dumps(asdict(Point(what, label, number, kind)))
         os.write(self.told, f"{line}\n".encode())
         if kind == Kind.KILLED_BEFORE:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -147,9 +151,10 @@ def cut(connection: Any) -> None:
 
 
 def label_of(statement: str) -> str:
-    words = re.sub(r"--.*", "", statement).split(None, 1)
-    table = TABLE.search(statement)
-    return " ".join([words[0].upper(), *([table[1]] if table else [])])
+    """Its verb, and its (first) table or function."""
+    bare = COMMENTS.sub("", statement)
+    named = TABLE.search(bare) or FUNCTION.search(bare)
+    return " ".join([bare.split(None, 1)[0].upper(), *([named[1]] if named else [])])
 
 
 def read_points(told: Path) -> list[Point]:
