@@ -211,7 +211,7 @@ def _somebody_else(
 ) -> Meanwhile:
     """Through the product in our own process, while the other one stands still."""
     rival, outside = flow.rivals[seed % len(flow.rivals)], Outside(world)
-    cast = scene.cast_in(outside)
+    cast = scene.cast_in(outside)  # type: ignore[arg-type] # it has what callers need of a world
     return Meanwhile(
         product, lambda: rival.act(outside, cast), longest_seconds=rival.longest_seconds
     )

@@ -26,8 +26,10 @@ from marketplace.jobs.models import Role
 from marketplace.ledger import service as ledger
 from marketplace.ledger.models import TransactionKind
 from marketplace.payouts import outcomes, sending
-from marketplace.payouts.models import Payout
+from marketplace.payouts import service as payouts
+from marketplace.payouts.models import Payout, PayoutAttempt
 from marketplace.shared import audit, clock, idempotency, requests
+from marketplace.shared.database import statement
 from marketplace.shared.money import fee_minor, pay_minor
 from marketplace.stripe_api import inbox
 from marketplace.stripe_api.gateway import StripeGateway
@@ -67,7 +69,9 @@ def asked_again_after_a_day() -> None:
 def marked_sent_before_the_call() -> None:
     async def send(sessions: Any, gateway: StripeGateway, payout: Payout) -> None:
         leased_until = await sending._commit_intent(sessions, gateway, payout)
-        intent = await sending._read_intent(sessions, payout.id, leased_until or payout.due_at)
+        if leased_until is None:
+            return
+        intent = await sending._read_intent(sessions, payout.id, leased_until)
         if intent is None:
             return
         hoped_for = Transfer(
@@ -85,10 +89,8 @@ def marked_sent_before_the_call() -> None:
 
 
 def without_the_row_lock() -> None:
-    find = sending.find_payout
-
     async def find_payout(session: Any, payout_id: Any, *, lock: bool = False) -> Payout:
-        return await find(session, payout_id)
+        return await payouts.find_payout(session, payout_id)
 
     replace(sending, "find_payout", find_payout)
 
@@ -97,7 +99,7 @@ def lease_without_fencing() -> None:
     async def read_intent(sessions: Any, payout_id: Any, leased_until: Any) -> Any:
         async with sessions() as session:
             attempt = (
-                await session.exec(select(sending.PayoutAttempt).where(sending._is_open(payout_id)))
+                await session.exec(select(PayoutAttempt).where(sending._is_open(payout_id)))
             ).one()
             await clock.now(session)
         return sending.Intent(
@@ -207,7 +209,6 @@ def nothing_in_flight() -> None:
 
 def counted_then_claimed() -> None:
     """Looks whether the role is free, and then takes it."""
-    statement = claims.statement
 
     def naive(package: str, name: str) -> sa.TextClause:
         text = str(statement(package, name))
@@ -286,8 +287,8 @@ def outcome_written_by_whoever_has_one() -> None:
     async def commit_outcome(sessions: Any, intent: Any, outcome: Any) -> None:
         async with sessions() as session:
             await audit.act_as(session, sending.ACTOR)
-            payout = await sending.find_payout(session, intent.payout_id, lock=True)
-            attempt = await session.get_one(sending.PayoutAttempt, intent.attempt_id)
+            payout = await payouts.find_payout(session, intent.payout_id, lock=True)
+            attempt = await session.get_one(PayoutAttempt, intent.attempt_id)
             await outcomes.conclude(session, payout, attempt, outcome)
             await session.commit()
 
