@@ -3,7 +3,7 @@
 from prometheus_client.core import GaugeMetricFamily
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from marketplace.reports import checks
+from marketplace.reports.checks import ledger
 from marketplace.shared.database import rows
 
 # Whatever has a `due_at` is a queue; late is what nobody came for within five minutes.
@@ -44,10 +44,10 @@ async def look(session: AsyncSession) -> list[GaugeMetricFamily]:
         payouts.add_metric([row["state"], row["currency"]], row["payouts"])
         minor.add_metric([row["state"], row["currency"]], row["minor"])
     owed = _family("marketplace_owed_minor", "Wallets, reserves, payables, in flight", "currency")
-    for row in await rows(session, checks.OWED):
+    for row in await rows(session, ledger.OWED):
         owed.add_metric([row["currency"]], row["minor"])
     cash = _family("marketplace_cash_minor", "Stripe's balance by the ledger", "currency")
-    for row in await rows(session, checks.STRIPE_ACCOUNTS):
+    for row in await rows(session, ledger.STRIPE_ACCOUNTS):
         cash.add_metric([row["currency"]], row["minor"])
     return [waiting, late, payouts, minor, owed, cash]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from marketplace.reports import checks
+from marketplace.reports.checks import claims, earnings, entries, ledger, states, trail
 from marketplace.shared import clock, sweeps
 from marketplace.shared.database import Sessions, rows
 from marketplace.stripe_api.gateway import StripeGateway
@@ -202,12 +202,12 @@ async def _stripe_balance(session: AsyncSession, view: StripeView) -> Finding:
         if id_ not in at_stripe and row["booked_at"] <= view.read_from
     ]
     violations += [f"{_told(line)} is not booked" for line in overdue]
-    for ledger in await rows(session, checks.STRIPE_ACCOUNTS):
-        currency = ledger["currency"]
+    for account in await rows(session, ledger.STRIPE_ACCOUNTS):
+        currency = account["currency"]
         ours = sum(row["net_minor"] for row in booked.values() if row["currency"] == currency)
-        if ours != ledger["minor"]:
+        if ours != account["minor"]:
             violations.append(
-                f"the ledger's Stripe accounts hold {ledger['minor']} {currency}, its booked "
+                f"the ledger's Stripe accounts hold {account['minor']} {currency}, its booked "
                 f"balance transactions {ours}"
             )
     notes = [f"{_told(line)} is not booked yet" for line in unbooked if line not in overdue]
@@ -250,14 +250,14 @@ async def _coverage(session: AsyncSession, view: StripeView) -> Finding:
     return Finding(
         [
             f"Stripe holds {cash[owed['currency']]} {owed['currency']}, {owed['minor']} are owed"
-            for owed in await rows(session, checks.OWED)
+            for owed in await rows(session, ledger.OWED)
             if cash[owed["currency"]] < owed["minor"]
         ]
     )
 
 
 async def _pay_by(session: AsyncSession, _view: StripeView) -> Finding:
-    found = await rows(session, checks.PAY_BY)
+    found = await rows(session, earnings.PAY_BY)
     return Finding(
         violations=[row["found"] for row in found if not row["is_past"]],
         notes=[row["found"] for row in found if row["is_past"]],
@@ -276,17 +276,17 @@ def _query(*statements: str) -> Check:
 
 CHECKS: dict[str, tuple[str, Check]] = {
     "I1": ("one transfer at Stripe per payout, as approved", _single_transfer),
-    "I2": ("every paid second in one payout line at most, the rest payable", _query(checks.I2)),
-    "I3": ("the ledger balances; guarded balances equal their entries", _query(checks.I3)),
+    "I2": ("every paid second in one payout line at most, the rest payable", _query(earnings.I2)),
+    "I3": ("the ledger balances; guarded balances equal their entries", _query(ledger.I3)),
     "I4": ("Stripe's balance equals the ledger's, line by line", _stripe_balance),
     "I5": (
         "every cent leads from Stripe to the seconds and the rate behind it",
-        _query(checks.I5, checks.I5_ENTRIES),
+        _query(trail.I5, entries.I5_ENTRIES),
     ),
-    "I6": ("live claims fit their roles; counters are right", _query(checks.I6)),
-    "I9": ("one effect per Stripe event", _query(checks.I9)),
-    "I11": ("states moved only as their table allows", _query(checks.I11)),
-    "I14": ("clearing accounts return to zero, source by source", _query(checks.I14)),
+    "I6": ("live claims fit their roles; counters are right", _query(claims.I6)),
+    "I9": ("one effect per Stripe event", _query(states.I9)),
+    "I11": ("states moved only as their table allows", _query(states.I11)),
+    "I14": ("clearing accounts return to zero, source by source", _query(ledger.I14)),
     "coverage": ("cash covers all that is owed", _coverage),
     "pay-by": ("no pay-by date passed without a stated reason", _pay_by),
 }

@@ -1,0 +1,119 @@
+"""What each event's own row says must be booked, and what is: entry by entry, both ways.
+
+One order of columns for all of them: kind, source's id, currency, account, its owner, amount.
+"""
+
+DEPOSITS = """
+    SELECT 'deposit_credited', id, currency, entry.*
+    FROM deposit, LATERAL (VALUES
+        ('stripe_pending', NULL::uuid, amount_minor - coalesce(fee_minor, 0)),
+        ('stripe_fees', NULL, fee_minor),
+        ('client_wallet', client_id, -amount_minor)
+    ) AS entry
+    WHERE state IN ('credited', 'available')
+    UNION ALL
+    SELECT 'funds_available', id, currency, entry.*
+    FROM deposit, LATERAL (VALUES
+        ('stripe_available', NULL::uuid, amount_minor - coalesce(fee_minor, 0)),
+        ('stripe_pending', NULL, coalesce(fee_minor, 0) - amount_minor)
+    ) AS entry
+    WHERE state = 'available'
+"""
+
+TOPUPS = """
+    SELECT 'topup_succeeded', id, currency, entry.*
+    FROM topup, LATERAL (VALUES
+        ('stripe_available', NULL::uuid, amount_minor),
+        ('platform_capital', NULL, -amount_minor)
+    ) AS entry
+    WHERE state = 'succeeded'
+"""
+
+RESERVES = """
+    SELECT 'reserve_changed', id, currency, entry.*
+    FROM reserve_move, LATERAL (VALUES
+        (CASE WHEN from_reservation_id IS NULL THEN 'client_wallet' ELSE 'job_reserve' END,
+         coalesce(from_reservation_id, client_id), amount_minor),
+        (CASE WHEN to_reservation_id IS NULL THEN 'client_wallet' ELSE 'job_reserve' END,
+         coalesce(to_reservation_id, client_id), -amount_minor)
+    ) AS entry
+"""
+
+PAY = """
+    SELECT 'claim_paid', decision.id, decision.currency, entry.*
+    FROM pay_decision AS decision
+    LEFT JOIN claim ON claim.id = decision.claim_id
+    LEFT JOIN role ON role.id = claim.role_id,
+    LATERAL (VALUES
+        -- Its role's reserve, or that of a claim which ended before it was decided.
+        ('job_reserve', coalesce(claim.reservation_id, role.reservation_id),
+         pay_minor + fee_minor),
+        ('performer_payable', decision.performer_id, -pay_minor),
+        ('platform_fees', NULL, -fee_minor)
+    ) AS entry
+    UNION ALL
+    SELECT 'audition_paid', id, currency, entry.*
+    FROM audition, LATERAL (VALUES
+        ('platform_expense', NULL::uuid, pay_minor),
+        ('performer_payable', performer_id, -pay_minor)
+    ) AS entry
+"""
+
+TRANSFERS = """
+    SELECT 'transfer_sent', attempt.id, currency, entry.*
+    FROM payout_attempt AS attempt
+    JOIN payout ON payout.id = payout_id, LATERAL (VALUES
+        ('performer_payable', performer_id, amount_minor),
+        ('transfers_in_flight', NULL, -amount_minor)
+    ) AS entry
+    UNION ALL
+    SELECT 'transfer_confirmed', attempt.id, currency, entry.*
+    FROM payout_attempt AS attempt
+    JOIN payout ON payout.id = payout_id, LATERAL (VALUES
+        ('transfers_in_flight', NULL::uuid, amount_minor),
+        ('stripe_available', NULL, -amount_minor)
+    ) AS entry
+    WHERE outcome = 'succeeded'
+    UNION ALL
+    SELECT 'transfer_refused', attempt.id, currency, entry.*
+    FROM payout_attempt AS attempt
+    JOIN payout ON payout.id = payout_id, LATERAL (VALUES
+        ('transfers_in_flight', NULL::uuid, amount_minor),
+        ('performer_payable', performer_id, -amount_minor)
+    ) AS entry
+    WHERE outcome = 'refused'
+"""
+
+EVENTS = (
+    DEPOSITS,
+    TOPUPS,
+    RESERVES,
+    PAY,
+    TRANSFERS,
+)
+
+I5_ENTRIES = f"""
+    WITH said (kind, source_id, currency, account, owner_id, minor) AS (
+        {" UNION ALL ".join(EVENTS)}
+    ), compared AS (
+        SELECT *, false AS is_booked FROM said WHERE minor <> 0
+        UNION ALL
+        SELECT source.kind, source_id, account.currency, account.kind, owner_id, amount_minor, true
+        FROM ledger_entry AS entry
+        JOIN account ON account.id = entry.account_id
+        JOIN ledger_transaction AS source ON source.id = entry.transaction_id
+    )
+    SELECT format('%s of %s: the ledger has %s %s on %s in %s entries, its row says %s in %s',
+                  kind, source_id, booked, currency, concat_ws(' ', account, owner_id), entries,
+                  said, due) AS violation
+    FROM (
+        SELECT kind, source_id, currency, account, owner_id,
+               coalesce(sum(minor) FILTER (WHERE is_booked), 0) AS booked,
+               count(*) FILTER (WHERE is_booked) AS entries,
+               coalesce(sum(minor) FILTER (WHERE NOT is_booked), 0) AS said,
+               count(*) FILTER (WHERE NOT is_booked) AS due
+        FROM compared
+        GROUP BY kind, source_id, currency, account, owner_id
+    ) AS counted
+    WHERE (booked, entries) <> (said, due)
+"""  # noqa: S608 - this module's words

@@ -1,0 +1,65 @@
+"""States moved as their table allows; each event of Stripe's had one effect."""
+
+I9 = """
+    SELECT format('deposit %s is %s, but its charge is booked %s times', deposit.id, state, booked)
+        AS violation
+    FROM deposit
+    JOIN LATERAL (
+        SELECT count(*) AS booked FROM ledger_transaction
+        JOIN booked_balance_transaction ON ledger_transaction_id = ledger_transaction.id
+        WHERE source_id = deposit.id AND kind = 'deposit_credited'
+    ) AS effects ON true
+    WHERE booked <> CASE WHEN state IN ('credited', 'available') THEN 1 ELSE 0 END
+    UNION ALL
+    SELECT format('top-up %s is %s, but it is booked %s times', topup.id, state, booked)
+    FROM topup
+    JOIN LATERAL (
+        SELECT count(*) AS booked FROM ledger_transaction
+        JOIN booked_balance_transaction ON ledger_transaction_id = ledger_transaction.id
+        WHERE source_id = topup.id AND kind = 'topup_succeeded'
+    ) AS effects ON true
+    WHERE booked <> CASE WHEN state = 'succeeded' THEN 1 ELSE 0 END
+    UNION ALL
+    SELECT format('event %s waits since %s: %s', id, received_at, coalesce(last_error, 'not tried'))
+    FROM stripe_event
+    WHERE handled_at IS NULL AND received_at < marketplace_now() - interval '24 hours'
+"""
+
+I11 = """
+    WITH move AS (
+        SELECT id, subject_type, subject_id, from_state, to_state,
+               lag(to_state) OVER subject AS before,
+               lead(id) OVER subject IS NULL AS is_last
+        FROM audit_event WHERE action = 'moved'
+        WINDOW subject AS (PARTITION BY subject_type, subject_id ORDER BY id)
+    ), state AS (
+        SELECT 'audition' AS subject_type, id, state FROM audition
+        UNION ALL SELECT 'claim', id, state FROM claim
+        UNION ALL SELECT 'deposit', id, state FROM deposit
+        UNION ALL SELECT 'job', id, state FROM job
+        UNION ALL SELECT 'payout', id, state FROM payout
+        UNION ALL SELECT 'payout_run', id, state FROM payout_run
+        UNION ALL SELECT 'performer', person_id, state FROM performer
+        UNION ALL SELECT 'recording', id, state FROM recording
+        UNION ALL SELECT 'role', id, state FROM role
+        UNION ALL SELECT 'submission', id, state FROM submission
+        UNION ALL SELECT 'topup', id, state FROM topup
+        UNION ALL SELECT 'withholding', id, state FROM withholding
+    )
+    SELECT format('%s %s moved from %s to %s', subject_type, subject_id,
+                  coalesce(from_state, 'nothing'), to_state) AS violation
+    FROM move
+    WHERE before IS DISTINCT FROM from_state
+       OR NOT EXISTS (
+           SELECT FROM allowed_move
+           WHERE subject = subject_type AND allowed_move.from_state IS NOT DISTINCT FROM move.from_state
+             AND allowed_move.to_state = move.to_state
+       )
+    UNION ALL
+    SELECT format('%s %s is %s, but its last recorded move was to %s',
+                  state.subject_type, state.id, state.state, coalesce(move.to_state, 'nothing'))
+    FROM state
+    LEFT JOIN move ON move.subject_type = state.subject_type AND move.subject_id = state.id
+        AND is_last
+    WHERE move.to_state IS DISTINCT FROM state.state
+"""

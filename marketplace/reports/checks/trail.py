@@ -1,0 +1,75 @@
+"""Every cent has its trail: from the event that moved it to the seconds and the rate behind it."""
+
+I5 = """
+    SELECT format('ledger transaction %s (%s) has no source %s %s', id, kind, source_type, source_id)
+        AS violation
+    FROM ledger_transaction
+    WHERE NOT CASE source_type
+        WHEN 'deposit' THEN EXISTS (SELECT FROM deposit WHERE id = source_id)
+        WHEN 'topup' THEN EXISTS (SELECT FROM topup WHERE id = source_id)
+        WHEN 'reserve_move' THEN EXISTS (SELECT FROM reserve_move
+            WHERE id = source_id AND ledger_transaction_id = ledger_transaction.id)
+        WHEN 'pay_decision' THEN EXISTS (SELECT FROM pay_decision
+            WHERE id = source_id AND ledger_transaction_id = ledger_transaction.id)
+        WHEN 'audition' THEN EXISTS (SELECT FROM audition
+            WHERE id = source_id AND ledger_transaction_id = ledger_transaction.id)
+        WHEN 'payout_attempt' THEN EXISTS (SELECT FROM payout_attempt
+            WHERE id = source_id AND ledger_transaction.id
+                IN (in_flight_transaction_id, conclusion_transaction_id))
+        ELSE false
+    END
+    UNION ALL
+    SELECT format('claim %s was decided on %s seconds, its entries have %s',
+                  decision.claim_id, decision.seconds, coalesce(worked.seconds, 0))
+    FROM pay_decision AS decision
+    LEFT JOIN LATERAL (
+        SELECT extract(epoch FROM sum(ended_at - started_at))::bigint AS seconds
+        FROM time_entry WHERE time_entry.claim_id = decision.claim_id
+    ) AS worked ON true
+    WHERE decision.seconds <> coalesce(worked.seconds, 0)
+    UNION ALL
+    SELECT format('claim %s worked %s seconds in %s seconds of wall time', claim.id, worked, wall)
+    FROM claim
+    JOIN LATERAL (
+        SELECT extract(epoch FROM sum(ended_at - started_at)) AS worked,
+               extract(epoch FROM max(ended_at) - claim.claimed_at) AS wall
+        FROM time_entry WHERE time_entry.claim_id = claim.id
+    ) AS time ON true
+    WHERE worked > wall
+    UNION ALL
+    SELECT format('claim %s locked rate %s, but %s was in force', claim.id, rate_id, in_force.id)
+    FROM claim
+    LEFT JOIN LATERAL (
+        SELECT rate.id FROM rate
+        WHERE rate.lineage_id = claim.lineage_id AND effective_from <= claim.claimed_at
+        ORDER BY effective_from DESC, number DESC LIMIT 1
+    ) AS in_force ON true
+    WHERE in_force.id IS DISTINCT FROM claim.rate_id
+    UNION ALL
+    SELECT format('claim %s was made in another lineage than its job', claim.id)
+    FROM claim JOIN job ON job.id = claim.job_id WHERE job.lineage_id <> claim.lineage_id
+    UNION ALL
+    SELECT format('payout %s is paid, but no attempt of it succeeded', payout.id)
+    FROM payout
+    WHERE state = 'paid' AND NOT EXISTS (
+        SELECT FROM payout_attempt
+        WHERE payout_id = payout.id AND outcome = 'succeeded'
+          AND payout_attempt.transfer_id = payout.transfer_id
+          AND conclusion_transaction_id IS NOT NULL
+    )
+    UNION ALL
+    SELECT format('claim %s ended with time on it, but no decision is made or due', claim.id)
+    FROM claim
+    WHERE state IN ('settled', 'released', 'expired') AND pay_due_at IS NULL
+      AND NOT EXISTS (SELECT FROM pay_decision WHERE claim_id = claim.id)
+      AND EXISTS (SELECT FROM time_entry
+          WHERE claim_id = claim.id AND ended_at > started_at)
+    UNION ALL
+    SELECT format('job %s is closed, but %s are still set aside for it', job.id, sum(balance_minor))
+    FROM job
+    JOIN reservation ON reservation.subject_id = job.id
+    JOIN account_balance
+        ON account_id = account_id('job_reserve', reservation.id, reservation.currency)
+    WHERE job.state = 'closed'
+    GROUP BY job.id HAVING sum(balance_minor) > 0
+"""
