@@ -15,10 +15,17 @@ QUEUES = {
     "payout": "payout WHERE due_at IS NOT NULL",
     "deposit": "deposit WHERE due_at IS NOT NULL",
     "topup": "topup WHERE due_at IS NOT NULL",
+    "withdrawal": "withdrawal WHERE due_at IS NOT NULL",
+    "bank_payout": "payout_account WHERE stripe_account_id IS NOT NULL",
     "stripe_event": "stripe_event WHERE handled_at IS NULL",
     "audition": "audition WHERE due_at IS NOT NULL",
 }
-DUE_COLUMNS = {"claim_deadline": "deadline", "claim_pay": "pay_due_at", "review": "review_due_at"}
+DUE_COLUMNS = {
+    "claim_deadline": "deadline",
+    "claim_pay": "pay_due_at",
+    "review": "review_due_at",
+    "bank_payout": "bank_due_at",
+}
 
 OVERDUE = " UNION ALL ".join(
     f"SELECT '{queue}' AS queue, count(*) AS waiting, count(*) FILTER ("  # noqa: S608 - this module's words

@@ -19,6 +19,9 @@ BOOKED_BY = {
     "payment": "deposit_credited",
     "topup": "topup_succeeded",
     "transfer": "transfer_confirmed",
+    "payout": "withdrawal_confirmed",
+    "payout_cancel": "withdrawal_returned",
+    "payout_failure": "withdrawal_returned",
 }
 # As long as an unknown outcome may take to be found out.
 ON_ITS_WAY_HOURS = 24

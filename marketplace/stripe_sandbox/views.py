@@ -20,13 +20,17 @@ EXPANDABLE: dict[str, dict[str, tuple[str, ...]]] = {
         "payment_intent": ("payment_intent",),
         "source_transfer": ("transfer",),
     },
+    "payout": {
+        "balance_transaction": ("balance_transaction",),
+        "failure_balance_transaction": ("balance_transaction",),
+    },
     "topup": {"balance_transaction": ("balance_transaction",)},
     "transfer": {
         "balance_transaction": ("balance_transaction",),
         "destination": ("account",),
         "destination_payment": ("charge",),
     },
-    "balance_transaction": {"source": ("charge", "topup", "transfer")},
+    "balance_transaction": {"source": ("charge", "payout", "topup", "transfer")},
 }
 
 TIME_BOUNDS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}

@@ -26,6 +26,8 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "audition": ("state", "paid_seconds", "rate_minor_per_hour"),
     "deposit": ("state", "checkout_session_id", "fee_minor"),
     "topup": ("state", "stripe_topup_id"),
+    "withdrawal": ("state", "state_reason", "stripe_payout_id", "requested_by", "approved_by"),
+    "bank_payout": ("state", "state_reason", "stripe_payout_id", "performer_id", "arrives_at"),
     "reserve_move": ("cause",),
     "booked_balance_transaction": ("net_minor",),
 }
