@@ -67,7 +67,8 @@ def _end_at_call(when: str, wanted: str) -> None:
 async def main(*where: str) -> None:
     async with parts_of(installation.settings_from(os.environ, database_pool_size=2)) as parts:
         if where:
-            end_at(*where, parts.sessions.kw["bind"].sync_engine)
+            when, step = where
+            end_at(when, step, parts.sessions.kw["bind"].sync_engine)
         await sending.send_due(parts.sessions, parts.gateway)
 
 

@@ -62,7 +62,7 @@ def test_planted_violations_are_caught(
 
 
 def again(world: World, withdrawal: Json, **changed: Any) -> None:
-    asked = {
+    asked: Json = {
         "amount_minor": 200_000,
         "currency": "USD",
         "description": "Withdrawal",
