@@ -21,8 +21,8 @@ async def compare(
         str(row["id"]): row
         for row in await rows(
             session,
-            "SELECT refund.id, amount_minor, currency, state, stripe_refund_id,"
-            " coalesce(confirmed.booked_at, '-infinity') AS confirmed_at"
+            "SELECT refund.id, amount_minor, refund.currency, state, stripe_refund_id,"
+            " confirmed.booked_at AS confirmed_at"
             " FROM refund"
             " LEFT JOIN ledger_transaction AS confirmed ON confirmed.id = confirmed_transaction_id",
         )
@@ -40,7 +40,7 @@ async def compare(
         f"refund {refund_id} is {row['state']}, but Stripe has none that stands"
         for refund_id, row in ours.items()
         if row["state"] == "succeeded"
-        and row["confirmed_at"] <= read_from
+        and (row["confirmed_at"] or read_from) <= read_from
         and refund_id not in standing
         and not _is_on_its_way_back(row, at_stripe)
     ]

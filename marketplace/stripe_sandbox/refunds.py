@@ -147,17 +147,19 @@ def _named_charge(call: Call) -> dict[str, Any]:
             "One of the following params should be provided for this request: payment_intent or "
             "charge."
         )
-    if intent_id is not None:
-        intent = state.find(call.db, "payment_intent", intent_id, account=call.account)
-        if intent is None:
-            raise resource_missing("payment_intent", intent_id, param="payment_intent", status=400)
-        charge_id = intent["latest_charge"]
-        if charge_id is None:
-            raise StripeError(f"{intent_id} does not have a successful charge to refund.")
-    charge = state.find(call.db, "charge", charge_id, account=call.account)
-    if charge is None:
-        raise resource_missing("charge", charge_id, param="charge", status=400)
-    return charge
+    if charge_id is not None:
+        return _named(call, "charge", charge_id)
+    intent = _named(call, "payment_intent", intent_id or "")
+    if intent["latest_charge"] is None:
+        raise StripeError(f"{intent_id} does not have a successful charge to refund.")
+    return _named(call, "charge", intent["latest_charge"])
+
+
+def _named(call: Call, kind: str, id_: str) -> dict[str, Any]:
+    found = state.find(call.db, kind, id_, account=call.account)
+    if found is None:
+        raise resource_missing(kind, id_, param=kind, status=400)
+    return found
 
 
 def _count(call: Call, charge: dict[str, Any], amount_minor: int) -> None:
