@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.accounts import service as accounts
 from marketplace.claims import service as claims
 from marketplace.claims import settlement, time, withholdings
-from marketplace.funding import deposits, topups
+from marketplace.funding import deposits, refund_sending, refunds, topups
 from marketplace.jobs import service as jobs
 from marketplace.payouts import sending
 from marketplace.payouts import service as payouts
@@ -74,6 +75,25 @@ async def _topup_changed(
     return partial(topups.settle, payment=payment)
 
 
+async def _refund_changed(
+    _sessions: Sessions, gateway: StripeGateway, event: StripeEvent
+) -> inbox.Effect:
+    seen = await gateway.retrieve_refund(event.object_id)
+    return partial(refunds.settle, seen=seen)
+
+
+async def _charge_refunded(
+    _sessions: Sessions, gateway: StripeGateway, event: StripeEvent
+) -> inbox.Effect:
+    seen = [refund async for refund in gateway.list_refunds(charge_id=event.object_id)]
+
+    async def settle_each(session: AsyncSession) -> None:
+        for refund in seen:
+            await refunds.settle(session, refund)
+
+    return settle_each
+
+
 async def _account_changed(
     sessions: Sessions, gateway: StripeGateway, event: StripeEvent
 ) -> inbox.Effect:
@@ -92,6 +112,10 @@ EVENT_HANDLERS: dict[str, inbox.Handler] = {
     "topup.succeeded": _topup_changed,
     "topup.failed": _topup_changed,
     "topup.canceled": _topup_changed,
+    "refund.created": _refund_changed,
+    "refund.updated": _refund_changed,
+    "refund.failed": _refund_changed,
+    "charge.refunded": _charge_refunded,
     "account.updated": _account_changed,
 }
 
@@ -202,6 +226,11 @@ SWEEPS: dict[str, Scheduled] = {
         300,
         lambda parts: reconciliation.read_lines(parts.sessions, parts.gateway),
         "read the lines of Stripe's own books",
+    ),
+    "refunds": Scheduled(
+        2,
+        lambda parts: refund_sending.send_due(parts.sessions, parts.gateway),
+        "ask Stripe for refunds, go on with interrupted ones, look at those on their way",
     ),
     "seal": Scheduled(
         60,

@@ -41,6 +41,9 @@ OPERATIONS: dict[Operation, Any] = {
     ("GET", "/v1/checkout/sessions/{session}"): stripe.params.checkout.SessionRetrieveParams,
     ("GET", "/v1/events"): stripe.params.EventListParams,
     ("GET", "/v1/events/{id}"): stripe.params.EventRetrieveParams,
+    ("POST", "/v1/refunds"): stripe.params.RefundCreateParams,
+    ("GET", "/v1/refunds"): stripe.params.RefundListParams,
+    ("GET", "/v1/refunds/{refund}"): stripe.params.RefundRetrieveParams,
     ("POST", "/v1/topups"): stripe.params.TopupCreateParams,
     ("GET", "/v1/topups"): stripe.params.TopupListParams,
     ("GET", "/v1/topups/{topup}"): stripe.params.TopupRetrieveParams,
@@ -50,7 +53,7 @@ OPERATIONS: dict[Operation, Any] = {
 }
 KINDS = (
     *("account", "account_link", "balance", "balance_transaction", "charge", "checkout.session"),
-    *("error", "event", "payment_intent", "topup", "transfer"),
+    *("error", "event", "payment_intent", "refund", "topup", "transfer"),
 )
 FORM = "application/x-www-form-urlencoded"
 # Options of the call, which the SDK's types list among its parameters; never sent in the body.

@@ -19,6 +19,10 @@ BOOKED_BY = {
     "payment": "deposit_credited",
     "topup": "topup_succeeded",
     "transfer": "transfer_confirmed",
+    "refund": "refund_confirmed",
+    "payment_refund": "refund_confirmed",
+    "refund_failure": "refund_returned",
+    "payment_failure_refund": "refund_returned",
 }
 # As long as an unknown outcome may take to be found out.
 ON_ITS_WAY_HOURS = 24

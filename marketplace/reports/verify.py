@@ -13,15 +13,23 @@ from typing import Any
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from marketplace.reports import refund_checks
 from marketplace.reports.checks import claims, earnings, entries, ledger, queues, states, trail
 from marketplace.shared import clock, sweeps
 from marketplace.shared.database import Sessions, rows
 from marketplace.stripe_api.gateway import StripeGateway
-from marketplace.stripe_api.gateway_answers import BalanceAmount, BalanceTransaction, Transfer
+from marketplace.stripe_api.gateway_answers import (
+    BalanceAmount,
+    BalanceTransaction,
+    Refund,
+    Transfer,
+)
 
 log = logging.getLogger(__name__)
 
 STABLE_READS = 5
+# What is in flight here until its line is booked.
+LEAVING = {"transfer", "refund", "payment_refund"}
 # As long as an unknown outcome may take to be found out.
 BOOKED_WITHIN = timedelta(hours=24)
 MOVED = "Stripe's balance moved while it was read: run this again"
@@ -33,6 +41,7 @@ class StripeView:
 
     read_from: datetime
     transfers: list[Transfer]
+    refunds: list[Refund]
     balance_transactions: list[BalanceTransaction]
     balances: Mapping[str, BalanceAmount]
     # Whether the lists and the balance are of one moment.
@@ -119,15 +128,19 @@ async def _look_at_stripe(gateway: StripeGateway, read_from: datetime) -> Stripe
     for _ in range(STABLE_READS):
         before = await gateway.balance()
         transfers = [transfer async for transfer in gateway.list_transfers()]
+        refunds = [refund async for refund in gateway.list_refunds()]
         booked = [line async for line in gateway.list_balance_transactions()]
         balances = await gateway.balance()
         if before == balances:
             break
-    return StripeView(read_from, transfers, booked, balances, is_stable=before == balances)
+    return StripeView(read_from, transfers, refunds, booked, balances, is_stable=before == balances)
 
 
 async def _single_transfer(session: AsyncSession, view: StripeView) -> Finding:
-    """I1. Per payout at most one unreversed transfer at Stripe, amount and destination equal."""
+    """I1. Per payout at most one unreversed transfer at Stripe, amount and destination equal.
+
+    Per refund at most one that stands, of its amount.
+    """
     payouts = {
         str(row["id"]): row
         for row in await rows(
@@ -153,6 +166,7 @@ async def _single_transfer(session: AsyncSession, view: StripeView) -> Finding:
         and (payout["concluded_at"] or view.read_from) <= view.read_from
         and payout_id not in at_stripe
     ]
+    violations += await refund_checks.compare(session, view.refunds, view.read_from)
     return Finding(violations)
 
 
@@ -235,8 +249,8 @@ def _unexplained_balances(view: StripeView) -> list[str]:
 async def _coverage(session: AsyncSession, view: StripeView) -> Finding:
     """Cash at Stripe covers wallets, reserves, payables and what is in flight, per currency.
 
-    A transfer that Stripe made and we have not booked yet has left its balance, but is still in
-    flight here: it counts as cash until it is booked.
+    A transfer or refund that Stripe made and we have not booked yet has left its balance, but is
+    still in flight here: it counts as cash until it is booked.
     """
     if not view.is_stable:
         return Finding(unchecked=MOVED)
@@ -245,7 +259,7 @@ async def _coverage(session: AsyncSession, view: StripeView) -> Finding:
     for currency in view.balances:
         cash[currency] = view.total_minor(currency)
     for line in view.balance_transactions:
-        if line.type == "transfer" and line.id not in booked:
+        if line.type in LEAVING and line.id not in booked:
             cash[line.currency] -= line.net_minor
     return Finding(
         [
@@ -275,7 +289,10 @@ def _query(*statements: str) -> Check:
 
 
 CHECKS: dict[str, tuple[str, Check]] = {
-    "I1": ("one transfer at Stripe per payout, as approved", _single_transfer),
+    "I1": (
+        "one transfer at Stripe per payout, one refund per refund, as approved",
+        _single_transfer,
+    ),
     "I2": ("every paid second in one payout line at most, the rest payable", _query(earnings.I2)),
     "I3": ("the ledger balances; guarded balances equal their entries", _query(ledger.I3)),
     "I4": ("Stripe's balance equals the ledger's, line by line", _stripe_balance),

@@ -19,6 +19,7 @@ from marketplace.stripe_sandbox import (
     checkout,
     events,
     idempotency,
+    refunds,
     state,
     topups,
     transfers,
@@ -42,6 +43,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *charges.OPERATIONS,
     *checkout.OPERATIONS,
     *events.OPERATIONS,
+    *refunds.OPERATIONS,
     *topups.OPERATIONS,
     *transfers.OPERATIONS,
 )

@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
-from marketplace.stripe_sandbox import charges, checkout, state, topups
+from marketplace.stripe_sandbox import charges, checkout, refunds, state, topups
 from marketplace.stripe_sandbox.calls import Call
 
 # What was planned -> the kind of object it happens to, and how.
@@ -13,6 +13,8 @@ EFFECTS: dict[str, tuple[str, Callable[[Call, dict[str, Any]], object]]] = {
     "debit_succeeds": ("checkout.session", checkout.succeed_later),
     "fee_is_told": ("charge", charges.tell_fee),
     "page_expires": ("checkout.session", checkout.expire),
+    "refund_ends": ("refund", refunds.end_later),
+    "refund_tries_again": ("refund", refunds.try_again),
     "topup_arrives": ("topup", topups.arrive),
 }
 

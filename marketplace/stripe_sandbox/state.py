@@ -90,6 +90,8 @@ DEFAULT_SETTINGS = {
     "bank_debit_after_seconds": 4 * 24 * 3600,
     "fee_after_seconds": 0,
     "latency_ms": 0,
+    "refund_after_seconds": 0,
+    "refunds_fail": 0,
     "topup_after_seconds": 0,
     "topups_fail": 0,
 }
