@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from functools import partial
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.accounts import service as accounts
 from marketplace.bank import bank_payouts, outcomes
 from marketplace.bank import sending as withdrawals
 from marketplace.claims import service as claims
 from marketplace.claims import settlement, time, withholdings
-from marketplace.funding import deposits, topups
+from marketplace.funding import deposits, refund_sending, refunds, topups
 from marketplace.jobs import service as jobs
 from marketplace.payouts import sending
 from marketplace.payouts import service as payouts
@@ -87,6 +88,25 @@ async def _bank_payout_changed(
     return partial(bank_payouts.note, seen=seen)
 
 
+async def _refund_changed(
+    _sessions: Sessions, gateway: StripeGateway, event: StripeEvent
+) -> inbox.Effect:
+    seen = await gateway.retrieve_refund(event.object_id)
+    return partial(refunds.settle, seen=seen)
+
+
+async def _charge_refunded(
+    _sessions: Sessions, gateway: StripeGateway, event: StripeEvent
+) -> inbox.Effect:
+    seen = [refund async for refund in gateway.list_refunds(charge_id=event.object_id)]
+
+    async def settle_each(session: AsyncSession) -> None:
+        for refund in seen:
+            await refunds.settle(session, refund)
+
+    return settle_each
+
+
 async def _account_changed(
     sessions: Sessions, gateway: StripeGateway, event: StripeEvent
 ) -> inbox.Effect:
@@ -105,6 +125,10 @@ EVENT_HANDLERS: dict[str, inbox.Handler] = {
     "topup.succeeded": _topup_changed,
     "topup.failed": _topup_changed,
     "topup.canceled": _topup_changed,
+    "refund.created": _refund_changed,
+    "refund.updated": _refund_changed,
+    "refund.failed": _refund_changed,
+    "charge.refunded": _charge_refunded,
     "account.updated": _account_changed,
     "payout.created": _bank_payout_changed,
     "payout.updated": _bank_payout_changed,
@@ -230,6 +254,11 @@ SWEEPS: dict[str, Scheduled] = {
         300,
         lambda parts: reconciliation.read_lines(parts.sessions, parts.gateway),
         "read the lines of Stripe's own books",
+    ),
+    "refunds": Scheduled(
+        2,
+        lambda parts: refund_sending.send_due(parts.sessions, parts.gateway),
+        "ask Stripe for refunds, go on with interrupted ones, look at those on their way",
     ),
     "seal": Scheduled(
         60,

@@ -10,6 +10,7 @@ from marketplace.claims import models as claims
 from marketplace.consents import models as consents
 from marketplace.deliveries import models as deliveries
 from marketplace.funding import models as funding
+from marketplace.funding import refund_models as refunds
 from marketplace.jobs import models as jobs
 from marketplace.ledger import models as ledger
 from marketplace.payouts import models as payouts
@@ -42,6 +43,7 @@ MODULES = (
     rates,
     reconciliation,
     recordings,
+    refunds,
     reviews,
     seals,
     audit,
@@ -65,6 +67,7 @@ MOVES: dict[str, Moves[Any]] = {
     "payout_run": payouts.RUN_MOVES,
     "performer": performers.PERFORMER_MOVES,
     "recording": recordings.RECORDING_MOVES,
+    "refund": refunds.REFUND_MOVES,
     "role": jobs.ROLE_MOVES,
     "submission": reviews.SUBMISSION_MOVES,
     "topup": funding.TOPUP_MOVES,

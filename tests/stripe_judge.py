@@ -45,6 +45,9 @@ OPERATIONS: dict[Operation, Any] = {
     ("GET", "/v1/payouts"): stripe.params.PayoutListParams,
     ("GET", "/v1/payouts/{payout}"): stripe.params.PayoutRetrieveParams,
     ("POST", "/v1/payouts/{payout}/cancel"): stripe.params.PayoutCancelParams,
+    ("POST", "/v1/refunds"): stripe.params.RefundCreateParams,
+    ("GET", "/v1/refunds"): stripe.params.RefundListParams,
+    ("GET", "/v1/refunds/{refund}"): stripe.params.RefundRetrieveParams,
     ("POST", "/v1/topups"): stripe.params.TopupCreateParams,
     ("GET", "/v1/topups"): stripe.params.TopupListParams,
     ("GET", "/v1/topups/{topup}"): stripe.params.TopupRetrieveParams,
@@ -54,7 +57,7 @@ OPERATIONS: dict[Operation, Any] = {
 }
 KINDS = (
     *("account", "account_link", "balance", "balance_transaction", "charge", "checkout.session"),
-    *("error", "event", "payment_intent", "payout", "topup", "transfer"),
+    *("error", "event", "payment_intent", "payout", "refund", "topup", "transfer"),
 )
 FORM = "application/x-www-form-urlencoded"
 # Options of the call, which the SDK's types list among its parameters; never sent in the body.

@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from marketplace.reports import refund_checks
 from marketplace.reports.checks import claims, earnings, entries, ledger, queues, states, trail
 from marketplace.shared import clock, sweeps
 from marketplace.shared.database import Sessions, rows
@@ -21,12 +22,15 @@ from marketplace.stripe_api.gateway_answers import (
     BalanceAmount,
     BalanceTransaction,
     BankPayout,
+    Refund,
     Transfer,
 )
 
 log = logging.getLogger(__name__)
 
 STABLE_READS = 5
+# What is in flight here until its line is booked.
+LEAVING = {"transfer", "refund", "payment_refund"}
 # As long as an unknown outcome may take to be found out.
 BOOKED_WITHIN = timedelta(hours=24)
 MOVED = "Stripe's balance moved while it was read: run this again"
@@ -38,6 +42,7 @@ class StripeView:
 
     read_from: datetime
     transfers: list[Transfer]
+    refunds: list[Refund]
     balance_transactions: list[BalanceTransaction]
     balances: Mapping[str, BalanceAmount]
     # Whether the lists and the balance are of one moment.
@@ -127,6 +132,7 @@ async def _look_at_stripe(gateway: StripeGateway, read_from: datetime) -> Stripe
         before = await gateway.balance()
         transfers = [transfer async for transfer in gateway.list_transfers()]
         bank_payouts = [payout async for payout in gateway.list_bank_payouts()]
+        refunds = [refund async for refund in gateway.list_refunds()]
         booked = [line async for line in gateway.list_balance_transactions()]
         balances = await gateway.balance()
         if before == balances:
@@ -134,6 +140,7 @@ async def _look_at_stripe(gateway: StripeGateway, read_from: datetime) -> Stripe
     return StripeView(
         read_from,
         transfers,
+        refunds,
         booked,
         balances,
         is_stable=before == balances,
@@ -142,7 +149,10 @@ async def _look_at_stripe(gateway: StripeGateway, read_from: datetime) -> Stripe
 
 
 async def _single_transfer(session: AsyncSession, view: StripeView) -> Finding:
-    """I1. Per payout at most one unreversed transfer at Stripe, amount and destination equal."""
+    """I1. Per payout at most one unreversed transfer at Stripe, amount and destination equal.
+
+    Per refund at most one that stands, of its amount.
+    """
     payouts = {
         str(row["id"]): row
         for row in await rows(
@@ -168,6 +178,7 @@ async def _single_transfer(session: AsyncSession, view: StripeView) -> Finding:
         and (payout["concluded_at"] or view.read_from) <= view.read_from
         and payout_id not in at_stripe
     ]
+    violations += await refund_checks.compare(session, view.refunds, view.read_from)
     return Finding(violations)
 
 
@@ -303,8 +314,8 @@ def _unexplained_balances(view: StripeView) -> list[str]:
 async def _coverage(session: AsyncSession, view: StripeView) -> Finding:
     """Cash at Stripe covers wallets, reserves, payables and what is in flight, per currency.
 
-    A transfer or withdrawal that Stripe made and we have not booked yet has left its balance, but is
-    still in flight here: it counts as cash until it is booked.
+    A transfer, refund or withdrawal that Stripe made and we have not booked yet has left its balance,
+    but is still in flight here: it counts as cash until it is booked.
     """
     if not view.is_stable:
         return Finding(unchecked=MOVED)
@@ -318,7 +329,7 @@ async def _coverage(session: AsyncSession, view: StripeView) -> Finding:
         if "withdrawal_id" in payout.metadata
     }
     for line in view.balance_transactions:
-        if (line.type == "transfer" or line.id in in_flight) and line.id not in booked:
+        if (line.type in LEAVING or line.id in in_flight) and line.id not in booked:
             cash[line.currency] -= line.net_minor
     return Finding(
         [
@@ -348,7 +359,10 @@ def _query(*statements: str) -> Check:
 
 
 CHECKS: dict[str, tuple[str, Check]] = {
-    "I1": ("one transfer at Stripe per payout, as approved", _single_transfer),
+    "I1": (
+        "one transfer at Stripe per payout, one refund per refund, as approved",
+        _single_transfer,
+    ),
     "I2": ("every paid second in one payout line at most, the rest payable", _query(earnings.I2)),
     "I3": ("the ledger balances; guarded balances equal their entries", _query(ledger.I3)),
     "I4": ("Stripe's balance equals the ledger's, line by line", _stripe_balance),

@@ -23,6 +23,7 @@ from marketplace.stripe_api.gateway_answers import (
     Deposit,
     DepositCheckout,
     OnboardingLink,
+    Refund,
     Topup,
     Transfer,
     read_account,
@@ -32,6 +33,7 @@ from marketplace.stripe_api.gateway_answers import (
     read_deposit,
     read_deposit_checkout,
     read_onboarding_link,
+    read_refund,
     read_topup,
     read_transfer,
 )
@@ -57,6 +59,7 @@ PAGE_SIZE = 100
 BUSY_SECONDS = 1.0
 WEBHOOK_AGE_SECONDS_MAX = 300
 WEBHOOK_SKEW_SECONDS_MAX = 60
+LINES_OF_A_REFUND = ("balance_transaction", "failure_balance_transaction")
 
 stripe.enable_telemetry = False
 
@@ -215,6 +218,46 @@ class StripeGateway:
         listing = self._stripe.v1.topups.list_async
         async for topup in self._listed(listing, read_topup, created(created_from, None), None):
             yield topup
+
+    async def create_refund(
+        self,
+        *,
+        payment_intent_id: str,
+        amount_minor: int,
+        metadata: dict[str, str],
+        idempotency_key: str,
+    ) -> Refund:
+        """Part of a payment back to who paid. After an unknown outcome only the same key."""
+        params: Any = {
+            "payment_intent": named(payment_intent_id),
+            "amount": positive(amount_minor),
+            "metadata": metadata,
+            "expand": list(LINES_OF_A_REFUND),
+        }
+        options = keyed(idempotency_key)
+        async with self._asking():
+            refund = await self._stripe.v1.refunds.create_async(params, options)
+            return read_refund(*_opened(refund))
+
+    async def retrieve_refund(self, refund_id: str) -> Refund:
+        params: Any = {"expand": list(LINES_OF_A_REFUND)}
+        known = named(refund_id)
+        async with self._asking():
+            refund = await self._stripe.v1.refunds.retrieve_async(known, params)
+            return read_refund(*_opened(refund))
+
+    async def list_refunds(
+        self, *, payment_intent_id: str | None = None, charge_id: str | None = None
+    ) -> AsyncIterator[Refund]:
+        """Of one payment, of one charge or all there are, newest first."""
+        params: dict[str, Any] = {"expand": [f"data.{line}" for line in LINES_OF_A_REFUND]}
+        if payment_intent_id is not None:
+            params["payment_intent"] = named(payment_intent_id)
+        if charge_id is not None:
+            params["charge"] = named(charge_id)
+        listing = self._stripe.v1.refunds.list_async
+        async for refund in self._listed(listing, read_refund, params, None):
+            yield refund
 
     async def balance(self, *, account_id: str | None = None) -> dict[str, BalanceAmount]:
         """By upper-case currency: the platform's, or one connected account's."""

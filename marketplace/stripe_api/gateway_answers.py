@@ -96,6 +96,28 @@ class Topup:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Refund:
+    """`status` is 'pending', 'requires_action', 'succeeded', 'failed' or 'canceled'.
+
+    Money has left our balance once `taken` is there, whatever the status says, and has come back
+    once `returned` is.
+    """
+
+    id: str
+    status: str | None
+    amount_minor: int
+    currency: str
+    payment_intent_id: str | None
+    metadata: dict[str, str]
+    taken: BalanceTransaction | None
+    returned: BalanceTransaction | None
+    failure_reason: str | None
+    pending_reason: str | None
+    created_at: datetime
+    request_id: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Transfer:
     """A transfer has no status: that it exists means that the money moved."""
 
@@ -201,6 +223,25 @@ def read_topup(body: dict[str, Any], request_id: str | None = None) -> Topup:
         balance_transaction_id=body.get("balance_transaction"),
         failure_message=body.get("failure_message"),
         metadata=body["metadata"],
+        created_at=_moment(body["created"]),
+        request_id=request_id,
+    )
+
+
+def read_refund(body: dict[str, Any], request_id: str | None = None) -> Refund:
+    """Expects both balance transactions expanded."""
+    taken, returned = body.get("balance_transaction"), body.get("failure_balance_transaction")
+    return Refund(
+        id=body["id"],
+        status=body["status"],
+        amount_minor=body["amount"],
+        currency=body["currency"].upper(),
+        payment_intent_id=body.get("payment_intent"),
+        metadata=body.get("metadata") or {},
+        taken=None if taken is None else read_balance_transaction(taken),
+        returned=None if returned is None else read_balance_transaction(returned),
+        failure_reason=body.get("failure_reason"),
+        pending_reason=body.get("pending_reason"),
         created_at=_moment(body["created"]),
         request_id=request_id,
     )

@@ -20,6 +20,7 @@ from marketplace.stripe_sandbox import (
     events,
     idempotency,
     payouts,
+    refunds,
     state,
     topups,
     transfers,
@@ -44,6 +45,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *checkout.OPERATIONS,
     *events.OPERATIONS,
     *payouts.OPERATIONS,
+    *refunds.OPERATIONS,
     *topups.OPERATIONS,
     *transfers.OPERATIONS,
 )

@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
-from marketplace.stripe_sandbox import charges, checkout, payouts, state, topups
+from marketplace.stripe_sandbox import charges, checkout, payouts, refunds, state, topups
 from marketplace.stripe_sandbox.calls import Call
 
 # What was planned -> the kind of object it happens to, and how.
@@ -16,6 +16,8 @@ EFFECTS: dict[str, tuple[str, Callable[[Call, dict[str, Any]], object]]] = {
     "page_expires": ("checkout.session", checkout.expire),
     "payout_arrives": ("payout", payouts.arrive),
     "payout_leaves": ("payout", payouts.leave),
+    "refund_ends": ("refund", refunds.end_later),
+    "refund_tries_again": ("refund", refunds.try_again),
     "topup_arrives": ("topup", topups.arrive),
 }
 

@@ -92,6 +92,8 @@ DEFAULT_SETTINGS = {
     "fee_after_seconds": 0,
     "latency_ms": 0,
     "payout_after_seconds": 2 * 24 * 3600,
+    "refund_after_seconds": 0,
+    "refunds_fail": 0,
     "topup_after_seconds": 0,
     "topups_fail": 0,
 }

@@ -41,10 +41,12 @@ FOR: dict[str, set[str]] = {
         "list_exclusions list_payouts read_payout approve_payout_again decide_payout_absent release_payout",
         "list_withdrawals request_withdrawal read_withdrawal approve_withdrawal discard_withdrawal",
         "decide_withdrawal_absent list_bank_payouts",
+        "decide_refund_absent",
         "create_topup read_topup read_payout_report read_rate_report read_trial_balance read_reconciliation",
         "read_liabilities read_roll_forward read_fees list_periods read_period start_closing_period",
         "confirm_closed_period reopen_period read_journal",
     },
+    "client finance": {"create_refund read_refund list_refunds"},
     "client": {
         "list_events list_jobs create_job read_job edit_job cancel_job close_job pause_job",
         "publish_job quote_job list_accepted_recordings read_progress resume_job list_roles announce_rate",
@@ -101,6 +103,8 @@ BODIES: dict[str, Any] = {
     "WithdrawalDecision": REASON,
     "NewWithdrawal": {"amount_minor": 100, "currency": "USD", **REASON},
     "NewTopup": {"amount_minor": 100, "currency": "USD"},
+    "NewRefund": {"amount_minor": 100, "currency": "USD"},
+    "AbsentRefund": REASON,
     "NewDeposit": {"amount_minor": 100, "success_url": "https://acme.example/wallet"},
 }
 

@@ -145,6 +145,14 @@ def topups(world: World) -> None:
     world.advance(60)
 
 
+def refunds(world: World) -> None:
+    acme = world.client(deposit_minor=100_000)
+    world.advance(3 * DAY)
+    world.sweep("funds")
+    for number in range(SEVERAL):
+        acme.post("/v1/refunds", {"amount_minor": 5_000 + number, "currency": "USD"})
+
+
 def onboarded(world: World) -> None:
     for number in range(SEVERAL):
         performer = world.performer(f"Performer {number}")
@@ -234,6 +242,7 @@ DUE: dict[str, tuple[Callable[[World], object], str]] = {
     "poll_topups": (topups, BOOKED("topup_succeeded")),
     "poll_accounts": (onboarded, "SELECT count(*) FROM payout_account WHERE transfers = 'active'"),
     "funds": (pending, BOOKED("funds_available")),
+    "refunds": (refunds, BOOKED("refund_confirmed")),
     "stripe_lines": (paid_deposits, "SELECT count(*) FROM stripe_line"),
     "payout_runs": (payday, "SELECT count(*) FROM payout"),
     "poll_bank_payouts": (at_the_bank, "SELECT count(*) FROM bank_payout"),

@@ -100,6 +100,36 @@ WITHDRAWALS = """
     WHERE happened
 """
 
+REFUNDS = """
+    SELECT 'refund_sent', id, currency, entry.*
+    FROM refund, LATERAL (VALUES
+        ('client_wallet', client_id, amount_minor),
+        ('refunds_in_flight', NULL, -amount_minor)
+    ) AS entry
+    UNION ALL
+    SELECT 'refund_confirmed', id, currency, entry.*
+    FROM refund, LATERAL (VALUES
+        ('refunds_in_flight', NULL::uuid, amount_minor),
+        ('stripe_available', NULL, -amount_minor)
+    ) AS entry
+    WHERE confirmed_transaction_id IS NOT NULL
+    UNION ALL
+    SELECT 'refund_refused', id, currency, entry.*
+    FROM refund, LATERAL (VALUES
+        ('refunds_in_flight', NULL::uuid, amount_minor),
+        ('client_wallet', client_id, -amount_minor)
+    ) AS entry
+    WHERE state = 'refused'
+    UNION ALL
+    -- The inverse of both: out of Stripe's balance no longer, in the wallet again.
+    SELECT 'refund_returned', id, currency, entry.*
+    FROM refund, LATERAL (VALUES
+        ('stripe_available', NULL::uuid, amount_minor),
+        ('client_wallet', client_id, -amount_minor)
+    ) AS entry
+    WHERE state = 'returned'
+"""
+
 EVENTS = (
     DEPOSITS,
     TOPUPS,
@@ -107,6 +137,7 @@ EVENTS = (
     PAY,
     TRANSFERS,
     WITHDRAWALS,
+    REFUNDS,
 )
 
 I5_ENTRIES = f"""

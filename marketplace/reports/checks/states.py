@@ -29,6 +29,16 @@ I9 = """
     ) AS effects ON true
     WHERE booked <> CASE state WHEN 'in_transit' THEN 1 WHEN 'arrived' THEN 1 WHEN 'returned' THEN 2 ELSE 0 END
     UNION ALL
+    SELECT format('refund %s is %s, but its lines are booked %s times', refund.id, state, booked)
+    FROM refund
+    JOIN LATERAL (
+        SELECT count(*) AS booked FROM ledger_transaction
+        JOIN booked_balance_transaction ON ledger_transaction_id = ledger_transaction.id
+        WHERE source_id = refund.id AND kind IN ('refund_confirmed', 'refund_returned')
+    ) AS effects ON true
+    WHERE booked <> CASE state WHEN 'returned' THEN 2 WHEN 'succeeded' THEN 1
+        ELSE num_nonnulls(confirmed_transaction_id) END
+    UNION ALL
     SELECT format('event %s waits since %s: %s', id, received_at, coalesce(last_error, 'not tried'))
     FROM stripe_event
     WHERE handled_at IS NULL AND received_at < marketplace_now() - interval '24 hours'
@@ -51,6 +61,7 @@ I11 = """
         UNION ALL SELECT 'payout_run', id, state FROM payout_run
         UNION ALL SELECT 'performer', person_id, state FROM performer
         UNION ALL SELECT 'recording', id, state FROM recording
+        UNION ALL SELECT 'refund', id, state FROM refund
         UNION ALL SELECT 'role', id, state FROM role
         UNION ALL SELECT 'submission', id, state FROM submission
         UNION ALL SELECT 'topup', id, state FROM topup

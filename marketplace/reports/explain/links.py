@@ -45,6 +45,8 @@ AT_STRIPE = {
     TransactionKind.TRANSFER_CONFIRMED,
     TransactionKind.WITHDRAWAL_CONFIRMED,
     TransactionKind.WITHDRAWAL_RETURNED,
+    TransactionKind.REFUND_CONFIRMED,
+    TransactionKind.REFUND_RETURNED,
 }
 
 
@@ -68,6 +70,7 @@ DOWN: dict[str, tuple[Link, ...]] = {
     "role": (Link("task", "id", "task_id", required=always),),
     "task": (Link("job", "id", "job_id", required=always),),
     "audition": (Link("rate", "id", "rate_id", required=always),),
+    "refund": (Link("deposit", "id", "deposit_id", required=always),),
     "rate": (Link("rate_lineage", "id", "lineage_id", required=always),),
     "booked_balance_transaction": (
         Link("ledger_transaction", "id", "ledger_transaction_id", required=always),
@@ -102,6 +105,22 @@ UP: dict[str, tuple[Link, ...]] = {
             "source_id",
             "id",
             required=lambda row: row["state"] in {"credited", "available"},
+        ),
+        Link("refund", "deposit_id", "id"),
+    ),
+    "refund": (
+        Link("ledger_transaction", "id", "sent_transaction_id", required=always),
+        Link(
+            "ledger_transaction",
+            "id",
+            "confirmed_transaction_id",
+            required=lambda row: row["state"] in {"succeeded", "returned"},
+        ),
+        Link(
+            "ledger_transaction",
+            "id",
+            "ended_transaction_id",
+            required=lambda row: row["state"] in {"refused", "returned"},
         ),
     ),
     "topup": (
@@ -182,6 +201,7 @@ TABLES = (
     "audition",
     "deposit",
     "topup",
+    "refund",
     "reserve_move",
     "withdrawal",
     "bank_payout",
@@ -192,6 +212,8 @@ STRIPE_IDS = (
     ("payout_attempt", "transfer_id"),
     ("booked_balance_transaction", "id"),
     ("deposit", "checkout_session_id"),
+    ("deposit", "payment_intent_id"),
+    ("refund", "stripe_refund_id"),
     ("topup", "stripe_topup_id"),
     ("withdrawal", "stripe_payout_id"),
     ("bank_payout", "stripe_payout_id"),
