@@ -65,5 +65,6 @@ MOVES: dict[str, Moves[Any]] = {
     "role": jobs.ROLE_MOVES,
     "submission": reviews.SUBMISSION_MOVES,
     "topup": funding.TOPUP_MOVES,
+    "transfer_reversal": payouts.REVERSAL_MOVES,
     "withholding": claims.WITHHOLDING_MOVES,
 }
