@@ -1,8 +1,8 @@
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, Strict
 
 from marketplace.payouts.models import (
     AttemptOutcome,
@@ -99,12 +99,12 @@ class ExclusionAnswer(Answer):
 
 class NewReversal(Body):
     amount_minor: AmountMinor
-    cause: ReversalCause = Field(examples=["wrong_destination"])
+    cause: Annotated[ReversalCause, Strict(strict=False)] = Field(examples=["wrong_destination"])
     reason: Reason
 
 
 class ReversalExplanation(Body):
-    cause: ReversalCause = Field(examples=["wrong_destination"])
+    cause: Annotated[ReversalCause, Strict(strict=False)] = Field(examples=["wrong_destination"])
     reason: Reason
 
 

@@ -13,6 +13,7 @@ QUEUES = {
     "review": "submission WHERE state = 'in_review'",
     "recording": "recording WHERE due_at IS NOT NULL",
     "payout": "payout WHERE due_at IS NOT NULL",
+    "reversal": "transfer_reversal WHERE due_at IS NOT NULL",
     "deposit": "deposit WHERE due_at IS NOT NULL",
     "topup": "topup WHERE due_at IS NOT NULL",
     "stripe_event": "stripe_event WHERE handled_at IS NULL",

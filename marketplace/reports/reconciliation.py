@@ -19,6 +19,7 @@ BOOKED_BY = {
     "payment": "deposit_credited",
     "topup": "topup_succeeded",
     "transfer": "transfer_confirmed",
+    "transfer_refund": "transfer_reversed",
 }
 # As long as an unknown outcome may take to be found out.
 ON_ITS_WAY_HOURS = 24

@@ -26,7 +26,9 @@ class TestAsking:
         assert done["reversal_id"].startswith("trr_")
         payout = finn.get(f"/v1/payouts/{paid['id']}")
         assert payout["state"] == "reversed"
-        assert payout["state_reason"] == "Came back (wrong_destination): It is her sister's account."
+        assert (
+            payout["state_reason"] == "Came back (wrong_destination): It is her sister's account."
+        )
         assert world.ledger("performer_payable", owed.id) == -123
         assert violations(world) == {}
         run = finn.post("/v1/payout-runs", {"currency": "USD"})

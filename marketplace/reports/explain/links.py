@@ -43,8 +43,12 @@ AT_STRIPE = {
     TransactionKind.DEPOSIT_CREDITED,
     TransactionKind.TOPUP_SUCCEEDED,
     TransactionKind.TRANSFER_CONFIRMED,
+    TransactionKind.TRANSFER_REVERSED,
 }
 
+
+# The states of a payout whose transfer was made.
+PAID = {"paid", "partly_reversed", "reversed"}
 
 # Towards the seconds and the rate.
 DOWN: dict[str, tuple[Link, ...]] = {
@@ -70,6 +74,8 @@ DOWN: dict[str, tuple[Link, ...]] = {
     "booked_balance_transaction": (
         Link("ledger_transaction", "id", "ledger_transaction_id", required=always),
     ),
+    # What is owed again was paid once.
+    "transfer_reversal": (Link("payout", "id", "payout_id", required=always),),
 }
 
 # Towards Stripe.
@@ -132,8 +138,9 @@ UP: dict[str, tuple[Link, ...]] = {
             "payout_attempt",
             "payout_id",
             "id",
-            required=lambda row: row["state"] in {"sending", "unknown", "paid"},
+            required=lambda row: row["state"] in {"sending", "unknown", *PAID},
         ),
+        Link("transfer_reversal", "payout_id", "id"),
     ),
     "payout_attempt": (
         Link("ledger_transaction", "id", "in_flight_transaction_id", required=always),
@@ -142,6 +149,14 @@ UP: dict[str, tuple[Link, ...]] = {
             "id",
             "conclusion_transaction_id",
             required=lambda row: row["outcome"] is not None,
+        ),
+    ),
+    "transfer_reversal": (
+        Link(
+            "ledger_transaction",
+            "id",
+            "ledger_transaction_id",
+            required=lambda row: row["state"] == "reversed",
         ),
     ),
 }
@@ -161,6 +176,7 @@ TABLES = (
     "deposit",
     "topup",
     "reserve_move",
+    "transfer_reversal",
 )
 
 # Stripe's own ids: which row of ours carries them, in which column.
@@ -169,6 +185,7 @@ STRIPE_IDS = (
     ("booked_balance_transaction", "id"),
     ("deposit", "checkout_session_id"),
     ("topup", "stripe_topup_id"),
+    ("transfer_reversal", "reversal_id"),
 )
 
 # Rows that say little without a second look.

@@ -27,6 +27,7 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "deposit": ("state", "checkout_session_id", "fee_minor"),
     "topup": ("state", "stripe_topup_id"),
     "reserve_move": ("cause",),
+    "transfer_reversal": ("state", "cause", "reason", "asked_by", "decided_by", "reversal_id"),
     "booked_balance_transaction": ("net_minor",),
 }
 
