@@ -301,7 +301,8 @@ async def note_found(
     ours = list(rows)
     known = {each.reversal_id for each in ours}
     awaited = {str(each.id): each for each in ours if each.state in IN_FLIGHT}
-    for each in sorted(seen, key=lambda each: each.created_at):
+    # Stripe lists the newest first.
+    for each in reversed(seen):
         if each.id in known:
             continue
         mine = awaited.get(each.metadata.get("reversal_id", ""))

@@ -118,7 +118,7 @@ class ReversalAnswer(Answer):
         examples=["wrong_destination"],
         description="Null while nobody has said what Stripe reversed without us.",
     )
-    reason: str | None
+    reason: str | None = Field(examples=["The account is her sister's, as she wrote us."])
     state: ReversalState = Field(examples=["reversed"])
     state_reason: str | None
     asked_by: UUID | None

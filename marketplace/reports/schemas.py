@@ -43,7 +43,7 @@ class ReportedReversal(Exact):
     amount_minor: int
     currency: str
     cause: ReversalCause = Field(examples=["wrong_destination"])
-    reason: str
+    reason: str = Field(examples=["The account is her sister's, as she wrote us."])
     reversal_id: str = Field(examples=["trr_1QxB0yLkdIwHu7ixK2mVq"])
     reversed_at: datetime
 

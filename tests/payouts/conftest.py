@@ -34,12 +34,19 @@ def paid(world: World, finn: Person, approved: Json) -> Json:
     return found
 
 
+def ask_for(
+    asker: Person, payout: Json, amount_minor: int = 123, cause: str = "wrong_destination"
+) -> Json:
+    wanted = {"amount_minor": amount_minor, "cause": cause, "reason": "It is not hers."}
+    asked: Json = asker.post(f"/v1/payouts/{payout['id']}/reversals", wanted)
+    return asked
+
+
 def returned(
     world: World, asker: Person, approver: Person, payout: Json, cause: str, amount_minor: int = 123
 ) -> Json:
     """Asked for, approved and sent; answers the reversal."""
-    wanted = {"amount_minor": amount_minor, "cause": cause, "reason": "It is not hers."}
-    asked = asker.post(f"/v1/payouts/{payout['id']}/reversals", wanted)
+    asked = ask_for(asker, payout, amount_minor, cause)
     approver.post(f"/v1/reversals/{asked['id']}/approve")
     world.sweep("reversals", "inbox")
     found: Json = asker.get(f"/v1/reversals/{asked['id']}")
