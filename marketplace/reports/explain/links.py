@@ -150,6 +150,12 @@ UP: dict[str, tuple[Link, ...]] = {
             "conclusion_transaction_id",
             required=lambda row: row["outcome"] is not None,
         ),
+        Link(
+            "transfer_reversal",
+            "transfer_id",
+            "transfer_id",
+            when=lambda row: row["transfer_id"] is not None,
+        ),
     ),
     "transfer_reversal": (
         Link(
