@@ -75,9 +75,7 @@ OPERATIONS = (
         ),
         run=create_reversal,
     ),
-    Operation(
-        method="GET", path="/v1/transfers/{id}/reversals", takes=PAGED, run=list_reversals
-    ),
+    Operation(method="GET", path="/v1/transfers/{id}/reversals", takes=PAGED, run=list_reversals),
     Operation(
         method="GET",
         path="/v1/transfers/{id}/reversals/{part}",
