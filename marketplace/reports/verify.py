@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from marketplace.reports.checks import claims, earnings, entries, ledger, states, trail
+from marketplace.reports.checks import claims, earnings, entries, ledger, queues, states, trail
 from marketplace.shared import clock, sweeps
 from marketplace.shared.database import Sessions, rows
 from marketplace.stripe_api.gateway import StripeGateway
@@ -307,7 +307,9 @@ CHECKS: dict[str, tuple[str, Check]] = {
     ),
     "I6": ("live claims fit their roles; counters are right", _query(claims.I6)),
     "I9": ("one effect per Stripe event", _query(states.I9)),
+    "I10": ("every scheduled payout run was drafted", _query(queues.I10)),
     "I11": ("states moved only as their table allows", _query(states.I11)),
+    "I13": ("nothing waits more than five minutes past its time", _query(queues.I13)),
     "I14": ("clearing accounts return to zero, source by source", _query(ledger.I14)),
     "coverage": ("cash covers all that is owed", _coverage),
     "pay-by": ("no pay-by date passed without a stated reason", _pay_by),
