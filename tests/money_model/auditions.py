@@ -9,7 +9,7 @@ from tests.money_model.stage import ANY, picked
 from tests.world import Json, declare
 
 # What the stage has set: per hour, and the longest that is paid.
-AUDITION_MINOR_PER_HOUR = 3_333
+AUDITION_MINOR_PER_HOUR = 11_113
 AUDITION_SECONDS_CAP = 60
 OFFER = {
     "brief": "A minute as someone who finds a letter.",

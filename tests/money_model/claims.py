@@ -21,6 +21,10 @@ from tests.money_model.stage import ANY, picked
 from tests.world import Json, Person
 
 LIMIT_OF_CLAIMS = 3
+# What somebody does, and for how many seconds, one after the other.
+STRETCHES = st.lists(
+    st.tuples(st.sampled_from(["perform", "prep"]), st.integers(1, 70)), min_size=1, max_size=3
+)
 WORKING = frozenset({"active", "in_session", "retake"})
 # What is undecided by then is paid; what is withheld goes back when an appeal is too late.
 DECISION_WITHIN = timedelta(hours=72)
@@ -85,10 +89,26 @@ class Claims(Jobs):
     def claims_in(self, *states: str) -> list[Claim]:
         return [claim for claim in self.claims if claim.state in states]
 
-    @precondition(lambda self: any(self.open_roles_of(client) for client in self.cast.clients))
+    def somebody_may_claim(self) -> bool:
+        return any(self.open_roles_of(client) for client in self.cast.clients)
+
+    @precondition(lambda self: self.somebody_may_claim())
+    @rule(performer=ANY, job=ANY, stretches=STRETCHES)
+    def a_role_is_played(self, performer: int, job: int, stretches: list[tuple[str, int]]) -> None:
+        """From the board to the reviewers in one go."""
+        before = len(self.claims)
+        self.a_role_is_claimed(performer, job)
+        if len(self.claims) > before:
+            place = len(self.claims_in(*WORKING)) - 1
+            self.time_is_worked(place, stretches)
+            if self.claims[-1].seconds:
+                self.work_is_handed_in(len(self.claims_in("in_session", "retake")) - 1)
+
+    @precondition(lambda self: self.somebody_may_claim())
     @rule(performer=ANY, job=ANY)
     def a_role_is_claimed(self, performer: int, job: int) -> None:
-        now = self.steady()
+        """Perhaps in the minute before an announced rise: then at the rate before it."""
+        now = self.world.now
         who = picked(self.cast.performers, performer)
         jobs = [
             each
@@ -109,7 +129,8 @@ class Claims(Jobs):
         assert role.state == "open"
         role.state = "held"
         rate = made["rate_minor_per_hour"]
-        assert rate in self.rates[wanted.client.id].announced
+        claimed_at = datetime.fromisoformat(made["claimed_at"])
+        assert rate in self.rates[wanted.client.id].may_lock(claimed_at)
         assert cost_of(wanted.longest_seconds, rate, wanted.fee_basis_points) <= self.books.owed(
             reserve(role.id)
         )
@@ -118,14 +139,7 @@ class Claims(Jobs):
         self.claims.append(Claim(made["id"], who, wanted, role, rate, deadline))
 
     @precondition(lambda self: self.claims_in(*WORKING))
-    @rule(
-        claim=ANY,
-        stretches=st.lists(
-            st.tuples(st.sampled_from(["perform", "prep"]), st.integers(1, 70)),
-            min_size=1,
-            max_size=3,
-        ),
-    )
+    @rule(claim=ANY, stretches=STRETCHES)
     def time_is_worked(self, claim: int, stretches: list[tuple[str, int]]) -> None:
         worked = picked(self.claims_in(*WORKING), claim)
         for activity, seconds in stretches:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from hypothesis import strategies as st
-from hypothesis.stateful import rule
+from hypothesis.stateful import precondition, rule
 
 from tests.money_model.books import (
     AVAILABLE,
@@ -22,6 +22,9 @@ from tests.world import Json
 # As the sandbox is set: a bank takes four days, and what came in is pending for two.
 BANK_TAKES = timedelta(days=4)
 PENDING_FOR = timedelta(days=2)
+# Enough for a sequence; more would only draw attention from what becomes of them.
+MOST_DEPOSITS = 7
+MOST_TOPUPS = 3
 
 
 @dataclass
@@ -52,6 +55,7 @@ class Deposits(Stage):
     def __init__(self) -> None:
         super().__init__()
         self.deposits: list[Deposit] = []
+        self.topups = 0
 
     def both_clients_pay(self, *, capital_minor: int, noticed: bool) -> None:
         """Something to begin with: enough, or hardly."""
@@ -60,6 +64,7 @@ class Deposits(Stage):
         if capital_minor:
             self.the_platform_adds_its_own(capital_minor)
 
+    @precondition(lambda self: len(self.deposits) < MOST_DEPOSITS)
     @rule(
         client=ANY,
         amount_minor=st.sampled_from([50, 1_000, 4_999, 20_017, 100_000]),
@@ -81,11 +86,13 @@ class Deposits(Stage):
             self.world.advance(60)
             self.swept(("poll_deposits",))
 
+    @precondition(lambda self: self.topups < MOST_TOPUPS)
     @rule(amount_minor=st.sampled_from([100, 5_000, 100_000]))
     def the_platform_adds_its_own(self, amount_minor: int) -> None:
         now = self.steady()
         topup = self.cast.finn.post("/v1/topups", {"amount_minor": amount_minor, "currency": "USD"})
         assert topup["state"] == "succeeded"
+        self.topups += 1
         self.stripe.add(PLATFORM, amount_minor, now)
         self.books.book(amount_minor, AVAILABLE, CAPITAL)
 

@@ -1,6 +1,8 @@
 """What is set aside for work: publishing, rises of the rate, closing."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
@@ -10,8 +12,11 @@ from tests.money_model.deposits import Deposits
 from tests.money_model.stage import ANY, picked
 from tests.world import Client, Json, new_job
 
-# Enough for a sequence; more would only draw attention from what becomes of them.
 MOST_JOBS = 5
+# Stamps are cut to whole seconds.
+A_SECOND = timedelta(seconds=1)
+# A rise is in force a minute after it is announced.
+RISES_AFTER = timedelta(minutes=1)
 
 
 @dataclass
@@ -45,14 +50,29 @@ class Job:
 
 
 @dataclass
+class Rate:
+    minor_per_hour: int
+    # In force from some moment between these two.
+    earliest: datetime
+    latest: datetime
+
+
+@dataclass
 class Rates:
     """All that one client ever paid an hour for this kind of work; it only rises here."""
 
-    announced: list[int] = field(default_factory=list)
+    announced: list[Rate] = field(default_factory=list)
 
     @property
     def highest(self) -> int:
-        return self.announced[-1]
+        """What a reserve must cover: no claim made from now on can lock more."""
+        return self.announced[-1].minor_per_hour
+
+    def may_lock(self, moment: datetime) -> set[int]:
+        """What a claim made in that second locks."""
+        certain = [rate for rate in self.announced if rate.latest <= moment]
+        perhaps = [rate for rate in self.announced if rate.earliest <= moment < rate.latest]
+        return {rate.minor_per_hour for rate in [*certain[-1:], *perhaps]}
 
 
 class Jobs(Deposits):
@@ -83,8 +103,8 @@ class Jobs(Deposits):
         self, client: int, tasks: int, caps: tuple[int, int], retakes_max: int, rise: int
     ) -> None:
         owner = picked(self.cast.clients, client)
-        announced = self.rates[owner.id].announced
-        asked = (announced[-1] if announced else 7_399) + rise
+        rates = self.rates[owner.id]
+        asked = (rates.highest if rates.announced else 40_001) + rise
         wanted = new_job(
             tasks=tasks,
             rate_minor_per_hour=asked,
@@ -103,11 +123,11 @@ class Jobs(Deposits):
     @rule(job=ANY, most=st.sampled_from([None, None, 1]))
     def roles_are_published(self, job: int, most: int | None) -> None:
         """The worst case of each is set aside, or nothing happens at all."""
-        self.steady()
+        now = self.steady()
         wanted = picked(self.publishable(), job)
         rates = self.rates[wanted.client.id]
-        asked = max([wanted.asked_minor_per_hour, *rates.announced])
-        paid = rates.highest if rates.announced else asked
+        paid = rates.highest if rates.announced else wanted.asked_minor_per_hour
+        asked = max(wanted.asked_minor_per_hour, paid)
         body = {"roles": most} if most else {}
         path = f"/v1/jobs/{wanted.id}/publish"
         is_cut = not wanted.is_published and wanted.asked_minor_per_hour < paid
@@ -134,11 +154,17 @@ class Jobs(Deposits):
         wanted.client.post(path, body)
         wanted.is_published, wanted.fee_basis_points = True, basis_points
         if is_rise or not rates.announced:
-            rates.announced.append(asked)
+            ahead = RISES_AFTER if is_rise else timedelta()
+            rates.announced.append(Rate(asked, now + ahead - A_SECOND, self.world.now + ahead))
         for role_id, minor in needed:
             self.books.book(minor, money, reserve(role_id))
         for role in opening:
             role.state = "open"
+
+    def dues(self) -> Iterator[datetime]:
+        yield from super().dues()
+        for rates in self.rates.values():
+            yield from (rate.latest for rate in rates.announced)
 
     def short_of(self, role: Role, worst_minor: int) -> int:
         return max(0, worst_minor - self.books.owed(reserve(role.id)))
