@@ -138,7 +138,13 @@ class Stage(RuleBasedStateMachine):
         booked: dict[Account, int] = {
             (row["kind"], row["owner"]): row["minor"] for row in found if row["minor"]
         }
-        assert booked == self.books.standing()
+        expected = self.books.standing()
+        wrong = {
+            account: (booked.get(account, 0), expected.get(account, 0))
+            for account in booked.keys() | expected.keys()
+            if booked.get(account, 0) != expected.get(account, 0)
+        }
+        assert wrong == {}, "in the ledger, and in the model"
         for row in found:
             if row["guarded_minor"] is not None:
                 assert row["guarded_minor"] == -row["minor"], row
