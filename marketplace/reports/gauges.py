@@ -3,29 +3,9 @@
 from prometheus_client.core import GaugeMetricFamily
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from marketplace.reports.checks import ledger
+from marketplace.reports.checks import ledger, queues
 from marketplace.shared.database import rows
 
-# Whatever has a `due_at` is a queue; late is what nobody came for within five minutes.
-QUEUES = {
-    "claim_deadline": "claim WHERE state IN ('active', 'in_session', 'retake')",
-    "claim_pay": "claim WHERE pay_due_at IS NOT NULL",
-    "review": "submission WHERE state = 'in_review'",
-    "recording": "recording WHERE due_at IS NOT NULL",
-    "payout": "payout WHERE due_at IS NOT NULL",
-    "deposit": "deposit WHERE due_at IS NOT NULL",
-    "topup": "topup WHERE due_at IS NOT NULL",
-    "stripe_event": "stripe_event WHERE handled_at IS NULL",
-    "audition": "audition WHERE due_at IS NOT NULL",
-}
-DUE_COLUMNS = {"claim_deadline": "deadline", "claim_pay": "pay_due_at", "review": "review_due_at"}
-
-OVERDUE = " UNION ALL ".join(
-    f"SELECT '{queue}' AS queue, count(*) AS waiting, count(*) FILTER ("  # noqa: S608 - this module's words
-    f"WHERE {DUE_COLUMNS.get(queue, 'due_at')} < marketplace_now() - interval '5 minutes') AS late"
-    f" FROM {where}"
-    for queue, where in QUEUES.items()
-)
 PAYOUTS = """
     SELECT state, currency, count(*) AS payouts, sum(amount_minor)::bigint AS minor
     FROM payout GROUP BY state, currency
@@ -35,7 +15,7 @@ PAYOUTS = """
 async def look(session: AsyncSession) -> list[GaugeMetricFamily]:
     waiting = _family("marketplace_waiting_rows", "Rows that are due now or later", "queue")
     late = _family("marketplace_late_rows", "Rows more than five minutes past their time", "queue")
-    for row in await rows(session, OVERDUE):
+    for row in await rows(session, queues.WAITING):
         waiting.add_metric([row["queue"]], row["waiting"])
         late.add_metric([row["queue"]], row["late"])
     payouts = _family("marketplace_payouts", "Payouts by state", "state", "currency")

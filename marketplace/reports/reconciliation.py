@@ -19,6 +19,14 @@ BOOKED_BY = {
     "payment": "deposit_credited",
     "topup": "topup_succeeded",
     "transfer": "transfer_confirmed",
+    "payout": "withdrawal_confirmed",
+    "payout_cancel": "withdrawal_returned",
+    "payout_failure": "withdrawal_returned",
+    "refund": "refund_confirmed",
+    "payment_refund": "refund_confirmed",
+    "refund_failure": "refund_returned",
+    "payment_failure_refund": "refund_returned",
+    "transfer_refund": "transfer_reversed",
 }
 # As long as an unknown outcome may take to be found out.
 ON_ITS_WAY_HOURS = 24

@@ -145,6 +145,14 @@ def topups(world: World) -> None:
     world.advance(60)
 
 
+def refunds(world: World) -> None:
+    acme = world.client(deposit_minor=100_000)
+    world.advance(3 * DAY)
+    world.sweep("funds")
+    for number in range(SEVERAL):
+        acme.post("/v1/refunds", {"amount_minor": 5_000 + number, "currency": "USD"})
+
+
 def onboarded(world: World) -> None:
     for number in range(SEVERAL):
         performer = world.performer(f"Performer {number}")
@@ -178,6 +186,23 @@ def owed(world: World) -> None:
         world.accepted_claim(performer, job, ravi)
 
 
+def at_the_bank(world: World) -> None:
+    """Each performer's account is emptied by Stripe's own schedule."""
+    world.stripe.control("PUT", "settings", automatic_payout_after_seconds=DAY)
+    approved(world)
+    world.sweep("payouts")
+    world.advance(DAY)
+
+
+def withdrawn_money(world: World) -> None:
+    finn, fay = world.finance("Finn"), world.finance("Fay")
+    world.capital(finn, 500_000)
+    for number in range(SEVERAL):
+        wanted = {"amount_minor": 5_000 + number, "currency": "USD", "reason": REASON}
+        asked = finn.post("/v1/withdrawals", wanted)
+        fay.post(f"/v1/withdrawals/{asked['id']}/approve")
+
+
 def payday(world: World) -> None:
     owed(world)
     monday = (world.now + timedelta(days=7 - world.now.weekday())).replace(hour=6, minute=1)
@@ -188,6 +213,18 @@ def approved(world: World) -> None:
     owed(world)
     run = world.finance("Finn").post("/v1/payout-runs", {"currency": "USD"})
     world.finance("Fay").post(f"/v1/payout-runs/{run['id']}/approve")
+
+
+def coming_back(world: World) -> None:
+    owed(world)
+    finn, fay = world.finance("Finn"), world.finance("Fay")
+    run = finn.post("/v1/payout-runs", {"currency": "USD"})
+    fay.post(f"/v1/payout-runs/{run['id']}/approve")
+    world.sweep("payouts")
+    wanted = {"amount_minor": 123, "cause": "wrong_destination", "reason": "not theirs"}
+    for payout in finn.get(f"/v1/payout-runs/{run['id']}/payouts")["items"]:
+        asked = finn.post(f"/v1/payouts/{payout['id']}/reversals", wanted)
+        fay.post(f"/v1/reversals/{asked['id']}/approve")
 
 
 MOVED = "SELECT count(*) FROM audit_event WHERE action = 'moved' AND subject_type = '{}'".format
@@ -217,9 +254,13 @@ DUE: dict[str, tuple[Callable[[World], object], str]] = {
     "poll_topups": (topups, BOOKED("topup_succeeded")),
     "poll_accounts": (onboarded, "SELECT count(*) FROM payout_account WHERE transfers = 'active'"),
     "funds": (pending, BOOKED("funds_available")),
+    "refunds": (refunds, BOOKED("refund_confirmed")),
     "stripe_lines": (paid_deposits, "SELECT count(*) FROM stripe_line"),
     "payout_runs": (payday, "SELECT count(*) FROM payout"),
+    "poll_bank_payouts": (at_the_bank, "SELECT count(*) FROM bank_payout"),
+    "withdrawals": (withdrawn_money, BOOKED("withdrawal_confirmed")),
     "payouts": (approved, BOOKED("transfer_confirmed")),
+    "reversals": (coming_back, BOOKED("transfer_reversed")),
 }
 
 

@@ -16,8 +16,23 @@ def check(node: Node) -> None:
 def _check_payout(node: Node) -> list[str]:
     lines = node.leads_to("payout_line")
     total = sum(line["amount_minor"] for line in lines)
-    if lines and total != node.row["amount_minor"]:
-        return [f"its lines sum to {total}"]
+    amount = node.row["amount_minor"]
+    problems = [f"its lines sum to {total}"] if lines and total != amount else []
+    reversals = node.leads_to("transfer_reversal")
+    returned = sum(each["amount_minor"] for each in reversals if each["state"] == "reversed")
+    if returned and node.row["state"] != ("reversed" if returned == amount else "partly_reversed"):
+        problems.append(f"{returned} of it came back, and it is {node.row['state']}")
+    return problems
+
+
+def _check_deposit(node: Node) -> list[str]:
+    standing = sum(
+        refund["amount_minor"]
+        for refund in node.leads_to("refund")
+        if refund["state"] not in {"refused", "returned"}
+    )
+    if standing > node.row["amount_minor"]:
+        return [f"{standing} of it are refunded"]
     return []
 
 
@@ -66,6 +81,7 @@ def _check_line(node: Node) -> list[str]:
 ARITHMETIC: dict[str, Callable[[Node], list[str]]] = {
     "payout": _check_payout,
     "payout_line": _check_line,
+    "deposit": _check_deposit,
     "pay_decision": _check_pay_decision,
     "claim": _check_claim,
     "ledger_transaction": _check_ledger_transaction,

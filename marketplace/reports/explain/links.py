@@ -43,8 +43,16 @@ AT_STRIPE = {
     TransactionKind.DEPOSIT_CREDITED,
     TransactionKind.TOPUP_SUCCEEDED,
     TransactionKind.TRANSFER_CONFIRMED,
+    TransactionKind.WITHDRAWAL_CONFIRMED,
+    TransactionKind.WITHDRAWAL_RETURNED,
+    TransactionKind.REFUND_CONFIRMED,
+    TransactionKind.REFUND_RETURNED,
+    TransactionKind.TRANSFER_REVERSED,
 }
 
+
+# The states of a payout whose transfer was made.
+PAID = {"paid", "partly_reversed", "reversed"}
 
 # Towards the seconds and the rate.
 DOWN: dict[str, tuple[Link, ...]] = {
@@ -66,10 +74,13 @@ DOWN: dict[str, tuple[Link, ...]] = {
     "role": (Link("task", "id", "task_id", required=always),),
     "task": (Link("job", "id", "job_id", required=always),),
     "audition": (Link("rate", "id", "rate_id", required=always),),
+    "refund": (Link("deposit", "id", "deposit_id", required=always),),
     "rate": (Link("rate_lineage", "id", "lineage_id", required=always),),
     "booked_balance_transaction": (
         Link("ledger_transaction", "id", "ledger_transaction_id", required=always),
     ),
+    # What is owed again was paid once.
+    "transfer_reversal": (Link("payout", "id", "payout_id", required=always),),
 }
 
 # Towards Stripe.
@@ -101,6 +112,22 @@ UP: dict[str, tuple[Link, ...]] = {
             "id",
             required=lambda row: row["state"] in {"credited", "available"},
         ),
+        Link("refund", "deposit_id", "id"),
+    ),
+    "refund": (
+        Link("ledger_transaction", "id", "sent_transaction_id", required=always),
+        Link(
+            "ledger_transaction",
+            "id",
+            "confirmed_transaction_id",
+            required=lambda row: row["state"] in {"succeeded", "returned"},
+        ),
+        Link(
+            "ledger_transaction",
+            "id",
+            "ended_transaction_id",
+            required=lambda row: row["state"] in {"refused", "returned"},
+        ),
     ),
     "topup": (
         Link(
@@ -108,6 +135,26 @@ UP: dict[str, tuple[Link, ...]] = {
             "source_id",
             "id",
             required=lambda row: row["state"] == "succeeded",
+        ),
+    ),
+    "withdrawal": (
+        Link(
+            "ledger_transaction",
+            "id",
+            "sent_transaction_id",
+            required=lambda row: row["sent_at"] is not None,
+        ),
+        Link(
+            "ledger_transaction",
+            "id",
+            "conclusion_transaction_id",
+            required=lambda row: row["state"] in {"in_transit", "arrived", "refused", "returned"},
+        ),
+        Link(
+            "ledger_transaction",
+            "id",
+            "return_transaction_id",
+            required=lambda row: row["state"] == "returned",
         ),
     ),
     "reserve_move": (Link("ledger_transaction", "id", "ledger_transaction_id", required=always),),
@@ -132,8 +179,9 @@ UP: dict[str, tuple[Link, ...]] = {
             "payout_attempt",
             "payout_id",
             "id",
-            required=lambda row: row["state"] in {"sending", "unknown", "paid"},
+            required=lambda row: row["state"] in {"sending", "unknown", *PAID},
         ),
+        Link("transfer_reversal", "payout_id", "id"),
     ),
     "payout_attempt": (
         Link("ledger_transaction", "id", "in_flight_transaction_id", required=always),
@@ -142,6 +190,20 @@ UP: dict[str, tuple[Link, ...]] = {
             "id",
             "conclusion_transaction_id",
             required=lambda row: row["outcome"] is not None,
+        ),
+        Link(
+            "transfer_reversal",
+            "transfer_id",
+            "transfer_id",
+            when=lambda row: row["transfer_id"] is not None,
+        ),
+    ),
+    "transfer_reversal": (
+        Link(
+            "ledger_transaction",
+            "id",
+            "ledger_transaction_id",
+            required=lambda row: row["state"] == "reversed",
         ),
     ),
 }
@@ -160,7 +222,11 @@ TABLES = (
     "audition",
     "deposit",
     "topup",
+    "refund",
     "reserve_move",
+    "withdrawal",
+    "bank_payout",
+    "transfer_reversal",
 )
 
 # Stripe's own ids: which row of ours carries them, in which column.
@@ -168,7 +234,12 @@ STRIPE_IDS = (
     ("payout_attempt", "transfer_id"),
     ("booked_balance_transaction", "id"),
     ("deposit", "checkout_session_id"),
+    ("deposit", "payment_intent_id"),
+    ("refund", "stripe_refund_id"),
     ("topup", "stripe_topup_id"),
+    ("withdrawal", "stripe_payout_id"),
+    ("bank_payout", "stripe_payout_id"),
+    ("transfer_reversal", "reversal_id"),
 )
 
 # Rows that say little without a second look.

@@ -25,8 +25,12 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "consent_grant": ("licence_version", "signed_at"),
     "audition": ("state", "paid_seconds", "rate_minor_per_hour"),
     "deposit": ("state", "checkout_session_id", "fee_minor"),
+    "refund": ("state", "state_reason", "stripe_refund_id"),
     "topup": ("state", "stripe_topup_id"),
+    "withdrawal": ("state", "state_reason", "stripe_payout_id", "requested_by", "approved_by"),
+    "bank_payout": ("state", "state_reason", "stripe_payout_id", "performer_id", "arrives_at"),
     "reserve_move": ("cause",),
+    "transfer_reversal": ("state", "cause", "reason", "asked_by", "decided_by", "reversal_id"),
     "booked_balance_transaction": ("net_minor",),
 }
 
