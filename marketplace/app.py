@@ -18,6 +18,7 @@ from marketplace.bank.routes import router as bank
 from marketplace.claims.routes import router as claims
 from marketplace.consents.routes import router as consents
 from marketplace.deliveries.routes import router as deliveries
+from marketplace.exceptions.routes import router as exceptions
 from marketplace.funding.refund_routes import router as refunds
 from marketplace.funding.routes import router as funding
 from marketplace.health import router as health
@@ -68,6 +69,7 @@ ROUTERS = (
     payouts,
     bank,
     reports,
+    exceptions,
     periods,
     webhooks,
     stripe_api,

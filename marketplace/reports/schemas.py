@@ -132,9 +132,19 @@ class UnmatchedLine(Exact):
     """A line of Stripe's, or of ours, that the other side does not have so."""
 
     id: str = Field(examples=["txn_3QxAw2LkdIwHu7ix0jVqB5tD"])
-    type: str | None = Field(description="Stripe's type", examples=["stripe_fee"])
+    type: str | None = Field(
+        description="Stripe's type; `withdrawal` and `bank_payout` are legs to a bank",
+        examples=["stripe_fee"],
+    )
     reason: Literal[
-        "on_its_way", "not_booked", "unknown_type", "amount_differs", "not_at_stripe"
+        "on_its_way",
+        "not_booked",
+        "no_event",
+        "unknown_type",
+        "amount_differs",
+        "not_at_stripe",
+        "late_at_bank",
+        "returned_by_bank",
     ] = Field(examples=["unknown_type"])
     age_seconds: int = Field(examples=[5_400])
     stripe_net_minor: int | None = Field(examples=[-200])

@@ -39,6 +39,8 @@ FOR: dict[str, set[str]] = {
     "finance": {
         "list_payout_runs draft_payout_run read_payout_run approve_payout_run discard_payout_run",
         "list_exclusions list_payouts read_payout approve_payout_again decide_payout_absent release_payout",
+        "list_exceptions propose_line_booking list_line_bookings read_line_booking",
+        "approve_line_booking discard_line_booking",
         "list_withdrawals request_withdrawal read_withdrawal approve_withdrawal discard_withdrawal",
         "decide_withdrawal_absent list_bank_payouts",
         "decide_refund_absent",
@@ -100,6 +102,8 @@ BODIES: dict[str, Any] = {
     "performers__schemas__StateReason": REASON,
     "NewRate": {"rate_minor_per_hour": 8_000, **REASON},
     "NewVerdict": ACCEPT,
+    "NewLineBooking": {"booked_as": "capital", **REASON},
+    "LineBookingDecision": REASON,
     "WithdrawalDecision": REASON,
     "NewWithdrawal": {"amount_minor": 100, "currency": "USD", **REASON},
     "NewTopup": {"amount_minor": 100, "currency": "USD"},

@@ -45,6 +45,8 @@ AT_STRIPE = {
     TransactionKind.TRANSFER_CONFIRMED,
     TransactionKind.WITHDRAWAL_CONFIRMED,
     TransactionKind.WITHDRAWAL_RETURNED,
+    TransactionKind.STRIPE_FEE_BOOKED,
+    TransactionKind.CAPITAL_BOOKED,
     TransactionKind.REFUND_CONFIRMED,
     TransactionKind.REFUND_RETURNED,
 }
@@ -75,6 +77,7 @@ DOWN: dict[str, tuple[Link, ...]] = {
     "booked_balance_transaction": (
         Link("ledger_transaction", "id", "ledger_transaction_id", required=always),
     ),
+    "line_booking": (Link("stripe_line", "id", "line_id", required=always),),
 }
 
 # Towards Stripe.
@@ -130,6 +133,18 @@ UP: dict[str, tuple[Link, ...]] = {
             "id",
             required=lambda row: row["state"] == "succeeded",
         ),
+    ),
+    "line_booking": (
+        Link(
+            "ledger_transaction",
+            "id",
+            "ledger_transaction_id",
+            required=lambda row: row["state"] == "booked",
+        ),
+    ),
+    "stripe_line": (
+        Link("line_booking", "line_id", "id"),
+        Link("booked_balance_transaction", "id", "id"),
     ),
     "withdrawal": (
         Link(
@@ -204,6 +219,7 @@ TABLES = (
     "refund",
     "reserve_move",
     "withdrawal",
+    "line_booking",
     "bank_payout",
 )
 
@@ -217,6 +233,7 @@ STRIPE_IDS = (
     ("topup", "stripe_topup_id"),
     ("withdrawal", "stripe_payout_id"),
     ("bank_payout", "stripe_payout_id"),
+    ("stripe_line", "id"),
 )
 
 # Rows that say little without a second look.

@@ -28,6 +28,8 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "refund": ("state", "state_reason", "stripe_refund_id"),
     "topup": ("state", "stripe_topup_id"),
     "withdrawal": ("state", "state_reason", "stripe_payout_id", "requested_by", "approved_by"),
+    "line_booking": ("state", "booked_as", "line_id", "reason", "proposed_by", "decided_by"),
+    "stripe_line": ("type", "net_minor", "description", "created_at"),
     "bank_payout": ("state", "state_reason", "stripe_payout_id", "performer_id", "arrives_at"),
     "reserve_move": ("cause",),
     "booked_balance_transaction": ("net_minor",),
