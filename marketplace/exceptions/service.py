@@ -30,7 +30,7 @@ OPEN = f"""
     LEFT JOIN stripe_line ON stripe_line.id = judged.id
     LEFT JOIN line_booking AS proposed
         ON proposed.line_id = judged.id AND proposed.state = 'proposed'
-    WHERE reason <> 'on_its_way'
+    WHERE judged.reason <> 'on_its_way'
       AND (CAST(:only AS text) IS NULL OR judged.id = :only)
       AND (CAST(:after_at AS timestamptz) IS NULL OR
            (judged.created_at, judged.id) > (:after_at, CAST(:after_id AS text)))

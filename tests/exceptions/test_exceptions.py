@@ -75,7 +75,11 @@ def test_what_comes_in_is_capital_too(world: World, paid: Paid, finn: Person, fa
     """A top-up that somebody made on Stripe's own page is known by its type; by a day it is late."""
     world.loopback.run(
         world.gateway.create_topup(
-            amount_minor=900, currency="USD", description="", metadata={}, idempotency_key="hand"
+            amount_minor=900,
+            currency="USD",
+            description="by hand",
+            metadata={},
+            idempotency_key="hand",
         )
     )
     assert queue(world, finn) == []
