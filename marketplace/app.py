@@ -30,6 +30,7 @@ from marketplace.periods.routes import router as periods
 from marketplace.rates.routes import router as rates
 from marketplace.recordings.routes import router as recordings
 from marketplace.recordings.storage import open_storage
+from marketplace.reports.explanations import router as explanations
 from marketplace.reports.routes import router as reports
 from marketplace.reviews.routes import router as reviews
 from marketplace.scheduler import Parts, ticking
@@ -69,6 +70,7 @@ ROUTERS = (
     payouts,
     bank,
     reports,
+    explanations,
     exceptions,
     periods,
     webhooks,

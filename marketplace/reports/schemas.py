@@ -73,6 +73,46 @@ class PayoutReport(Exact):
     lines: list[PayoutReportLine]
 
 
+class PerformerTotal(Exact):
+    """`net_minor` = owed + sent, and `paid_minor` what Stripe confirmed: both by the ledger."""
+
+    currency: str
+    seconds: int
+    gross_minor: int
+    adjustments_minor: int
+    net_minor: int
+    paid_minor: int
+    owed_minor: int = Field(examples=[0])
+
+
+class PerformerReportLine(Exact):
+    """One earning, or what was changed of it later."""
+
+    ledger_entry_id: UUID
+    kind: TransactionKind = Field(examples=["claim_paid"])
+    source_id: UUID = Field(description="The claim or audition, or the correction.")
+    rate_id: UUID | None
+    seconds: int | None
+    hours: str | None = Field(description="Rounded for reading", examples=["1.0278"])
+    rate_minor_per_hour: int | None
+    gross_minor: int
+    adjustments_minor: int
+    net_minor: int
+    currency: str
+    booked_at: datetime
+    status: str = Field(description="`waiting`, or its payout's state", examples=["paid"])
+    status_reason: str | None
+    payout_id: UUID | None
+    transfer_id: str | None
+
+
+class PerformerReport(Exact):
+    as_of: datetime
+    performer_id: UUID
+    totals: list[PerformerTotal]
+    lines: list[PerformerReportLine]
+
+
 class RateReportLine(Exact):
     lineage_id: UUID
     client_id: UUID | None = Field(description="Null for the platform's own auditions.")

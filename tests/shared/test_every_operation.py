@@ -44,7 +44,7 @@ FOR: dict[str, set[str]] = {
         "list_withdrawals request_withdrawal read_withdrawal approve_withdrawal discard_withdrawal",
         "decide_withdrawal_absent list_bank_payouts",
         "decide_refund_absent",
-        "create_topup read_topup read_payout_report read_rate_report read_trial_balance read_reconciliation",
+        "create_topup read_topup read_performer_report read_payout_report read_rate_report read_trial_balance read_reconciliation",
         "read_liabilities read_roll_forward read_fees list_periods read_period start_closing_period",
         "confirm_closed_period reopen_period read_journal",
     },
@@ -58,6 +58,7 @@ FOR: dict[str, set[str]] = {
         "list_api_keys create_api_key revoke_api_key create_member_invite",
         "list_members remove_member",
     },
+    "performer finance": {"read_explanation"},
     "performer reviewer operator finance member": {
         "list_devices sign_out_device accept_invite read_recording upload_recording",
     },

@@ -238,7 +238,7 @@ STRIPE_IDS = (
 
 # Rows that say little without a second look.
 READABLE = {
-    "ledger_entry": "(SELECT ledger_entry.*, account.kind AS account FROM ledger_entry"
+    "ledger_entry": "(SELECT ledger_entry.*, account.kind AS account, owner_id FROM ledger_entry"
     " JOIN account ON account.id = account_id) AS readable",
     "time_entry": "(SELECT time_entry.*, extract(epoch FROM ended_at - started_at)::bigint"
     " AS seconds FROM time_entry) AS readable",

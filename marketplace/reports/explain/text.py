@@ -36,15 +36,25 @@ SHOWN: dict[str, tuple[str, ...]] = {
 }
 
 
-def lines(node: Node, depth: int = 0) -> Iterator[str]:
-    """The tree as indented text."""
-    shown = [
-        f"{name}={_text(node.row[name])}"
+def facts(node: Node) -> dict[str, str]:
+    """What is shown of a row, by name."""
+    return {
+        name: _text(node.row[name])
         for name in SHOWN.get(node.table, ())
         if node.row[name] is not None
-    ]
+    }
+
+
+def amount_minor(node: Node) -> int | None:
     amount = node.row.get("amount_minor", node.row.get("pay_minor"))
-    money = [display(amount, node.row["currency"])] if amount and "currency" in node.row else []
+    return amount if "currency" in node.row else None
+
+
+def lines(node: Node, depth: int = 0) -> Iterator[str]:
+    """The tree as indented text."""
+    shown = [f"{name}={text}" for name, text in facts(node).items()]
+    amount = amount_minor(node)
+    money = [display(amount, node.row["currency"])] if amount else []
     yield "  " * depth + " ".join([node.table, str(node.row["id"]), *money, *shown])
     for problem in node.problems:
         yield "  " * (depth + 1) + f"MISSING: {problem}"
