@@ -1,3 +1,4 @@
+import re
 from datetime import datetime
 from typing import Annotated
 from uuid import UUID
@@ -28,7 +29,8 @@ from marketplace.shared.schemas import Page
 
 router = APIRouter(prefix="/v1", route_class=TransactionalRoute, tags=["exceptions"])
 
-LineId = Annotated[str, Path(max_length=255, examples=[LINE])]
+LINE_ID = r"^[0-9A-Za-z_]+$"
+LineId = Annotated[str, Path(max_length=255, pattern=LINE_ID, examples=[LINE])]
 
 
 class LineBookingQuery(PageQuery):
@@ -40,7 +42,7 @@ async def list_exceptions(
     session: Session, finance: Finance, page: Annotated[PageQuery, Query()]
 ) -> Page[ExceptionAnswer]:
     """What Stripe's lines have and no event of ours explains, oldest first."""
-    after = decode_cursor(page.cursor, datetime.fromisoformat, str)
+    after = decode_cursor(page.cursor, datetime.fromisoformat, _line_id)
     found = await service.find_open(
         session, most=page.limit + 1, after=(after[0], after[1]) if after else None
     )
@@ -51,6 +53,12 @@ async def list_exceptions(
     ]
     cursor = encode_cursor(last["created_at"].isoformat(), last["id"]) if last else None
     return Page(items=items, next_cursor=cursor)
+
+
+def _line_id(text: str) -> str:
+    if re.fullmatch(LINE_ID, text) is None:
+        raise ValueError(text)
+    return text
 
 
 @router.post(

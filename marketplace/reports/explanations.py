@@ -72,7 +72,11 @@ class Explanation(Answer):
 async def read_explanation(
     id: Annotated[  # noqa: A002 - its name in the path
         str,
-        Path(max_length=255, description="Of any row that carries money, or Stripe's own id."),
+        Path(
+            max_length=255,
+            pattern=r"^[0-9A-Za-z_-]+$",
+            description="Of any row that carries money, or Stripe's own id.",
+        ),
     ],
     session: Session,
     asker: Asker,

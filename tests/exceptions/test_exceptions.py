@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from marketplace.reports import explain
+from marketplace.shared.pagination import encode_cursor
 from tests.ledger.test_attacks import DENIED, refused
 from tests.reports.conftest import Paid, lift_all_guards, violations
 from tests.world import DAY, HOUR, Json, Person, World
@@ -146,6 +147,7 @@ class TestRefused:
     def test_what_stripe_does_not_have(self, world: World, paid: Paid, finn: Person) -> None:
         wanted = {"booked_as": "capital", "reason": REASON}
         assert finn.refused("POST", f"{QUEUE}/txn_none/bookings", wanted) == "404 not_found"
+        assert finn.refused("POST", f"{QUEUE}/%00/bookings", wanted) == "422 invalid_request"
 
     def test_what_is_booked_by_its_event(self, world: World, paid: Paid, finn: Person) -> None:
         queue(world, finn)
@@ -234,7 +236,8 @@ def test_pages_of_exceptions(world: World, paid: Paid, finn: Person) -> None:
     assert [len(page) for page in pages] == [2, 2, 1]
     amounts = sorted(line["net_minor"] for page in pages for line in page)
     assert amounts == [-104, -103, -102, -101, -100]
-    assert finn.refused("GET", QUEUE, query={"cursor": "nonsense"}) == "422 invalid_request"
+    for cursor in ("nonsense", encode_cursor("2026-01-01", "\0"), encode_cursor("x", "txn_1")):
+        assert finn.refused("GET", QUEUE, query={"cursor": cursor}) == "422 invalid_request"
 
 
 def test_a_line_that_moves_nothing_is_no_exception(world: World, paid: Paid, finn: Person) -> None:
