@@ -8,6 +8,9 @@ WITH unnamed AS (
     UNION ALL
     SELECT stripe_payout_id, 'payout', currency, -amount_minor, conclusion_transaction_id
     FROM withdrawal WHERE stripe_payout_id IS NOT NULL
+    UNION ALL
+    SELECT reversal_id, 'transfer_refund', currency, amount_minor, ledger_transaction_id
+    FROM transfer_reversal WHERE state = 'reversed'
 )
 INSERT INTO booked_balance_transaction (id, net_minor, currency, ledger_transaction_id)
 SELECT line.id, line.net_minor, line.currency, unnamed.ledger_transaction_id

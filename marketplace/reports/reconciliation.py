@@ -26,6 +26,7 @@ BOOKED_BY = {
     "payment_refund": "refund_confirmed",
     "refund_failure": "refund_returned",
     "payment_failure_refund": "refund_returned",
+    "transfer_refund": "transfer_reversed",
 }
 # As long as an unknown outcome may take to be found out.
 ON_ITS_WAY_HOURS = 24

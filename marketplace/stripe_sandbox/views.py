@@ -36,7 +36,13 @@ EXPANDABLE: dict[str, dict[str, tuple[str, ...]]] = {
         "destination": ("account",),
         "destination_payment": ("charge",),
     },
-    "balance_transaction": {"source": ("charge", "payout", "refund", "topup", "transfer")},
+    "transfer_reversal": {
+        "balance_transaction": ("balance_transaction",),
+        "transfer": ("transfer",),
+    },
+    "balance_transaction": {
+        "source": ("charge", "payout", "refund", "topup", "transfer", "transfer_reversal")
+    },
 }
 
 TIME_BOUNDS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}

@@ -141,6 +141,18 @@ LINE_BOOKINGS = """
     WHERE state = 'booked'
 """
 
+REVERSALS = """
+    SELECT 'transfer_reversed', reversal.id, reversal.currency, entry.*
+    FROM transfer_reversal AS reversal
+    LEFT JOIN payout ON payout.id = payout_id, LATERAL (VALUES
+        ('stripe_available', NULL::uuid, reversal.amount_minor),
+        -- Owed again, or a debt that is paid: nothing else is ever taken back.
+        (CASE cause WHEN 'wrong_destination' THEN 'performer_payable'
+            ELSE 'performer_receivable' END, performer_id, -reversal.amount_minor)
+    ) AS entry
+    WHERE reversal.state = 'reversed'
+"""
+
 EVENTS = (
     DEPOSITS,
     TOPUPS,
@@ -150,6 +162,7 @@ EVENTS = (
     WITHDRAWALS,
     LINE_BOOKINGS,
     REFUNDS,
+    REVERSALS,
 )
 
 I5_ENTRIES = f"""

@@ -24,6 +24,8 @@ I5 = """
         WHEN 'refund' THEN EXISTS (SELECT FROM refund
             WHERE id = source_id AND ledger_transaction.id IN
                 (sent_transaction_id, confirmed_transaction_id, ended_transaction_id))
+        WHEN 'transfer_reversal' THEN EXISTS (SELECT FROM transfer_reversal
+            WHERE id = source_id AND ledger_transaction_id = ledger_transaction.id)
         ELSE false
     END
     UNION ALL
@@ -59,7 +61,7 @@ I5 = """
     UNION ALL
     SELECT format('payout %s is paid, but no attempt of it succeeded', payout.id)
     FROM payout
-    WHERE state = 'paid' AND NOT EXISTS (
+    WHERE state IN ('paid', 'partly_reversed', 'reversed') AND NOT EXISTS (
         SELECT FROM payout_attempt
         WHERE payout_id = payout.id AND outcome = 'succeeded'
           AND payout_attempt.transfer_id = payout.transfer_id
@@ -74,6 +76,19 @@ I5 = """
     GROUP BY deposit.id
     HAVING sum(refund.amount_minor) > deposit.amount_minor
         OR bool_or(refund.client_id <> deposit.client_id OR refund.currency <> deposit.currency)
+    UNION ALL
+    SELECT format('payout %s of %s is %s, but %s of it came back', payout.id, payout.amount_minor,
+                  payout.state, returned)
+    FROM payout
+    JOIN LATERAL (
+        SELECT coalesce(sum(amount_minor), 0) AS returned FROM transfer_reversal
+        WHERE payout_id = payout.id AND transfer_reversal.state = 'reversed'
+    ) AS reversals ON true
+    WHERE returned > payout.amount_minor
+       OR (CASE WHEN returned = 0 THEN payout.state IN ('partly_reversed', 'reversed')
+           ELSE payout.state <> CASE WHEN returned < payout.amount_minor THEN 'partly_reversed'
+               ELSE 'reversed' END
+       END)
     UNION ALL
     SELECT format('claim %s ended with time on it, but no decision is made or due', claim.id)
     FROM claim

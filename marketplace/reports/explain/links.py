@@ -49,8 +49,12 @@ AT_STRIPE = {
     TransactionKind.CAPITAL_BOOKED,
     TransactionKind.REFUND_CONFIRMED,
     TransactionKind.REFUND_RETURNED,
+    TransactionKind.TRANSFER_REVERSED,
 }
 
+
+# The states of a payout whose transfer was made.
+PAID = {"paid", "partly_reversed", "reversed"}
 
 # Towards the seconds and the rate.
 DOWN: dict[str, tuple[Link, ...]] = {
@@ -78,6 +82,8 @@ DOWN: dict[str, tuple[Link, ...]] = {
         Link("ledger_transaction", "id", "ledger_transaction_id", required=always),
     ),
     "line_booking": (Link("stripe_line", "id", "line_id", required=always),),
+    # What is owed again was paid once.
+    "transfer_reversal": (Link("payout", "id", "payout_id", required=always),),
 }
 
 # Towards Stripe.
@@ -188,8 +194,9 @@ UP: dict[str, tuple[Link, ...]] = {
             "payout_attempt",
             "payout_id",
             "id",
-            required=lambda row: row["state"] in {"sending", "unknown", "paid"},
+            required=lambda row: row["state"] in {"sending", "unknown", *PAID},
         ),
+        Link("transfer_reversal", "payout_id", "id"),
     ),
     "payout_attempt": (
         Link("ledger_transaction", "id", "in_flight_transaction_id", required=always),
@@ -198,6 +205,20 @@ UP: dict[str, tuple[Link, ...]] = {
             "id",
             "conclusion_transaction_id",
             required=lambda row: row["outcome"] is not None,
+        ),
+        Link(
+            "transfer_reversal",
+            "transfer_id",
+            "transfer_id",
+            when=lambda row: row["transfer_id"] is not None,
+        ),
+    ),
+    "transfer_reversal": (
+        Link(
+            "ledger_transaction",
+            "id",
+            "ledger_transaction_id",
+            required=lambda row: row["state"] == "reversed",
         ),
     ),
 }
@@ -221,6 +242,7 @@ TABLES = (
     "withdrawal",
     "line_booking",
     "bank_payout",
+    "transfer_reversal",
 )
 
 # Stripe's own ids: which row of ours carries them, in which column.
@@ -234,6 +256,7 @@ STRIPE_IDS = (
     ("withdrawal", "stripe_payout_id"),
     ("bank_payout", "stripe_payout_id"),
     ("stripe_line", "id"),
+    ("transfer_reversal", "reversal_id"),
 )
 
 # Rows that say little without a second look.
