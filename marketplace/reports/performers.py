@@ -31,7 +31,8 @@ COLUMNS = (
     "transfer_id",
 )
 
-# Everything in the payable that is no transfer: earnings, and what was changed of them later.
+# Everything in the payable but its transfers: earnings, what was changed of them later, and what
+# came back from a transfer and is owed again.
 LINES = """
     SELECT entry.id AS ledger_entry_id, booked.kind,
            coalesce(decision.claim_id, booked.source_id) AS source_id,
@@ -74,7 +75,7 @@ LINES = """
         ORDER BY line.id DESC LIMIT 1
     ) AS paying ON true
     WHERE account.kind = 'performer_payable' AND account.owner_id = :performer
-      AND booked.kind NOT LIKE 'transfer%' AND booked.booked_at <= :as_of
+      AND booked.kind NOT IN ('transfer_sent', 'transfer_refused') AND booked.booked_at <= :as_of
     ORDER BY booked.booked_at, entry.id
 """
 
@@ -82,8 +83,10 @@ LINES = """
 LEDGER = """
     SELECT account.currency,
            coalesce(-sum(entry.amount_minor), 0)::bigint AS owed_minor,
-           coalesce(sum(entry.amount_minor) FILTER (WHERE booked.kind LIKE 'transfer%'), 0)::bigint
-               AS sent_minor,
+           coalesce(sum(entry.amount_minor) FILTER (
+               WHERE booked.kind IN ('transfer_sent', 'transfer_refused')), 0)::bigint AS sent_minor,
+           coalesce(-sum(entry.amount_minor) FILTER (
+               WHERE booked.kind = 'transfer_reversed'), 0)::bigint AS came_back_minor,
            coalesce(sum(entry.amount_minor) FILTER (WHERE booked.kind = 'transfer_sent'
                AND EXISTS (
                    SELECT FROM ledger_transaction AS confirmed
@@ -137,5 +140,6 @@ def _total(lines: Sequence[Mapping[str, Any]], booked: Mapping[str, Any]) -> dic
         "currency": currency,
         **total,
         "paid_minor": paid,
+        "came_back_minor": booked["came_back_minor"],
         "owed_minor": booked["owed_minor"],
     }

@@ -92,7 +92,10 @@ class PayoutReport(Exact):
 
 
 class PerformerTotal(Exact):
-    """`net_minor` = owed + sent, and `paid_minor` what Stripe confirmed: both by the ledger."""
+    """`net_minor` = owed + sent, and `paid_minor` what Stripe confirmed: both by the ledger.
+
+    What came back from a transfer is owed, and so counted, once more: earned = net - came back.
+    """
 
     currency: str
     seconds: int
@@ -100,6 +103,7 @@ class PerformerTotal(Exact):
     adjustments_minor: int
     net_minor: int
     paid_minor: int
+    came_back_minor: int = Field(examples=[0])
     owed_minor: int = Field(examples=[0])
 
 

@@ -37,6 +37,7 @@ def test_it_works(world: World, paid: Paid, second: Json, finn: Person) -> None:
             "adjustments_minor": 0,
             "net_minor": 246,
             "paid_minor": 123,
+            "came_back_minor": 0,
             "owed_minor": 123,
         }
     ]
@@ -67,6 +68,23 @@ def test_the_same_moment_gives_the_same_bytes(
     assert finn.get(path(paid.ana), as_of=told["as_of"]) == told
     before = finn.get(path(paid.ana), as_of="2020-01-01T00:00:00Z")
     assert (before["lines"], before["totals"]) == ([], [])
+
+
+def test_what_came_back_is_owed_and_paid_once_more(
+    world: World, paid: Paid, finn: Person, fay: Person
+) -> None:
+    wrong = {"cause": "wrong_destination", "amount_minor": 123, "reason": "Another's account."}
+    asked = finn.post(f"/v1/payouts/{paid.payout['id']}/reversals", wrong)
+    fay.post(f"/v1/reversals/{asked['id']}/approve")
+    world.sweep("reversals")
+    (total,) = finn.get(path(paid.ana))["totals"]
+    assert (total["net_minor"], total["came_back_minor"], total["owed_minor"]) == (246, 123, 123)
+    run = finn.post("/v1/payout-runs", {"currency": "USD"})
+    fay.post(f"/v1/payout-runs/{run['id']}/approve")
+    world.sweep("payouts")
+    told = finn.get(path(paid.ana))
+    assert [line["status"] for line in told["lines"]] == ["reversed", "paid"]
+    assert (told["totals"][0]["paid_minor"], told["totals"][0]["owed_minor"]) == (246, 0)
 
 
 def test_as_csv_nothing_is_a_formula(world: World, paid: Paid, second: Json, finn: Person) -> None:
