@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tests.money_model.books import PLATFORM, Account, Books, StripeSide
+from tests.money_model.books import Account, Books, StripeSide
 from tests.world import DAY, HOUR, Client, Person, World
 
 Item = TypeVar("Item")
@@ -95,6 +95,9 @@ class Stage(RuleBasedStateMachine):
     def happened_at_stripe(self, now: datetime) -> None:
         """What Stripe did by itself by now."""
 
+    def sweep_inbox(self, now: datetime) -> None:
+        """What Stripe's events tell, all at once."""
+
     def swept(self, names: tuple[str, ...]) -> None:
         """Run sweeps, and let the model do what each of them must do."""
         for name in names:
@@ -104,6 +107,23 @@ class Stage(RuleBasedStateMachine):
             effect: Any = getattr(self, f"sweep_{name}", None)
             if effect is not None:
                 effect(now)
+
+    def swept_in_order(
+        self, sweep: str, table: str, fault: str | None, path: str
+    ) -> tuple[list[str], datetime]:
+        """Run a sweep that asks Stripe; answers what was due, in its order, and when.
+
+        The first request to the path meets the fault.
+        """
+        now = self.steady()
+        due = self.world.sql(
+            f"SELECT id::text FROM {table} WHERE due_at <= marketplace_now() ORDER BY due_at, id"
+        )
+        if fault:
+            self.world.stripe.fault(fault, path=path)
+        self.world.sweep(sweep)
+        self.world.stripe.control("DELETE", "faults")
+        return [row["id"] for row in due], now
 
     BACKGROUND: ClassVar[tuple[str, ...]] = (
         "time",
@@ -199,7 +219,3 @@ class Stage(RuleBasedStateMachine):
         assert ("coverage" in wrong) is not is_covered
         wrong.pop("coverage", None)
         assert wrong == {}
-
-
-def platform(side: StripeSide, net_minor: int, available_on: datetime) -> None:
-    side.add(PLATFORM, net_minor, available_on)
