@@ -98,7 +98,12 @@ class Books:
         return {account: minor for account, minor in self._balances.items() if minor}
 
     def all_owed(self) -> int:
-        return sum(-minor for (kind, _), minor in self._balances.items() if kind in OWED)
+        """A debt that is paid before it is found is somebody's, too."""
+        return sum(
+            -minor
+            for (kind, _), minor in self._balances.items()
+            if kind in OWED or (kind == "performer_receivable" and minor < 0)
+        )
 
 
 @dataclass(frozen=True)

@@ -88,12 +88,21 @@ class Refunds(Deposits):
     @rule(fault=st.sampled_from([None, None, None, *FAULTS]))
     def refunds_are_sent(self, fault: str | None) -> None:
         self.world.advance(WAITS_SECONDS)
-        waiting = {each.id: each for each in self.refunds_in("sending", "unknown", "pending")}
+        waiting = len(self.refunds_in("sending", "unknown", "pending"))
+        assert self.send_refunds(fault) == waiting
+        self.refunds_agree()
+
+    def send_refunds(self, fault: str | None = None) -> int:
+        """Those that are due; answers how many."""
         due, now = self.swept_in_order("refunds", "refund", fault, "/v1/refunds")
-        assert set(due) == set(waiting)
+        waiting = {each.id: each for each in self.refunds_in("sending", "unknown", "pending")}
         for refund_id in due:
             fault = self.refund_looked_at(waiting[refund_id], fault, now)
-        self.refunds_agree()
+        return len(due)
+
+    def look_once_more(self) -> None:
+        super().look_once_more()
+        self.send_refunds()
 
     def refund_looked_at(self, refund: Refund, fault: str | None, now: datetime) -> str | None:
         if refund.state == "pending":

@@ -83,13 +83,22 @@ class Reversals(Payouts):
     @rule(fault=st.sampled_from([None, None, None, *asking.FAULTS]))
     def transfers_are_taken_back(self, fault: str | None) -> None:
         self.world.advance(WAITS_SECONDS)
-        waiting = {each.id: each for each in self.reversals_in("approved", "unknown")}
+        waiting = len(self.reversals_in("approved", "unknown"))
+        assert self.take_back(fault) == waiting
+        self.states_agree()
+
+    def take_back(self, fault: str | None = None) -> int:
+        """Those that are due; answers how many."""
         path = "/v1/transfers/.*/reversals"
         due, now = self.swept_in_order("reversals", "transfer_reversal", fault, path)
-        assert set(due) == set(waiting)
+        waiting = {each.id: each for each in self.reversals_in("approved", "unknown")}
         for reversal_id in due:
             fault = self.reversal_looked_at(waiting[reversal_id], fault, now)
-        self.states_agree()
+        return len(due)
+
+    def look_once_more(self) -> None:
+        super().look_once_more()
+        self.take_back()
 
     def reversal_looked_at(
         self, reversal: Reversal, fault: str | None, now: datetime
