@@ -17,6 +17,7 @@ from marketplace.accounts.routes import router as accounts
 from marketplace.claims.routes import router as claims
 from marketplace.consents.routes import router as consents
 from marketplace.deliveries.routes import router as deliveries
+from marketplace.funding.dispute_routes import router as disputes
 from marketplace.funding.refund_routes import router as refunds
 from marketplace.funding.routes import router as funding
 from marketplace.health import router as health
@@ -57,6 +58,7 @@ ROUTERS = (
     performers,
     funding,
     refunds,
+    disputes,
     rates,
     jobs,
     claims,

@@ -8,6 +8,7 @@ from marketplace.accounts import models as accounts
 from marketplace.claims import models as claims
 from marketplace.consents import models as consents
 from marketplace.deliveries import models as deliveries
+from marketplace.funding import dispute_models as disputes
 from marketplace.funding import models as funding
 from marketplace.funding import refund_models as refunds
 from marketplace.jobs import models as jobs
@@ -32,6 +33,7 @@ MODULES = (
     claims,
     consents,
     deliveries,
+    disputes,
     funding,
     jobs,
     ledger,
@@ -58,7 +60,9 @@ MOVES: dict[str, Moves[Any]] = {
     "accounting_period": periods.PERIOD_MOVES,
     "audition": performers.AUDITION_MOVES,
     "claim": claims.CLAIM_MOVES,
+    "client_debt_decision": disputes.DEBT_MOVES,
     "deposit": funding.DEPOSIT_MOVES,
+    "dispute": disputes.DISPUTE_MOVES,
     "job": jobs.JOB_MOVES,
     "payout": payouts.PAYOUT_MOVES,
     "payout_run": payouts.RUN_MOVES,

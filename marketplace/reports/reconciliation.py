@@ -23,6 +23,8 @@ BOOKED_BY = {
     "payment_refund": "refund_confirmed",
     "refund_failure": "refund_returned",
     "payment_failure_refund": "refund_returned",
+    # Disputes are among them, both ways.
+    "adjustment": "dispute_opened",
 }
 # As long as an unknown outcome may take to be found out.
 ON_ITS_WAY_HOURS = 24

@@ -20,6 +20,7 @@ EXPANDABLE: dict[str, dict[str, tuple[str, ...]]] = {
         "payment_intent": ("payment_intent",),
         "source_transfer": ("transfer",),
     },
+    "dispute": {"charge": ("charge",), "payment_intent": ("payment_intent",)},
     "refund": {
         "balance_transaction": ("balance_transaction",),
         "charge": ("charge",),
@@ -32,7 +33,7 @@ EXPANDABLE: dict[str, dict[str, tuple[str, ...]]] = {
         "destination": ("account",),
         "destination_payment": ("charge",),
     },
-    "balance_transaction": {"source": ("charge", "refund", "topup", "transfer")},
+    "balance_transaction": {"source": ("charge", "dispute", "refund", "topup", "transfer")},
 }
 
 TIME_BOUNDS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}

@@ -39,12 +39,13 @@ FOR: dict[str, set[str]] = {
     "finance": {
         "list_payout_runs draft_payout_run read_payout_run approve_payout_run discard_payout_run",
         "list_exclusions list_payouts read_payout approve_payout_again decide_payout_absent release_payout",
-        "decide_refund_absent",
+        "decide_refund_absent list_client_debts propose_debt_decision list_debt_decisions",
+        "decide_client_debt",
         "create_topup read_topup read_payout_report read_rate_report read_trial_balance read_reconciliation",
         "read_liabilities read_roll_forward read_fees list_periods read_period start_closing_period",
         "confirm_closed_period reopen_period read_journal",
     },
-    "client finance": {"create_refund read_refund list_refunds"},
+    "client finance": {"create_refund read_refund list_refunds list_disputes read_dispute"},
     "client": {
         "list_events list_jobs create_job read_job edit_job cancel_job close_job pause_job",
         "publish_job quote_job list_accepted_recordings read_progress resume_job list_roles announce_rate",
@@ -101,6 +102,8 @@ BODIES: dict[str, Any] = {
     "NewTopup": {"amount_minor": 100, "currency": "USD"},
     "NewRefund": {"amount_minor": 100, "currency": "USD"},
     "AbsentRefund": REASON,
+    "NewDebtDecision": {"remedy": "settle", "amount_minor": 100, "currency": "USD", **REASON},
+    "SecondWord": {"confirm": True, **REASON},
     "NewDeposit": {"amount_minor": 100, "success_url": "https://acme.example/wallet"},
 }
 

@@ -8,6 +8,7 @@ QUEUES = {
     "recording": "recording WHERE due_at IS NOT NULL",
     "payout": "payout WHERE due_at IS NOT NULL",
     "deposit": "deposit WHERE due_at IS NOT NULL",
+    "dispute": "dispute WHERE due_at IS NOT NULL",
     "refund": "refund WHERE due_at IS NOT NULL",
     "topup": "topup WHERE due_at IS NOT NULL",
     "stripe_event": "stripe_event WHERE handled_at IS NULL",

@@ -30,6 +30,16 @@ I9 = """
     WHERE booked <> CASE state WHEN 'returned' THEN 2 WHEN 'succeeded' THEN 1
         ELSE num_nonnulls(confirmed_transaction_id) END
     UNION ALL
+    SELECT format('dispute %s is %s, but its lines are booked %s times', dispute.id, state, booked)
+    FROM dispute
+    JOIN LATERAL (
+        SELECT count(*) AS booked FROM ledger_transaction
+        JOIN booked_balance_transaction ON ledger_transaction_id = ledger_transaction.id
+        WHERE source_id = dispute.id AND kind LIKE 'dispute%'
+    ) AS effects ON true
+    WHERE booked <> CASE state WHEN 'won' THEN 2 WHEN 'lost' THEN 1
+        ELSE num_nonnulls(opened_transaction_id) END
+    UNION ALL
     SELECT format('event %s waits since %s: %s', id, received_at, coalesce(last_error, 'not tried'))
     FROM stripe_event
     WHERE handled_at IS NULL AND received_at < marketplace_now() - interval '24 hours'
@@ -46,6 +56,8 @@ I11 = """
         SELECT 'audition' AS subject_type, id, state FROM audition
         UNION ALL SELECT 'claim', id, state FROM claim
         UNION ALL SELECT 'deposit', id, state FROM deposit
+        UNION ALL SELECT 'client_debt_decision', id, state FROM client_debt_decision
+        UNION ALL SELECT 'dispute', id, state FROM dispute
         UNION ALL SELECT 'job', id, state FROM job
         UNION ALL SELECT 'payout', id, state FROM payout
         UNION ALL SELECT 'payout_run', id, state FROM payout_run
