@@ -20,7 +20,7 @@ from marketplace.funding.dispute_models import (
 from marketplace.funding.reserves import WalletTooLow, wallet
 from marketplace.ledger import service as ledger
 from marketplace.ledger.models import AccountKind, TransactionKind
-from marketplace.shared.database import rows
+from marketplace.shared.database import rows, take_turns
 from marketplace.shared.problems import Conflict, Forbidden, NotFound
 from marketplace.shared.states import move
 
@@ -116,25 +116,18 @@ async def decide(
         raise NotFound
     if decision.proposed_by == decided_by:
         raise ProposerMayNotConfirm
-    move(
-        decision,
-        DebtState.CONFIRMED if confirm else DebtState.REJECTED,
-        DEBT_MOVES,
-        reason=reason,
-    )
-    decision.decided_by = decided_by
-    if confirm:
-        # One decision about a client's debt after the other: what is owed is read under it.
-        with session.no_autoflush:
-            await session.execute(
-                sa.text("SELECT FROM client WHERE id = :client FOR NO KEY UPDATE"),
-                {"client": decision.client_id},
-            )
-            await _require_owed(
-                session, decision.client_id, decision.currency, decision.amount_minor
-            )
-            decision.ledger_transaction_id = await _book(session, decision)
+    if decision.state is DebtState.PROPOSED and confirm:
+        # One decision about a client's debt after the other: what is owed is read in its turn.
+        await take_turns(session, "debt of", decision.client_id)
+        await _require_owed(session, decision.client_id, decision.currency, decision.amount_minor)
+        booked = await _book(session, decision)
+    else:
+        booked = None
+    to = DebtState.CONFIRMED if confirm else DebtState.REJECTED
+    move(decision, to, DEBT_MOVES, reason=reason)
+    decision.decided_by, decision.ledger_transaction_id = decided_by, booked
     await session.flush()
+    await session.refresh(decision)
     return decision
 
 

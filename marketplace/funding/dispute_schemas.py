@@ -1,7 +1,8 @@
 from datetime import datetime
+from typing import Annotated
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, Strict
 
 from marketplace.funding.dispute_models import DebtRemedy, DebtState, DisputeState
 from marketplace.shared.money import AmountMinor, Currency
@@ -51,7 +52,7 @@ class ClientDebts(Answer):
 
 
 class NewDebtDecision(Body):
-    remedy: DebtRemedy
+    remedy: Annotated[DebtRemedy, Strict(strict=False)]
     amount_minor: AmountMinor
     currency: Currency
     reason: Reason
