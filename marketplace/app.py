@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 
 from marketplace import __version__
 from marketplace.accounts.routes import router as accounts
+from marketplace.bank.routes import router as bank
 from marketplace.claims.routes import router as claims
 from marketplace.consents.routes import router as consents
 from marketplace.deliveries.routes import router as deliveries
@@ -67,6 +68,7 @@ ROUTERS = (
     reviews,
     deliveries,
     payouts,
+    bank,
     reports,
     periods,
     webhooks,

@@ -15,6 +15,8 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.accounts import service as accounts
+from marketplace.bank import bank_payouts, outcomes
+from marketplace.bank import sending as withdrawals
 from marketplace.claims import service as claims
 from marketplace.claims import settlement, time, withholdings
 from marketplace.funding import deposits, disputes, refund_sending, refunds, topups
@@ -76,6 +78,17 @@ async def _topup_changed(
     return partial(topups.settle, payment=payment)
 
 
+async def _bank_payout_changed(
+    sessions: Sessions, gateway: StripeGateway, event: StripeEvent
+) -> inbox.Effect:
+    """The platform's own, or a connected account's."""
+    if event.account is None:
+        payout = await gateway.retrieve_bank_payout(event.object_id)
+        return partial(outcomes.settle, seen=payout)
+    seen = await bank_payouts.look_at(sessions, gateway, event.account, event.object_id)
+    return partial(bank_payouts.note, seen=seen)
+
+
 async def _refund_changed(
     _sessions: Sessions, gateway: StripeGateway, event: StripeEvent
 ) -> inbox.Effect:
@@ -130,6 +143,11 @@ EVENT_HANDLERS: dict[str, inbox.Handler] = {
     "charge.dispute.funds_withdrawn": _dispute_changed,
     "charge.dispute.funds_reinstated": _dispute_changed,
     "account.updated": _account_changed,
+    "payout.created": _bank_payout_changed,
+    "payout.updated": _bank_payout_changed,
+    "payout.paid": _bank_payout_changed,
+    "payout.failed": _bank_payout_changed,
+    "payout.canceled": _bank_payout_changed,
 }
 
 
@@ -222,6 +240,16 @@ SWEEPS: dict[str, Scheduled] = {
         30,
         lambda parts: payout_accounts.poll(parts.sessions, parts.gateway),
         "look at payout accounts whose event did not come",
+    ),
+    "poll_bank_payouts": Scheduled(
+        30,
+        lambda parts: bank_payouts.poll(parts.sessions, parts.gateway),
+        "look at what performers' accounts paid out to their banks",
+    ),
+    "withdrawals": Scheduled(
+        5,
+        lambda parts: withdrawals.send_due(parts.sessions, parts.gateway),
+        "send approved withdrawals, go on with interrupted ones, follow them to the bank",
     ),
     "funds": Scheduled(
         10,

@@ -5,6 +5,7 @@ from typing import Any
 from sqlmodel import SQLModel
 
 from marketplace.accounts import models as accounts
+from marketplace.bank import models as bank
 from marketplace.claims import models as claims
 from marketplace.consents import models as consents
 from marketplace.deliveries import models as deliveries
@@ -30,6 +31,7 @@ metadata = SQLModel.metadata
 
 MODULES = (
     accounts,
+    bank,
     claims,
     consents,
     deliveries,
@@ -59,6 +61,7 @@ MODULES = (
 MOVES: dict[str, Moves[Any]] = {
     "accounting_period": periods.PERIOD_MOVES,
     "audition": performers.AUDITION_MOVES,
+    "bank_payout": bank.BANK_PAYOUT_MOVES,
     "claim": claims.CLAIM_MOVES,
     "client_debt_decision": disputes.DEBT_MOVES,
     "deposit": funding.DEPOSIT_MOVES,
@@ -72,5 +75,6 @@ MOVES: dict[str, Moves[Any]] = {
     "role": jobs.ROLE_MOVES,
     "submission": reviews.SUBMISSION_MOVES,
     "topup": funding.TOPUP_MOVES,
+    "withdrawal": bank.WITHDRAWAL_MOVES,
     "withholding": claims.WITHHOLDING_MOVES,
 }

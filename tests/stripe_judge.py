@@ -43,6 +43,10 @@ OPERATIONS: dict[Operation, Any] = {
     ("GET", "/v1/disputes/{dispute}"): stripe.params.DisputeRetrieveParams,
     ("GET", "/v1/events"): stripe.params.EventListParams,
     ("GET", "/v1/events/{id}"): stripe.params.EventRetrieveParams,
+    ("POST", "/v1/payouts"): stripe.params.PayoutCreateParams,
+    ("GET", "/v1/payouts"): stripe.params.PayoutListParams,
+    ("GET", "/v1/payouts/{payout}"): stripe.params.PayoutRetrieveParams,
+    ("POST", "/v1/payouts/{payout}/cancel"): stripe.params.PayoutCancelParams,
     ("POST", "/v1/refunds"): stripe.params.RefundCreateParams,
     ("GET", "/v1/refunds"): stripe.params.RefundListParams,
     ("GET", "/v1/refunds/{refund}"): stripe.params.RefundRetrieveParams,
@@ -54,16 +58,8 @@ OPERATIONS: dict[Operation, Any] = {
     ("GET", "/v1/transfers/{transfer}"): stripe.params.TransferRetrieveParams,
 }
 KINDS = (
-    *(
-        "account",
-        "account_link",
-        "balance",
-        "balance_transaction",
-        "charge",
-        "checkout.session",
-        "dispute",
-    ),
-    *("error", "event", "payment_intent", "refund", "topup", "transfer"),
+    *("account", "account_link", "balance", "balance_transaction", "charge", "checkout.session"),
+    *("dispute", "error", "event", "payment_intent", "payout", "refund", "topup", "transfer"),
 )
 FORM = "application/x-www-form-urlencoded"
 # Options of the call, which the SDK's types list among its parameters; never sent in the body.

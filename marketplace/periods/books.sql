@@ -27,7 +27,7 @@ SELECT currency,
            ::bigint AS cash_minor,
        coalesce(-sum(ledger.minor) FILTER (WHERE kind IN (
            'client_wallet', 'job_reserve', 'performer_payable', 'transfers_in_flight',
-           'refunds_in_flight'
+           'refunds_in_flight', 'bank_in_transit'
        )), 0)::bigint AS owed_minor,
        coalesce(max(stripe.listed), 0)::bigint AS stripe_lines_minor,
        coalesce(max(stripe.booked_later), 0)::bigint AS booked_later_minor,

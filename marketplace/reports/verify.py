@@ -21,6 +21,7 @@ from marketplace.stripe_api.gateway import StripeGateway
 from marketplace.stripe_api.gateway_answers import (
     BalanceAmount,
     BalanceTransaction,
+    BankPayout,
     Refund,
     Transfer,
 )
@@ -46,6 +47,8 @@ class StripeView:
     balances: Mapping[str, BalanceAmount]
     # Whether the lists and the balance are of one moment.
     is_stable: bool
+    # Out of the platform's own balance.
+    bank_payouts: list[BankPayout] = field(default_factory=list)
 
     def total_minor(self, currency: str) -> int:
         amount = self.balances.get(currency, BalanceAmount())
@@ -128,12 +131,21 @@ async def _look_at_stripe(gateway: StripeGateway, read_from: datetime) -> Stripe
     for _ in range(STABLE_READS):
         before = await gateway.balance()
         transfers = [transfer async for transfer in gateway.list_transfers()]
+        bank_payouts = [payout async for payout in gateway.list_bank_payouts()]
         refunds = [refund async for refund in gateway.list_refunds()]
         booked = [line async for line in gateway.list_balance_transactions()]
         balances = await gateway.balance()
         if before == balances:
             break
-    return StripeView(read_from, transfers, refunds, booked, balances, is_stable=before == balances)
+    return StripeView(
+        read_from,
+        transfers,
+        refunds,
+        booked,
+        balances,
+        is_stable=before == balances,
+        bank_payouts=bank_payouts,
+    )
 
 
 async def _single_transfer(session: AsyncSession, view: StripeView) -> Finding:
@@ -194,6 +206,59 @@ def _compare_transfers(
     return violations
 
 
+async def _single_bank_payout(session: AsyncSession, view: StripeView) -> Finding:
+    """I15. Per withdrawal at most one payout at Stripe that stands, as approved.
+
+    A payout that names no withdrawal is a line like any other: I4 says if nobody books it.
+    """
+    withdrawals = {
+        str(row["id"]): row
+        for row in await rows(
+            session,
+            "SELECT withdrawal.id, amount_minor, withdrawal.currency, state, stripe_payout_id,"
+            " booked_at FROM withdrawal LEFT JOIN booked_balance_transaction"
+            " ON ledger_transaction_id = conclusion_transaction_id",
+        )
+    }
+    known = {payout.id for payout in view.bank_payouts}
+    violations = [
+        f"withdrawal {id_} names {row['stripe_payout_id']}, which Stripe does not have"
+        for id_, row in withdrawals.items()
+        if row["stripe_payout_id"] not in known | {None}
+        and (row["booked_at"] or view.read_from) <= view.read_from
+    ]
+    at_stripe: dict[str, list[BankPayout]] = defaultdict(list)
+    for payout in view.bank_payouts:
+        if named := payout.metadata.get("withdrawal_id"):
+            at_stripe[named].append(payout)
+    violations += [
+        violation
+        for named, payouts in at_stripe.items()
+        for violation in _compare_bank_payouts(named, payouts, withdrawals.get(named))
+    ]
+    return Finding(violations)
+
+
+def _compare_bank_payouts(
+    named: str, payouts: list[BankPayout], withdrawal: Mapping[str, Any] | None
+) -> list[str]:
+    ids = ", ".join(sorted(payout.id for payout in payouts))
+    if withdrawal is None:
+        return [f"Stripe has {ids} of a withdrawal {named} that is none of ours"]
+    violations = []
+    if len(payouts) > 1:
+        violations.append(f"withdrawal {named} has {len(payouts)} payouts at Stripe: {ids}")
+    asked = (withdrawal["amount_minor"], withdrawal["currency"])
+    violations += [
+        f"{payout.id} moved {payout.amount_minor} {payout.currency}; withdrawal {named} says {asked}"
+        for payout in payouts
+        if (payout.amount_minor, payout.currency) != asked
+    ]
+    if withdrawal["state"] in {"requested", "approved", "refused", "discarded"}:
+        violations.append(f"withdrawal {named} is {withdrawal['state']}, but Stripe has {ids}")
+    return violations
+
+
 async def _stripe_balance(session: AsyncSession, view: StripeView) -> Finding:
     """I4. Stripe's balance = the ledger's + what is not booked yet, each line of it by its id."""
     booked = {
@@ -249,8 +314,8 @@ def _unexplained_balances(view: StripeView) -> list[str]:
 async def _coverage(session: AsyncSession, view: StripeView) -> Finding:
     """Cash at Stripe covers wallets, reserves, payables and what is in flight, per currency.
 
-    A transfer or refund that Stripe made and we have not booked yet has left its balance, but is
-    still in flight here: it counts as cash until it is booked.
+    A transfer, refund or withdrawal that Stripe made and we have not booked yet has left its balance,
+    but is still in flight here: it counts as cash until it is booked.
     """
     if not view.is_stable:
         return Finding(unchecked=MOVED)
@@ -258,8 +323,13 @@ async def _coverage(session: AsyncSession, view: StripeView) -> Finding:
     cash: dict[str, int] = defaultdict(int)
     for currency in view.balances:
         cash[currency] = view.total_minor(currency)
+    in_flight = {
+        payout.balance_transaction_id
+        for payout in view.bank_payouts
+        if "withdrawal_id" in payout.metadata
+    }
     for line in view.balance_transactions:
-        if line.type in LEAVING and line.id not in booked:
+        if (line.type in LEAVING or line.id in in_flight) and line.id not in booked:
             cash[line.currency] -= line.net_minor
     return Finding(
         [
@@ -306,6 +376,7 @@ CHECKS: dict[str, tuple[str, Check]] = {
     "I11": ("states moved only as their table allows", _query(states.I11)),
     "I13": ("nothing waits more than five minutes past its time", _query(queues.I13)),
     "I14": ("clearing accounts return to zero, source by source", _query(ledger.I14)),
+    "I15": ("one payout at Stripe per withdrawal, as approved", _single_bank_payout),
     "coverage": ("cash covers all that is owed", _coverage),
     "pay-by": ("no pay-by date passed without a stated reason", _pay_by),
 }

@@ -18,6 +18,7 @@ from marketplace.shared.requests import parse_json
 from marketplace.stripe_api.gateway_answers import (
     BalanceAmount,
     BalanceTransaction,
+    BankPayout,
     ConnectedAccount,
     Deposit,
     DepositCheckout,
@@ -29,6 +30,7 @@ from marketplace.stripe_api.gateway_answers import (
     read_account,
     read_balance,
     read_balance_transaction,
+    read_bank_payout,
     read_deposit,
     read_deposit_checkout,
     read_dispute,
@@ -321,6 +323,44 @@ class StripeGateway:
         listing = self._stripe.v1.transfers.list_async
         async for transfer in self._listed(listing, read_transfer, {}, None):
             yield transfer
+
+    async def pay_out_to_bank(
+        self,
+        *,
+        amount_minor: int,
+        currency: str,
+        description: str,
+        metadata: dict[str, str],
+        idempotency_key: str,
+    ) -> BankPayout:
+        """The platform's own money to its bank. After an unknown outcome only the same key serves."""
+        params: Any = {
+            "amount": positive(amount_minor),
+            "currency": currency.lower(),
+            "description": description,
+            "metadata": metadata,
+        }
+        options = keyed(idempotency_key)
+        async with self._asking():
+            payout = await self._stripe.v1.payouts.create_async(params, options)
+            return read_bank_payout(*_opened(payout))
+
+    async def retrieve_bank_payout(
+        self, payout_id: str, *, account_id: str | None = None
+    ) -> BankPayout:
+        known, options = named(payout_id), on(account_id)
+        async with self._asking():
+            payout = await self._stripe.v1.payouts.retrieve_async(known, options=options)
+            return read_bank_payout(*_opened(payout))
+
+    async def list_bank_payouts(
+        self, *, created_from: datetime | None = None, account_id: str | None = None
+    ) -> AsyncIterator[BankPayout]:
+        """Newest first, over as many pages as there are; `created_from` is inclusive."""
+        listing = self._stripe.v1.payouts.list_async
+        params = created(created_from, None)
+        async for payout in self._listed(listing, read_bank_payout, params, account_id):
+            yield payout
 
     async def list_balance_transactions(
         self,

@@ -156,6 +156,29 @@ class Transfer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BankPayout:
+    """Out of a Stripe balance to its owner's bank account.
+
+    `status` is 'pending', 'in_transit', 'paid', 'failed' or 'canceled'; it may fail after 'paid'.
+    Then, and when it is canceled, `failure_balance_transaction_id` brings the money back.
+    """
+
+    id: str
+    status: str
+    amount_minor: int
+    currency: str
+    automatic: bool
+    metadata: dict[str, str]
+    balance_transaction_id: str | None
+    failure_balance_transaction_id: str | None
+    failure_code: str | None
+    failure_message: str | None
+    arrives_at: datetime
+    created_at: datetime
+    request_id: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class BalanceAmount:
     available_minor: int = 0
     pending_minor: int = 0
@@ -293,6 +316,24 @@ def read_transfer(body: dict[str, Any], request_id: str | None = None) -> Transf
         transfer_group=body.get("transfer_group"),
         metadata=body["metadata"],
         balance_transaction_id=body.get("balance_transaction"),
+        created_at=_moment(body["created"]),
+        request_id=request_id,
+    )
+
+
+def read_bank_payout(body: dict[str, Any], request_id: str | None = None) -> BankPayout:
+    return BankPayout(
+        id=body["id"],
+        status=body["status"],
+        amount_minor=body["amount"],
+        currency=body["currency"].upper(),
+        automatic=body["automatic"],
+        metadata=body.get("metadata") or {},
+        balance_transaction_id=body.get("balance_transaction"),
+        failure_balance_transaction_id=body.get("failure_balance_transaction"),
+        failure_code=body.get("failure_code"),
+        failure_message=body.get("failure_message"),
+        arrives_at=_moment(body["arrival_date"]),
         created_at=_moment(body["created"]),
         request_id=request_id,
     )

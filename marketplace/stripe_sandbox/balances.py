@@ -66,9 +66,11 @@ def book(call: Call, movement: Movement) -> dict[str, Any]:
     return transaction
 
 
-def require_available(call: Call, *, amount_minor: int, currency: str) -> None:
-    """Refuses what the platform's available balance in this currency does not cover."""
-    available, _ = balance_of(call, state.PLATFORM).get(currency, (0, 0))
+def require_available(
+    call: Call, *, amount_minor: int, currency: str, account: str = state.PLATFORM
+) -> None:
+    """Refuses what the account's available balance in this currency does not cover."""
+    available, _ = balance_of(call, account).get(currency, (0, 0))
     if available < amount_minor:
         raise balance_insufficient()
 

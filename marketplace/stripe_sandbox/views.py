@@ -21,6 +21,10 @@ EXPANDABLE: dict[str, dict[str, tuple[str, ...]]] = {
         "source_transfer": ("transfer",),
     },
     "dispute": {"charge": ("charge",), "payment_intent": ("payment_intent",)},
+    "payout": {
+        "balance_transaction": ("balance_transaction",),
+        "failure_balance_transaction": ("balance_transaction",),
+    },
     "refund": {
         "balance_transaction": ("balance_transaction",),
         "charge": ("charge",),
@@ -33,7 +37,9 @@ EXPANDABLE: dict[str, dict[str, tuple[str, ...]]] = {
         "destination": ("account",),
         "destination_payment": ("charge",),
     },
-    "balance_transaction": {"source": ("charge", "dispute", "refund", "topup", "transfer")},
+    "balance_transaction": {
+        "source": ("charge", "dispute", "payout", "refund", "topup", "transfer")
+    },
 }
 
 TIME_BOUNDS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}

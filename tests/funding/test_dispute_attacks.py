@@ -7,8 +7,7 @@ import psycopg
 import pytest
 
 from tests.funding.test_disputes import becomes, opened, told
-from tests.funding.test_refund_attacks import ENTRY
-from tests.ledger.test_attacks import DENIED, Connection, refused
+from tests.ledger.test_attacks import DENIED, ENTRY, Connection, refused
 from tests.world import Client, Person, World
 
 HEADER = (

@@ -194,6 +194,23 @@ def owed(world: World) -> None:
         world.accepted_claim(performer, job, ravi)
 
 
+def at_the_bank(world: World) -> None:
+    """Each performer's account is emptied by Stripe's own schedule."""
+    world.stripe.control("PUT", "settings", automatic_payout_after_seconds=DAY)
+    approved(world)
+    world.sweep("payouts")
+    world.advance(DAY)
+
+
+def withdrawn_money(world: World) -> None:
+    finn, fay = world.finance("Finn"), world.finance("Fay")
+    world.capital(finn, 500_000)
+    for number in range(SEVERAL):
+        wanted = {"amount_minor": 5_000 + number, "currency": "USD", "reason": REASON}
+        asked = finn.post("/v1/withdrawals", wanted)
+        fay.post(f"/v1/withdrawals/{asked['id']}/approve")
+
+
 def payday(world: World) -> None:
     owed(world)
     monday = (world.now + timedelta(days=7 - world.now.weekday())).replace(hour=6, minute=1)
@@ -237,6 +254,8 @@ DUE: dict[str, tuple[Callable[[World], object], str]] = {
     "disputes": (disputed, BOOKED("dispute_opened")),
     "stripe_lines": (paid_deposits, "SELECT count(*) FROM stripe_line"),
     "payout_runs": (payday, "SELECT count(*) FROM payout"),
+    "poll_bank_payouts": (at_the_bank, "SELECT count(*) FROM bank_payout"),
+    "withdrawals": (withdrawn_money, BOOKED("withdrawal_confirmed")),
     "payouts": (approved, BOOKED("transfer_confirmed")),
 }
 

@@ -84,6 +84,22 @@ TRANSFERS = """
     WHERE outcome = 'refused'
 """
 
+WITHDRAWALS = """
+    SELECT kind, withdrawal.id, currency, entry.*
+    FROM withdrawal, LATERAL (VALUES
+        ('withdrawal_sent', sent_transaction_id IS NOT NULL,
+         'platform_capital', 'bank_in_transit'),
+        ('withdrawal_confirmed', stripe_payout_id IS NOT NULL,
+         'bank_in_transit', 'stripe_available'),
+        ('withdrawal_refused', state = 'refused', 'bank_in_transit', 'platform_capital'),
+        ('withdrawal_returned', state = 'returned', 'stripe_available', 'platform_capital')
+    ) AS event (kind, happened, debited, credited), LATERAL (VALUES
+        (debited, NULL::uuid, amount_minor),
+        (credited, NULL, -amount_minor)
+    ) AS entry
+    WHERE happened
+"""
+
 REFUNDS = """
     SELECT 'refund_sent', id, currency, entry.*
     FROM refund, LATERAL (VALUES
@@ -161,6 +177,7 @@ EVENTS = (
     RESERVES,
     PAY,
     TRANSFERS,
+    WITHDRAWALS,
     REFUNDS,
     DISPUTES,
 )

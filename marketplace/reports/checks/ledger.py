@@ -37,7 +37,8 @@ I14 = """
         JOIN account ON account.id = account_id
         JOIN ledger_transaction AS booked ON booked.id = transaction_id
         LEFT JOIN deposit ON deposit.id = booked.source_id
-        WHERE account.kind IN ('transfers_in_flight', 'refunds_in_flight', 'stripe_pending')
+        WHERE account.kind IN (
+            'transfers_in_flight', 'refunds_in_flight', 'bank_in_transit', 'stripe_pending')
         GROUP BY account.kind, booked.source_type, booked.source_id
     ) AS open_source
     WHERE minor <> 0 AND due_at < marketplace_now() - interval '24 hours'
@@ -55,7 +56,7 @@ OWED = """
     FROM account JOIN ledger_entry ON account_id = account.id
     WHERE kind IN (
         'client_wallet', 'job_reserve', 'performer_payable', 'transfers_in_flight',
-        'refunds_in_flight'
+        'refunds_in_flight', 'bank_in_transit'
     )
     GROUP BY account.currency
 """

@@ -11,6 +11,7 @@ QUEUES = {
     "dispute": "dispute WHERE due_at IS NOT NULL",
     "refund": "refund WHERE due_at IS NOT NULL",
     "topup": "topup WHERE due_at IS NOT NULL",
+    "withdrawal": "withdrawal WHERE due_at IS NOT NULL",
     "stripe_event": "stripe_event WHERE handled_at IS NULL",
     "audition": "audition WHERE due_at IS NOT NULL",
 }

@@ -20,6 +20,15 @@ I9 = """
     ) AS effects ON true
     WHERE booked <> CASE WHEN state = 'succeeded' THEN 1 ELSE 0 END
     UNION ALL
+    SELECT format('withdrawal %s is %s, but Stripe''s lines of it are booked %s times',
+                  withdrawal.id, state, booked)
+    FROM withdrawal
+    JOIN LATERAL (
+        SELECT count(*) AS booked FROM booked_balance_transaction
+        WHERE ledger_transaction_id IN (conclusion_transaction_id, return_transaction_id)
+    ) AS effects ON true
+    WHERE booked <> CASE state WHEN 'in_transit' THEN 1 WHEN 'arrived' THEN 1 WHEN 'returned' THEN 2 ELSE 0 END
+    UNION ALL
     SELECT format('refund %s is %s, but its lines are booked %s times', refund.id, state, booked)
     FROM refund
     JOIN LATERAL (
@@ -54,6 +63,7 @@ I11 = """
         WINDOW subject AS (PARTITION BY subject_type, subject_id ORDER BY id)
     ), state AS (
         SELECT 'audition' AS subject_type, id, state FROM audition
+        UNION ALL SELECT 'bank_payout', id, state FROM bank_payout
         UNION ALL SELECT 'claim', id, state FROM claim
         UNION ALL SELECT 'deposit', id, state FROM deposit
         UNION ALL SELECT 'client_debt_decision', id, state FROM client_debt_decision
@@ -67,6 +77,7 @@ I11 = """
         UNION ALL SELECT 'role', id, state FROM role
         UNION ALL SELECT 'submission', id, state FROM submission
         UNION ALL SELECT 'topup', id, state FROM topup
+        UNION ALL SELECT 'withdrawal', id, state FROM withdrawal
         UNION ALL SELECT 'withholding', id, state FROM withholding
     )
     SELECT format('%s %s moved from %s to %s', subject_type, subject_id,

@@ -16,6 +16,9 @@ I5 = """
         WHEN 'payout_attempt' THEN EXISTS (SELECT FROM payout_attempt
             WHERE id = source_id AND ledger_transaction.id
                 IN (in_flight_transaction_id, conclusion_transaction_id))
+        WHEN 'withdrawal' THEN EXISTS (SELECT FROM withdrawal
+            WHERE id = source_id AND ledger_transaction.id
+                IN (sent_transaction_id, conclusion_transaction_id, return_transaction_id))
         WHEN 'refund' THEN EXISTS (SELECT FROM refund
             WHERE id = source_id AND ledger_transaction.id IN
                 (sent_transaction_id, confirmed_transaction_id, ended_transaction_id))

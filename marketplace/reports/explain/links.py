@@ -43,6 +43,8 @@ AT_STRIPE = {
     TransactionKind.DEPOSIT_CREDITED,
     TransactionKind.TOPUP_SUCCEEDED,
     TransactionKind.TRANSFER_CONFIRMED,
+    TransactionKind.WITHDRAWAL_CONFIRMED,
+    TransactionKind.WITHDRAWAL_RETURNED,
     TransactionKind.REFUND_CONFIRMED,
     TransactionKind.REFUND_RETURNED,
     TransactionKind.DISPUTE_OPENED,
@@ -151,6 +153,26 @@ UP: dict[str, tuple[Link, ...]] = {
             required=lambda row: row["state"] == "succeeded",
         ),
     ),
+    "withdrawal": (
+        Link(
+            "ledger_transaction",
+            "id",
+            "sent_transaction_id",
+            required=lambda row: row["sent_at"] is not None,
+        ),
+        Link(
+            "ledger_transaction",
+            "id",
+            "conclusion_transaction_id",
+            required=lambda row: row["state"] in {"in_transit", "arrived", "refused", "returned"},
+        ),
+        Link(
+            "ledger_transaction",
+            "id",
+            "return_transaction_id",
+            required=lambda row: row["state"] == "returned",
+        ),
+    ),
     "reserve_move": (Link("ledger_transaction", "id", "ledger_transaction_id", required=always),),
     "booked_balance_transaction": (Link("ledger_transaction", "id", "ledger_transaction_id"),),
     "ledger_transaction": (
@@ -205,6 +227,8 @@ TABLES = (
     "dispute",
     "client_debt_decision",
     "reserve_move",
+    "withdrawal",
+    "bank_payout",
 )
 
 # Stripe's own ids: which row of ours carries them, in which column.
@@ -216,6 +240,8 @@ STRIPE_IDS = (
     ("refund", "stripe_refund_id"),
     ("dispute", "stripe_dispute_id"),
     ("topup", "stripe_topup_id"),
+    ("withdrawal", "stripe_payout_id"),
+    ("bank_payout", "stripe_payout_id"),
 )
 
 # Rows that say little without a second look.

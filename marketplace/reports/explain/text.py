@@ -32,6 +32,8 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "client_debt_decision": ("remedy", "state", "reason", "proposed_by", "decided_by"),
     "refund": ("state", "state_reason", "stripe_refund_id"),
     "topup": ("state", "stripe_topup_id"),
+    "withdrawal": ("state", "state_reason", "stripe_payout_id", "requested_by", "approved_by"),
+    "bank_payout": ("state", "state_reason", "stripe_payout_id", "performer_id", "arrives_at"),
     "reserve_move": ("cause",),
     "booked_balance_transaction": ("net_minor",),
 }
