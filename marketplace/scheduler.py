@@ -22,7 +22,7 @@ from marketplace.claims import settlement, time, withholdings
 from marketplace.funding import deposits, disputes, refund_sending, refunds, topups
 from marketplace.jobs import service as jobs
 from marketplace.jobs.unfunding import give_up_open_roles
-from marketplace.payouts import sending
+from marketplace.payouts import reversals, reversing, sending
 from marketplace.payouts import service as payouts
 from marketplace.performers import auditions, payout_accounts
 from marketplace.reconciliation import service as reconciliation
@@ -123,6 +123,19 @@ async def _account_changed(
     return partial(payout_accounts.note_seen, seen=seen)
 
 
+async def _transfer_reversed(
+    _sessions: Sessions, gateway: StripeGateway, event: StripeEvent
+) -> inbox.Effect:
+    seen = await gateway.find_reversals(event.object_id)
+    told = event.payload["data"]["object"].get("metadata") or {}
+    return partial(
+        reversals.note_found,
+        transfer_id=event.object_id,
+        seen=seen,
+        payout_id=told.get("payout_id", ""),
+    )
+
+
 # What each event type means here; any other type is kept and has no effect.
 EVENT_HANDLERS: dict[str, inbox.Handler] = {
     "checkout.session.completed": _deposit_changed,
@@ -148,6 +161,7 @@ EVENT_HANDLERS: dict[str, inbox.Handler] = {
     "payout.paid": _bank_payout_changed,
     "payout.failed": _bank_payout_changed,
     "payout.canceled": _bank_payout_changed,
+    "transfer.reversed": _transfer_reversed,
 }
 
 
@@ -297,6 +311,11 @@ SWEEPS: dict[str, Scheduled] = {
         2,
         lambda parts: sending.send_due(parts.sessions, parts.gateway),
         "send approved payouts and go on with interrupted ones",
+    ),
+    "reversals": Scheduled(
+        2,
+        lambda parts: reversing.reverse_due(parts.sessions, parts.gateway),
+        "take back what two people approved and go on with what was interrupted",
     ),
     "verify": Scheduled(
         300,

@@ -76,5 +76,6 @@ MOVES: dict[str, Moves[Any]] = {
     "submission": reviews.SUBMISSION_MOVES,
     "topup": funding.TOPUP_MOVES,
     "withdrawal": bank.WITHDRAWAL_MOVES,
+    "transfer_reversal": payouts.REVERSAL_MOVES,
     "withholding": claims.WITHHOLDING_MOVES,
 }

@@ -56,10 +56,17 @@ OPERATIONS: dict[Operation, Any] = {
     ("POST", "/v1/transfers"): stripe.params.TransferCreateParams,
     ("GET", "/v1/transfers"): stripe.params.TransferListParams,
     ("GET", "/v1/transfers/{transfer}"): stripe.params.TransferRetrieveParams,
+    ("POST", "/v1/transfers/{id}/reversals"): stripe.params.TransferCreateReversalParams,
+    ("GET", "/v1/transfers/{id}/reversals"): stripe.params.TransferListReversalsParams,
+    (
+        "GET",
+        "/v1/transfers/{transfer}/reversals/{id}",
+    ): stripe.params.TransferRetrieveReversalParams,
 }
 KINDS = (
     *("account", "account_link", "balance", "balance_transaction", "charge", "checkout.session"),
     *("dispute", "error", "event", "payment_intent", "payout", "refund", "topup", "transfer"),
+    "transfer_reversal",
 )
 FORM = "application/x-www-form-urlencoded"
 # Options of the call, which the SDK's types list among its parameters; never sent in the body.

@@ -52,7 +52,7 @@ class ClientDebts(Answer):
 
 
 class NewDebtDecision(Body):
-    remedy: Annotated[DebtRemedy, Strict(strict=False)]
+    remedy: Annotated[DebtRemedy, Strict(strict=False)] = Field(examples=["write_off"])
     amount_minor: AmountMinor
     currency: Currency
     reason: Reason
@@ -66,7 +66,7 @@ class SecondWord(Body):
 class DebtDecisionAnswer(Answer):
     id: UUID
     client_id: UUID
-    remedy: DebtRemedy
+    remedy: DebtRemedy = Field(examples=["write_off"])
     amount_minor: int = Field(examples=[27_235])
     currency: str = Field(examples=["USD"])
     reason: str = Field(examples=["The client is insolvent."])

@@ -1,4 +1,4 @@
--- Draft a run: everything earned in a currency by the cut-off that is in no payout yet, one payout per
+-- Draft a run: everything owed in a currency by the cut-off that is in no payout yet, one payout per
 -- performer who can be paid, one exclusion (with what to do) per performer who cannot.
 -- Answers nothing when the run of this slot exists already.
 WITH run AS (
@@ -13,7 +13,7 @@ WITH run AS (
     JOIN account ON account.kind = 'performer_payable' AND account.currency = run.currency
     JOIN ledger_entry AS entry ON entry.account_id = account.id
     JOIN ledger_transaction AS earning ON earning.id = entry.transaction_id
-    WHERE earning.kind IN ('claim_paid', 'audition_paid')
+    WHERE is_earning(earning.kind)
       AND earning.booked_at <= run.cut_off_at
       AND NOT EXISTS (
           SELECT FROM payout_line

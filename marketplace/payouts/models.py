@@ -4,6 +4,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, Index, SQLModel, text
 
 from marketplace.shared.columns import (
@@ -42,6 +43,8 @@ class PayoutState(StrEnum):
     SENDING = "sending"  # an attempt is committed; Stripe may or may not have it
     UNKNOWN = "unknown"  # Stripe gave no answer that proves anything; only the same key may ask
     PAID = "paid"  # the transfer exists at Stripe
+    PARTLY_REVERSED = "partly_reversed"  # some of it came back
+    REVERSED = "reversed"  # all of it came back
     REFUSED = "refused"  # Stripe refused this attempt for good; nothing moved
     RELEASED = "released"  # given up; its lines are free for the next run
 
@@ -54,7 +57,49 @@ PAYOUT_MOVES: Moves[PayoutState] = {
     PayoutState.SENDING: frozenset({PayoutState.PAID, PayoutState.REFUSED, PayoutState.UNKNOWN}),
     PayoutState.UNKNOWN: frozenset({PayoutState.PAID, PayoutState.REFUSED}),
     PayoutState.REFUSED: frozenset({PayoutState.APPROVED, PayoutState.HELD, PayoutState.RELEASED}),
+    PayoutState.PAID: frozenset({PayoutState.PARTLY_REVERSED, PayoutState.REVERSED}),
+    PayoutState.PARTLY_REVERSED: frozenset({PayoutState.REVERSED}),
 }
+
+
+class ReversalState(StrEnum):
+    ASKED = "asked"  # waits for a second person
+    REJECTED = "rejected"  # the second person said no
+    APPROVED = "approved"  # may be sent
+    SENDING = "sending"  # the intent is committed; Stripe may or may not have it
+    UNKNOWN = "unknown"  # Stripe gave no answer that proves anything; only the same key may ask
+    REVERSED = "reversed"  # the money came back
+    REFUSED = "refused"  # Stripe refused it for good; nothing came back
+    # Stripe has it, but nobody here asked for it: two people say what it is before it is booked.
+    FOUND = "found"
+
+
+REVERSAL_MOVES: Moves[ReversalState] = {
+    None: frozenset({ReversalState.ASKED, ReversalState.FOUND}),
+    ReversalState.ASKED: frozenset(
+        {
+            ReversalState.APPROVED,
+            ReversalState.REJECTED,
+            # What was found at Stripe: booked, or looked at again.
+            ReversalState.REVERSED,
+            ReversalState.FOUND,
+        }
+    ),
+    ReversalState.APPROVED: frozenset({ReversalState.SENDING, ReversalState.REFUSED}),
+    ReversalState.SENDING: frozenset(
+        {ReversalState.REVERSED, ReversalState.REFUSED, ReversalState.UNKNOWN}
+    ),
+    ReversalState.UNKNOWN: frozenset({ReversalState.REVERSED, ReversalState.REFUSED}),
+    ReversalState.FOUND: frozenset({ReversalState.ASKED}),
+}
+
+
+class ReversalCause(StrEnum):
+    """Why money comes back; what a performer earned is never taken back for another reason."""
+
+    WRONG_DESTINATION = "wrong_destination"  # it is owed again, and the next run pays it
+    DUPLICATE = "duplicate"  # paid twice: the performer's debt is paid with it
+    FRAUD = "fraud"
 
 
 class PayoutRun(SQLModel, table=True):
@@ -216,3 +261,96 @@ class PayoutAttempt(SQLModel, table=True):
     conclusion_transaction_id: UUID | None = link(
         "ledger_transaction.id", default=None, unique=True
     )
+
+
+def _is_in_state(*states: ReversalState) -> str:
+    return f"state IN ({', '.join(repr(state.value) for state in states)})"
+
+
+UNDECIDED = _is_in_state(ReversalState.FOUND, ReversalState.ASKED)
+AT_WORK = _is_in_state(
+    ReversalState.ASKED, ReversalState.APPROVED, ReversalState.SENDING, ReversalState.UNKNOWN
+)
+OVER = _is_in_state(ReversalState.REVERSED, ReversalState.REFUSED, ReversalState.REJECTED)
+
+
+class TransferReversal(SQLModel, table=True):
+    """Money of a paid payout that comes back from its performer's account at Stripe."""
+
+    __tablename__ = "transfer_reversal"
+    __table_args__ = (
+        sa.CheckConstraint("amount_minor > 0", name="positive"),
+        is_one_of("cause", ReversalCause),
+        sa.CheckConstraint("decided_by <> asked_by", name="second_person"),
+        sa.CheckConstraint(
+            "(state = 'found') = (cause IS NULL) AND (cause IS NULL) = (reason IS NULL)"
+            " AND (cause IS NULL) = (asked_by IS NULL) AND (cause IS NULL) = (asked_at IS NULL)",
+            name="asked_by_somebody",
+        ),
+        sa.CheckConstraint(
+            f"({UNDECIDED}) = (decided_by IS NULL) AND (decided_by IS NULL) = (decided_at IS NULL)",
+            name="decided_by_somebody",
+        ),
+        sa.CheckConstraint(
+            "(idempotency_key IS NULL) = (request IS NULL)"
+            " AND (idempotency_key IS NULL) = (committed_at IS NULL)",
+            name="committed",
+        ),
+        sa.CheckConstraint(
+            "(state = 'reversed') = (ledger_transaction_id IS NOT NULL)"
+            " AND (state NOT IN ('reversed', 'found') OR reversal_id IS NOT NULL)",
+            name="booked_as_stripe_has_it",
+        ),
+        sa.CheckConstraint(f"({OVER}) = (concluded_at IS NOT NULL)", name="concluded"),
+        # What is asked of Stripe for one payout is asked one after the other.
+        Index(
+            "uq_transfer_reversal_at_work",
+            "payout_id",
+            unique=True,
+            postgresql_where=text(f"reversal_id IS NULL AND {AT_WORK}"),
+        ),
+        Index("ix_transfer_reversal_payout_id", "payout_id", "id"),
+        Index("ix_transfer_reversal_due_at", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+        updatable(
+            *("cause", "reason", "asked_by", "asked_at", "state", "state_reason"),
+            *("decided_by", "decided_at", "due_at", "tries"),
+            *("idempotency_key", "request", "committed_at"),
+            *("reversal_id", "balance_transaction_id", "reversed_at"),
+            *("not_found_at", "error_code", "error_message", "stripe_request_id"),
+            *("ledger_transaction_id", "concluded_at"),
+        ),
+    )
+
+    id: UUID = key()
+    payout_id: UUID = link("payout.id")
+    # Stripe's transfer, of which it takes a part or all.
+    transfer_id: str
+    currency: str
+    amount_minor: int = minor_units()
+    cause: ReversalCause | None = choice(ReversalCause, default=None)
+    reason: str | None = None
+    state: ReversalState = state_column(ReversalState)
+    state_reason: str | None = None
+    asked_by: UUID | None = link("person.id", default=None)
+    asked_at: datetime | None = stamp(default=None)
+    decided_by: UUID | None = link("person.id", default=None)
+    decided_at: datetime | None = stamp(default=None)
+    # When the sender looks at it next; null while it waits for a person.
+    due_at: datetime | None = stamp(default=None)
+    tries: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    # The intent: exactly what is sent, now and at every repeat. Null for one that was found.
+    idempotency_key: str | None = Field(default=None, unique=True)
+    request: dict[str, Any] | None = Field(default=None, sa_type=JSONB(none_as_null=True))
+    committed_at: datetime | None = stamp(default=None)
+    # As Stripe has it.
+    reversal_id: str | None = Field(default=None, unique=True)
+    balance_transaction_id: str | None = Field(default=None, unique=True)
+    reversed_at: datetime | None = stamp(default=None)
+    # When Stripe was last looked through for one whose key had expired, in vain.
+    not_found_at: datetime | None = stamp(default=None)
+    error_code: str | None = None
+    error_message: str | None = None
+    stripe_request_id: str | None = None
+    ledger_transaction_id: UUID | None = link("ledger_transaction.id", default=None, unique=True)
+    concluded_at: datetime | None = stamp(default=None)
+    created_at: datetime = now_stamp()

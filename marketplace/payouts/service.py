@@ -50,6 +50,7 @@ class RunTotals:
     payouts: int
     amount_minor: int
     paid_minor: int
+    reversed_minor: int
     excluded: int
     excluded_minor: int
     done: bool
@@ -114,7 +115,7 @@ async def _may_draft(session: AsyncSession, currency: str, slot_at: datetime) ->
             " JOIN ledger_entry ON ledger_entry.account_id = account.id"
             " JOIN ledger_transaction AS earning ON earning.id = transaction_id"
             " WHERE account.kind = 'performer_payable' AND account.currency = :currency"
-            "  AND earning.kind IN ('claim_paid', 'audition_paid') AND booked_at <= :slot_at"
+            "  AND is_earning(earning.kind) AND booked_at <= :slot_at"
             "  AND NOT EXISTS (SELECT FROM payout_line"
             "   WHERE ledger_entry_id = ledger_entry.id AND released_at IS NULL))"
             " AND NOT EXISTS (SELECT FROM payout_run"
@@ -233,12 +234,18 @@ async def require_second_person(session: AsyncSession, payout: Payout, decider: 
 async def totals(session: AsyncSession, run_id: UUID) -> RunTotals:
     found = await row(
         session,
-        "SELECT count(*) AS payouts, coalesce(sum(amount_minor), 0)::bigint AS amount_minor,"
-        " coalesce(sum(amount_minor) FILTER (WHERE state = 'paid'), 0)::bigint AS paid_minor,"
+        "WITH came_back AS (SELECT coalesce(sum(reversal.amount_minor), 0)::bigint AS minor"
+        " FROM transfer_reversal AS reversal JOIN payout ON payout.id = payout_id"
+        " WHERE run_id = :run AND reversal.state = 'reversed')"
+        " SELECT count(*) AS payouts, coalesce(sum(amount_minor), 0)::bigint AS amount_minor,"
+        " (coalesce(sum(amount_minor) FILTER (WHERE state IN ('paid', 'partly_reversed', 'reversed')),"
+        "  0) - (SELECT minor FROM came_back))::bigint AS paid_minor,"
+        " (SELECT minor FROM came_back) AS reversed_minor,"
         " (SELECT count(*) FROM payout_exclusion WHERE run_id = :run) AS excluded,"
         " (SELECT coalesce(sum(amount_minor), 0)::bigint FROM payout_exclusion WHERE run_id = :run)"
         "  AS excluded_minor,"
-        " coalesce(bool_and(state IN ('paid', 'refused', 'released')), true)"
+        " coalesce(bool_and(state IN ('paid', 'refused', 'released',"
+        "  'partly_reversed', 'reversed')), true)"
         "  AND (SELECT state FROM payout_run WHERE id = :run) <> 'draft' AS done"
         " FROM payout WHERE run_id = :run",
         run=run_id,

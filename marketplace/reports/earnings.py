@@ -15,9 +15,10 @@ IN_THE_NEXT_RUN = "It is in the next payout run."
 EARNINGS = """
     SELECT entry.id, account.currency, -entry.amount_minor AS pay_minor,
            transaction.booked_at AS earned_at,
-           CASE transaction.kind WHEN 'claim_paid' THEN 'claim' ELSE 'audition' END AS source_type,
-           coalesce(decision.claim_id, audition.id) AS source_id,
-           coalesce(decision.seconds, audition.paid_seconds) AS seconds,
+           CASE transaction.kind WHEN 'claim_paid' THEN 'claim' WHEN 'audition_paid' THEN 'audition'
+               ELSE 'reversal' END AS source_type,
+           coalesce(decision.claim_id, transaction.source_id) AS source_id,
+           coalesce(decision.seconds, audition.paid_seconds, 0) AS seconds,
            coalesce(decision.rate_minor_per_hour, audition.rate_minor_per_hour)
                AS rate_minor_per_hour,
            coalesce(decision.rate_id, audition.rate_id) AS rate_id,
@@ -47,7 +48,18 @@ EARNINGS = """
     LEFT JOIN payout_run AS run ON run.id = payout.run_id
     WHERE account.kind = 'performer_payable'
       AND account.owner_id = :performer
-      AND transaction.kind IN ('claim_paid', 'audition_paid')
+      AND is_earning(transaction.kind)
+"""
+
+
+# What came back of the performer's payouts, and how much of it was no earning.
+CAME_BACK = """
+    SELECT reversal.currency, sum(reversal.amount_minor) AS minor,
+           sum(reversal.amount_minor) FILTER (WHERE cause <> 'wrong_destination') AS taken_minor
+    FROM transfer_reversal AS reversal
+    JOIN payout ON payout.id = reversal.payout_id
+    WHERE payout.performer_id = :performer AND reversal.state = 'reversed'
+    GROUP BY reversal.currency
 """
 
 
@@ -74,19 +86,27 @@ async def lines(
 
 
 async def totals(session: AsyncSession, performer_id: UUID) -> list[Mapping[str, Any]]:
-    """Per currency, in minor units: earned = waiting + scheduled + sending + held + paid."""
+    """Per currency, in minor units: earned = waiting + scheduled + sending + held + paid + taken
+    back. What came back from a wrong destination is earned once, and waits again.
+    """
     found = await rows(
         session,
-        "SELECT currency, sum(pay_minor)::bigint AS earned_minor,"  # noqa: S608 - a constant of this module
+        f"WITH came_back AS ({CAME_BACK}) "  # noqa: S608 - constants of this module
+        "SELECT currency,"
+        " coalesce(sum(pay_minor) FILTER (WHERE source_type <> 'reversal'), 0)::bigint"
+        "  AS earned_minor,"
         " coalesce(sum(pay_minor) FILTER (WHERE status = 'waiting'), 0)::bigint AS waiting_minor,"
         " coalesce(sum(pay_minor) FILTER (WHERE status = 'scheduled'), 0)::bigint"
         "  AS scheduled_minor,"
         " coalesce(sum(pay_minor) FILTER (WHERE status = 'sending'), 0)::bigint AS sending_minor,"
         " coalesce(sum(pay_minor) FILTER (WHERE status IN ('held', 'refused')), 0)::bigint"
         "  AS held_minor,"
-        " coalesce(sum(pay_minor) FILTER (WHERE status = 'paid'), 0)::bigint AS paid_minor,"
+        " (coalesce(sum(pay_minor) FILTER (WHERE status IN ('paid', 'partly_reversed', 'reversed')),"
+        "  0) - coalesce(max(came_back.minor), 0))::bigint AS paid_minor,"
+        " coalesce(max(came_back.taken_minor), 0)::bigint AS taken_back_minor,"
         " next_run_at(marketplace_now()) AS next_run_at"
-        f" FROM ({EARNINGS}) AS earning GROUP BY currency ORDER BY currency",
+        f" FROM ({EARNINGS}) AS earning LEFT JOIN came_back USING (currency)"
+        " GROUP BY currency ORDER BY currency",
         performer=performer_id,
     )
     why = await _exclusions(session, performer_id)

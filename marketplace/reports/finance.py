@@ -23,6 +23,7 @@ PAYOUT_COLUMNS = (
     "performer_id",
     "claim_id",
     "audition_id",
+    "reversal_id",
     "rate_id",
     "seconds",
     "rate_minor_per_hour",
@@ -40,18 +41,20 @@ SUMMED = ("seconds", "gross_minor", "adjustments_minor", "net_minor")
 PAYOUT_LINES = """
     SELECT payout.id AS payout_id, payout.performer_id, decision.claim_id,
            audition.id AS audition_id,
+           CASE earning.kind WHEN 'transfer_reversed' THEN earning.source_id END AS reversal_id,
            coalesce(decision.rate_id, audition.rate_id) AS rate_id,
-           coalesce(decision.seconds, audition.paid_seconds) AS seconds,
+           coalesce(decision.seconds, audition.paid_seconds, 0) AS seconds,
            coalesce(decision.rate_minor_per_hour, audition.rate_minor_per_hour)
                AS rate_minor_per_hour,
-           coalesce(decision.pay_minor, audition.pay_minor) AS gross_minor,
-           line.amount_minor - coalesce(decision.pay_minor, audition.pay_minor)
+           coalesce(decision.pay_minor, audition.pay_minor, 0) AS gross_minor,
+           line.amount_minor - coalesce(decision.pay_minor, audition.pay_minor, 0)
                AS adjustments_minor,
            line.amount_minor AS net_minor,
            payout.currency,
            last_move.to_state AS status,
            last_word.reason AS status_reason,
-           CASE WHEN last_move.to_state = 'paid' THEN payout.transfer_id END AS transfer_id
+           CASE WHEN last_move.to_state IN ('paid', 'partly_reversed', 'reversed')
+               THEN payout.transfer_id END AS transfer_id
     FROM payout
     JOIN payout_line AS line ON line.payout_id = payout.id
     JOIN ledger_entry AS entry ON entry.id = line.ledger_entry_id
@@ -80,6 +83,21 @@ PAYOUT_LINES = """
 """
 
 
+# A payout whose transfer was made, whatever came back of it since.
+PAID = ("paid", "partly_reversed", "reversed")
+
+REVERSALS = """
+    SELECT reversal.payout_id, payout.performer_id, reversal.amount_minor, reversal.currency,
+           reversal.cause, reversal.reason, reversal.reversal_id,
+           reversal.concluded_at AS reversed_at
+    FROM transfer_reversal AS reversal
+    JOIN payout ON payout.id = reversal.payout_id
+    JOIN ledger_transaction AS header ON header.id = reversal.ledger_transaction_id
+    WHERE payout.run_id = :run AND header.booked_at <= :as_of
+    ORDER BY header.booked_at, reversal.id
+"""
+
+
 async def payout_report(session: AsyncSession, run_id: UUID, as_of: datetime) -> Report:
     """Every paid second of a run: who, how long, at which rate, and where the money is."""
     run = await row(
@@ -96,14 +114,18 @@ async def payout_report(session: AsyncSession, run_id: UUID, as_of: datetime) ->
     if run is None:
         raise NotFound
     lines = await rows(session, PAYOUT_LINES, run=run_id, as_of=as_of)
-    paid = _sum(lines, "net_minor", "paid")
+    paid = sum(_sum(lines, "net_minor", status) for status in PAID)
     await _check_paid(session, run_id, as_of, paid)
+    reversals = await rows(session, REVERSALS, run=run_id, as_of=as_of)
+    reversed_minor = sum(reversal["amount_minor"] for reversal in reversals)
+    await _check_reversed(session, run_id, as_of, reversed_minor)
     # A released line is in the next run's report, too.
     standing = [line for line in lines if line["status"] != "released"]
     totals = {
         **{name: _sum(standing, name) for name in SUMMED},
         "released_minor": _sum(lines, "net_minor", "released"),
-        "paid_minor": paid,
+        "paid_minor": paid - reversed_minor,
+        "reversed_minor": reversed_minor,
     }
     exclusions = await rows(
         session,
@@ -115,7 +137,12 @@ async def payout_report(session: AsyncSession, run_id: UUID, as_of: datetime) ->
         as_of=as_of,
         columns=PAYOUT_COLUMNS,
         lines=lines,
-        heading={"run": dict(run), "totals": totals, "exclusions": exclusions},
+        heading={
+            "run": dict(run),
+            "totals": totals,
+            "exclusions": exclusions,
+            "reversals": reversals,
+        },
         name=f"payout-run-{run_id}",
     )
 
@@ -142,6 +169,27 @@ async def _check_paid(session: AsyncSession, run_id: UUID, as_of: datetime, paid
     assert booked is not None
     if booked["minor"] != paid:
         raise ReportDoesNotAddUp(report_minor=paid, ledger_minor=booked["minor"])
+
+
+async def _check_reversed(
+    session: AsyncSession, run_id: UUID, as_of: datetime, reversed_minor: int
+) -> None:
+    """What the report says came back is in Stripe's balance again in the ledger."""
+    booked = await row(
+        session,
+        "SELECT coalesce(sum(entry.amount_minor), 0)::bigint AS minor FROM payout"
+        " JOIN transfer_reversal AS reversal ON reversal.payout_id = payout.id"
+        " JOIN ledger_transaction AS header ON header.source_id = reversal.id"
+        "  AND header.kind = 'transfer_reversed' AND header.booked_at <= :as_of"
+        " JOIN ledger_entry AS entry ON entry.transaction_id = header.id"
+        "  AND entry.amount_minor > 0"
+        " WHERE payout.run_id = :run",
+        run=run_id,
+        as_of=as_of,
+    )
+    assert booked is not None
+    if booked["minor"] != reversed_minor:
+        raise ReportDoesNotAddUp(report_minor=reversed_minor, ledger_minor=booked["minor"])
 
 
 RATE_COLUMNS = (

@@ -53,11 +53,12 @@ AGEING = """
         ORDER BY exclusion.performer_id, run.currency, run.cut_off_at DESC, run.id DESC
     )
     SELECT account.owner_id AS performer_id, entry.id AS ledger_entry_id,
-           CASE earning.kind WHEN 'claim_paid' THEN 'claim' ELSE 'audition' END AS source_type,
+           CASE earning.kind WHEN 'claim_paid' THEN 'claim' WHEN 'audition_paid' THEN 'audition'
+               ELSE 'reversal' END AS source_type,
            coalesce(decision.claim_id, earning.source_id) AS source_id,
-           -entry.amount_minor AS amount_minor, account.currency, earning.booked_at AS earned_at,
-           (extract(epoch FROM :as_of - earning.booked_at) / 86400)::bigint AS age_days,
-           earning.booked_at <= :as_of - make_interval(hours => 24 * :alarm_days) AS alarm,
+           -entry.amount_minor AS amount_minor, account.currency, earned_at,
+           (extract(epoch FROM :as_of - earned_at) / 86400)::bigint AS age_days,
+           earned_at <= :as_of - make_interval(hours => 24 * :alarm_days) AS alarm,
            CASE
                WHEN paying.id IS NOT NULL
                    THEN 'payout_' || paying.state || coalesce(': ' || paying.reason, '')
@@ -69,6 +70,15 @@ AGEING = """
     JOIN ledger_entry AS entry ON entry.account_id = account.id
     JOIN ledger_transaction AS earning ON earning.id = entry.transaction_id
     LEFT JOIN pay_decision AS decision ON decision.id = earning.source_id
+    LEFT JOIN transfer_reversal AS reversal ON reversal.id = earning.source_id
+    JOIN LATERAL (
+        -- What came back is as old as what it paid.
+        SELECT coalesce(min(first.booked_at), earning.booked_at) AS earned_at
+        FROM payout_line AS line
+        JOIN ledger_entry AS paid ON paid.id = line.ledger_entry_id
+        JOIN ledger_transaction AS first ON first.id = paid.transaction_id
+        WHERE line.payout_id = reversal.payout_id
+    ) AS age ON true
     LEFT JOIN LATERAL (
         SELECT payout_then.*
         FROM payout_line AS line JOIN payout_then ON payout_then.id = line.payout_id
@@ -78,12 +88,11 @@ AGEING = """
     LEFT JOIN excluded
         ON excluded.performer_id = account.owner_id AND excluded.currency = account.currency
     WHERE account.kind = 'performer_payable'
-      AND earning.kind IN ('claim_paid', 'audition_paid')
+      AND is_earning(earning.kind)
       AND earning.booked_at <= :as_of
-      AND paying.state IS DISTINCT FROM 'sending'
-      AND paying.state IS DISTINCT FROM 'unknown'
-      AND paying.state IS DISTINCT FROM 'paid'
-    ORDER BY earning.booked_at, entry.id
+      AND coalesce(paying.state, 'none')
+          NOT IN ('sending', 'unknown', 'paid', 'partly_reversed', 'reversed')
+    ORDER BY earned_at, entry.id
 """
 
 PAYABLE = """
@@ -168,10 +177,11 @@ ROLL_FORWARD = """
            coalesce(sum(amount_minor) FILTER (WHERE booked_at >= :since
                AND header.kind = 'transfer_sent'), 0)::bigint AS sent_minor,
            coalesce(-sum(amount_minor) FILTER (WHERE booked_at >= :since
-               AND header.kind = 'transfer_refused'), 0)::bigint AS returned_minor,
+               AND header.kind IN ('transfer_refused', 'transfer_reversed')), 0)::bigint
+               AS returned_minor,
            coalesce(-sum(amount_minor) FILTER (WHERE booked_at >= :since AND header.kind NOT IN
-               ('claim_paid', 'audition_paid', 'transfer_sent', 'transfer_refused')), 0)::bigint
-               AS adjusted_minor,
+               ('claim_paid', 'audition_paid', 'transfer_sent', 'transfer_refused',
+                'transfer_reversed')), 0)::bigint AS adjusted_minor,
            -sum(amount_minor)::bigint AS closing_minor
     FROM account
     JOIN ledger_entry ON account_id = account.id

@@ -28,6 +28,7 @@ BOOKED_BY = {
     "payment_failure_refund": "refund_returned",
     # Disputes are among them, both ways.
     "adjustment": "dispute_opened",
+    "transfer_refund": "transfer_reversed",
 }
 # As long as an unknown outcome may take to be found out.
 ON_ITS_WAY_HOURS = 24

@@ -34,6 +34,8 @@ class EarningStatus(StrEnum):
     HELD = "held"
     REFUSED = "refused"
     PAID = "paid"
+    PARTLY_REVERSED = "partly_reversed"  # some of its payout came back
+    REVERSED = "reversed"  # all of it came back
 
 
 class Exclusion(Answer):
@@ -53,7 +55,7 @@ class Undecided(Answer):
 
 
 class EarningsTotal(Answer):
-    """Minor units. earned = waiting + scheduled + sending + held + paid."""
+    """Minor units. earned = waiting + scheduled + sending + held + paid + taken back."""
 
     currency: str
     earned_minor: int = Field(examples=[13_978])
@@ -61,7 +63,12 @@ class EarningsTotal(Answer):
     scheduled_minor: int = Field(examples=[5_139])
     sending_minor: int = Field(examples=[0])
     held_minor: int = Field(examples=[0])
-    paid_minor: int
+    paid_minor: int = Field(description="Less what came back.")
+    taken_back_minor: int = Field(
+        description="Paid twice or for work that was not yours. What came back from a wrong "
+        "destination is not in it: that waits to be paid again.",
+        examples=[0],
+    )
     next_run_at: datetime
     exclusion: Exclusion | None = Field(
         description="Why you were left out of the last run, if you were."
@@ -73,14 +80,16 @@ class EarningsAnswer(Page[EarningsTotal]):
 
 
 class EarningLine(Answer):
-    """One paid claim or audition: seconds × rate = pay."""
+    """One paid claim or audition: seconds × rate = pay. What came back from a wrong destination is
+    a line of its own, without seconds: it is paid again.
+    """
 
     id: UUID
     source_type: str = Field(examples=["claim"])
     source_id: UUID
     seconds: int
-    rate_minor_per_hour: int
-    rate_id: UUID
+    rate_minor_per_hour: int | None
+    rate_id: UUID | None
     pay_minor: int
     currency: str
     earned_at: datetime

@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import ConfigDict, Field
 
 from marketplace.ledger.models import AccountKind, TransactionKind
-from marketplace.payouts.models import ExclusionReason, PayoutState
+from marketplace.payouts.models import ExclusionReason, PayoutState, ReversalCause
 from marketplace.rates.schemas import RateStatus
 from marketplace.shared.schemas import Answer
 
@@ -33,7 +33,19 @@ class RunTotals(Exact):
     adjustments_minor: int
     net_minor: int = Field(description="Without what was released.")
     released_minor: int = Field(description="Given up here; it is in a later run.", examples=[0])
-    paid_minor: int
+    paid_minor: int = Field(description="Less what came back.")
+    reversed_minor: int = Field(description="What was paid and came back.", examples=[0])
+
+
+class ReportedReversal(Exact):
+    payout_id: UUID
+    performer_id: UUID
+    amount_minor: int
+    currency: str
+    cause: ReversalCause = Field(examples=["wrong_destination"])
+    reason: str = Field(examples=["The account is her sister's, as she wrote us."])
+    reversal_id: str = Field(examples=["trr_1QxB0yLkdIwHu7ixK2mVq"])
+    reversed_at: datetime
 
 
 class ReportedExclusion(Exact):
@@ -45,15 +57,20 @@ class ReportedExclusion(Exact):
 
 
 class PayoutReportLine(Exact):
-    """One paid claim or audition: seconds × rate = gross."""
+    """One paid claim or audition: seconds × rate = gross. What came back and is paid again has no
+    seconds: it is an adjustment.
+    """
 
     payout_id: UUID
     performer_id: UUID
     claim_id: UUID | None
     audition_id: UUID | None = Field(examples=[None])
-    rate_id: UUID
+    reversal_id: UUID | None = Field(
+        description="Of what came back earlier and is owed again.", examples=[None]
+    )
+    rate_id: UUID | None
     seconds: int
-    rate_minor_per_hour: int
+    rate_minor_per_hour: int | None
     gross_minor: int
     adjustments_minor: int
     net_minor: int
@@ -70,6 +87,7 @@ class PayoutReport(Exact):
     run: ReportedRun
     totals: RunTotals
     exclusions: list[ReportedExclusion]
+    reversals: list[ReportedReversal]
     lines: list[PayoutReportLine]
 
 
@@ -168,7 +186,7 @@ class AgeingTotal(Exact):
 class OwedLine(Exact):
     performer_id: UUID
     ledger_entry_id: UUID
-    source_type: Literal["claim", "audition"]
+    source_type: Literal["claim", "audition", "reversal"]
     source_id: UUID
     amount_minor: int = Field(examples=[1_233])
     currency: str

@@ -33,6 +33,8 @@ STABLE_READS = 5
 LEAVING = {"transfer", "refund", "payment_refund"}
 # As long as an unknown outcome may take to be found out.
 BOOKED_WITHIN = timedelta(hours=24)
+# A payout whose transfer was made, whatever came back of it since.
+PAID = {"paid", "partly_reversed", "reversed"}
 MOVED = "Stripe's balance moved while it was read: run this again"
 
 
@@ -149,7 +151,8 @@ async def _look_at_stripe(gateway: StripeGateway, read_from: datetime) -> Stripe
 
 
 async def _single_transfer(session: AsyncSession, view: StripeView) -> Finding:
-    """I1. Per payout at most one unreversed transfer at Stripe, amount and destination equal.
+    """I1. Per payout at most one unreversed transfer at Stripe, amount and destination equal; and
+    of it came back what two people here asked for.
 
     Per refund at most one that stands, of its amount.
     """
@@ -163,8 +166,9 @@ async def _single_transfer(session: AsyncSession, view: StripeView) -> Finding:
         )
     }
     at_stripe: dict[str, list[Transfer]] = defaultdict(list)
+    own = {payout["transfer_id"] for payout in payouts.values()}
     for transfer in view.transfers:
-        if transfer.amount_reversed_minor < transfer.amount_minor:
+        if transfer.amount_reversed_minor < transfer.amount_minor or transfer.id in own:
             at_stripe[transfer.metadata.get("payout_id", "")].append(transfer)
     violations = [
         violation
@@ -174,12 +178,29 @@ async def _single_transfer(session: AsyncSession, view: StripeView) -> Finding:
     violations += [
         f"payout {payout_id} is paid, but Stripe has no transfer of it"
         for payout_id, payout in payouts.items()
-        if payout["state"] == "paid"
+        if payout["state"] in PAID
         and (payout["concluded_at"] or view.read_from) <= view.read_from
         and payout_id not in at_stripe
     ]
     violations += await refund_checks.compare(session, view.refunds, view.read_from)
-    return Finding(violations)
+    return Finding(violations + await _came_back(session, view))
+
+
+async def _came_back(session: AsyncSession, view: StripeView) -> list[str]:
+    """What came back of each transfer at Stripe is what our reversals say: no more, no less."""
+    told = {
+        row["transfer_id"]: row
+        for row in await rows(session, earnings.CAME_BACK, read_from=view.read_from)
+    }
+    violations = []
+    for transfer in view.transfers:
+        row = told.get(transfer.id)
+        if row and not row["least"] <= transfer.amount_reversed_minor <= row["most"]:
+            violations.append(
+                f"of {transfer.id} {transfer.amount_reversed_minor} {transfer.currency} came back "
+                f"at Stripe, our reversals say {row['least']}{row['unexplained']}"
+            )
+    return violations
 
 
 def _compare_transfers(
@@ -199,7 +220,7 @@ def _compare_transfers(
         for transfer in transfers
         if (transfer.amount_minor, transfer.currency, transfer.destination) != asked
     ]
-    if payout["state"] not in {"sending", "unknown", "paid"}:
+    if payout["state"] not in {"sending", "unknown", *PAID}:
         violations.append(f"payout {payout_id} is {payout['state']}, but Stripe has {ids}")
     if payout["transfer_id"] and payout["transfer_id"] not in known:
         violations.append(f"payout {payout_id} names {payout['transfer_id']}, Stripe has {ids}")

@@ -25,6 +25,7 @@ from marketplace.stripe_api.gateway_answers import (
     Dispute,
     OnboardingLink,
     Refund,
+    Reversal,
     Topup,
     Transfer,
     read_account,
@@ -36,6 +37,7 @@ from marketplace.stripe_api.gateway_answers import (
     read_dispute,
     read_onboarding_link,
     read_refund,
+    read_reversal,
     read_topup,
     read_transfer,
 )
@@ -361,6 +363,30 @@ class StripeGateway:
         params = created(created_from, None)
         async for payout in self._listed(listing, read_bank_payout, params, account_id):
             yield payout
+
+    async def reverse_transfer(
+        self,
+        *,
+        transfer_id: str,
+        amount_minor: int,
+        metadata: dict[str, str],
+        idempotency_key: str,
+    ) -> Reversal:
+        """Takes money of a transfer back, as far as the connected account's balance covers it."""
+        params: Any = {"amount": positive(amount_minor), "metadata": metadata}
+        options, known = keyed(idempotency_key), named(transfer_id)
+        async with self._asking():
+            create = self._stripe.v1.transfers.reversals.create_async
+            return read_reversal(*_opened(await create(known, params, options)))
+
+    async def find_reversals(self, transfer_id: str) -> list[Reversal]:
+        """All that came back of one transfer, newest first."""
+        known = named(transfer_id)
+
+        def listing(params: Any, options: Any) -> Awaitable[Any]:
+            return self._stripe.v1.transfers.reversals.list_async(known, params, options)
+
+        return [reversal async for reversal in self._listed(listing, read_reversal, {}, None)]
 
     async def list_balance_transactions(
         self,

@@ -179,6 +179,20 @@ class BankPayout:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reversal:
+    """What came back of a transfer, from the connected account's balance into ours."""
+
+    id: str
+    transfer_id: str
+    amount_minor: int
+    currency: str
+    metadata: dict[str, str]
+    balance_transaction_id: str | None
+    created_at: datetime
+    request_id: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class BalanceAmount:
     available_minor: int = 0
     pending_minor: int = 0
@@ -334,6 +348,19 @@ def read_bank_payout(body: dict[str, Any], request_id: str | None = None) -> Ban
         failure_code=body.get("failure_code"),
         failure_message=body.get("failure_message"),
         arrives_at=_moment(body["arrival_date"]),
+        created_at=_moment(body["created"]),
+        request_id=request_id,
+    )
+
+
+def read_reversal(body: dict[str, Any], request_id: str | None = None) -> Reversal:
+    return Reversal(
+        id=body["id"],
+        transfer_id=body["transfer"],
+        amount_minor=body["amount"],
+        currency=body["currency"].upper(),
+        metadata=body.get("metadata") or {},
+        balance_transaction_id=body.get("balance_transaction"),
         created_at=_moment(body["created"]),
         request_id=request_id,
     )

@@ -22,6 +22,7 @@ from marketplace.stripe_sandbox import (
     idempotency,
     payouts,
     refunds,
+    reversals,
     state,
     topups,
     transfers,
@@ -48,6 +49,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *events.OPERATIONS,
     *payouts.OPERATIONS,
     *refunds.OPERATIONS,
+    *reversals.OPERATIONS,
     *topups.OPERATIONS,
     *transfers.OPERATIONS,
 )
@@ -181,13 +183,14 @@ def _recall_or_run(db: sqlite3.Connection, asked: Asked, fault: Fault | None) ->
 
 def _run(db: sqlite3.Connection, asked: Asked, fault: Fault | None, now: int) -> Saved:
     """Validation errors leave by exception; a refusal of the operation itself is an answer."""
-    operation, path_id = _operation(asked)
+    operation, path_id, path_part = _operation(asked)
     call = Call(
         db=db,
         now=now,
         base_url=asked.base_url,
         account=_connected(db, asked, operation),
         path_id=path_id,
+        path_part=path_part,
         parameters=read_parameters(asked.encoded, operation.takes),
         request_id=asked.request_id,
         idempotency_key=asked.key,
@@ -207,12 +210,13 @@ def _run(db: sqlite3.Connection, asked: Asked, fault: Fault | None, now: int) ->
     return Saved(status=status, body=body, request_id=asked.request_id)
 
 
-def _operation(asked: Asked) -> tuple[Operation, str]:
+def _operation(asked: Asked) -> tuple[Operation, str, str]:
     for operation in OPERATIONS:
-        pattern = operation.path.replace("{id}", "(?P<id>[^/]+)")
+        pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", operation.path)
         matched = re.fullmatch(pattern, asked.path)
         if matched and operation.method == asked.method:
-            return operation, matched.groupdict().get("id", "")
+            named = matched.groupdict()
+            return operation, named.get("id", ""), named.get("part", "")
     raise operation_lacking(asked.method, asked.path)
 
 

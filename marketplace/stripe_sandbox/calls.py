@@ -19,6 +19,7 @@ class Call:
     base_url: str
     account: str = state.PLATFORM
     path_id: str = ""
+    path_part: str = ""
     parameters: dict[str, Any] = field(default_factory=dict)
     request_id: str | None = None
     idempotency_key: str | None = None
@@ -26,7 +27,9 @@ class Call:
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """`path` holds at most one `{id}`; `connect` allows the Stripe-Account header."""
+    """`path` holds at most one `{id}` and one `{part}` of it; `connect` allows the Stripe-Account
+    header.
+    """
 
     method: str
     path: str

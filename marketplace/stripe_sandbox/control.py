@@ -20,9 +20,10 @@ from marketplace.stripe_sandbox.endpoints import (
     register_endpoint,
     remove_endpoint,
 )
-from marketplace.stripe_sandbox.errors import StripeError
+from marketplace.stripe_sandbox.errors import StripeError, resource_missing
 from marketplace.stripe_sandbox.faults import WEBHOOK, FaultKind, PlannedFault, WebhookFaultKind
 from marketplace.stripe_sandbox.later import happen
+from marketplace.stripe_sandbox.reversals import reverse
 
 router = APIRouter(prefix="/_sandbox")
 
@@ -258,6 +259,29 @@ async def pay_out_by_schedule(request: Request, new: NewAutomaticPayout) -> dict
         raise HTTPException(status_code=error.status, detail=str(error)) from error
     sandbox.events_written.set()
     return {"id": payout["id"]}
+
+
+class NewReversal(Strict):
+    amount: int | None = Field(default=None, ge=1)
+
+
+@router.post("/transfers/{transfer_id}/reversals", status_code=201)
+async def reverse_by_hand(
+    request: Request, transfer_id: str, wanted: NewReversal
+) -> dict[str, str]:
+    """As somebody may on Stripe's own pages; without an amount, all that is left."""
+    sandbox = _sandbox(request)
+    call = Call(db=sandbox.db, now=state.virtual_now(sandbox.db), base_url="")
+    try:
+        with state.transaction(sandbox.db):
+            transfer = state.find(sandbox.db, "transfer", transfer_id, account=state.PLATFORM)
+            if transfer is None:
+                raise resource_missing("transfer", transfer_id, param="id")
+            reversal = reverse(call, transfer, amount_minor=wanted.amount)
+    except StripeError as error:
+        raise HTTPException(status_code=error.status, detail=str(error)) from error
+    sandbox.events_written.set()
+    return {"id": reversal["id"]}
 
 
 class NewFee(Strict):

@@ -37,8 +37,14 @@ EXPANDABLE: dict[str, dict[str, tuple[str, ...]]] = {
         "destination": ("account",),
         "destination_payment": ("charge",),
     },
+    "transfer_reversal": {
+        "balance_transaction": ("balance_transaction",),
+        "transfer": ("transfer",),
+    },
     "balance_transaction": {
-        "source": ("charge", "dispute", "payout", "refund", "topup", "transfer")
+        "source": (
+            *("charge", "dispute", "payout", "refund", "topup", "transfer", "transfer_reversal"),
+        )
     },
 }
 

@@ -25,6 +25,34 @@ def approved(world: World, owed: Person, finn: Person, fay: Person) -> Json:
     return found
 
 
+@pytest.fixture
+def paid(world: World, finn: Person, approved: Json) -> Json:
+    """Ana's payout, paid."""
+    world.sweep("payouts", "inbox")
+    found: Json = finn.get(f"/v1/payouts/{approved['id']}")
+    assert found["state"] == "paid"
+    return found
+
+
+def ask_for(
+    asker: Person, payout: Json, amount_minor: int = 123, cause: str = "wrong_destination"
+) -> Json:
+    wanted = {"amount_minor": amount_minor, "cause": cause, "reason": "It is not hers."}
+    asked: Json = asker.post(f"/v1/payouts/{payout['id']}/reversals", wanted)
+    return asked
+
+
+def returned(
+    world: World, asker: Person, approver: Person, payout: Json, cause: str, amount_minor: int = 123
+) -> Json:
+    """Asked for, approved and sent; answers the reversal."""
+    asked = ask_for(asker, payout, amount_minor, cause)
+    approver.post(f"/v1/reversals/{asked['id']}/approve")
+    world.sweep("reversals", "inbox")
+    found: Json = asker.get(f"/v1/reversals/{asked['id']}")
+    return found
+
+
 def late_transfer(world: World, finn: Person, payout: Json, **changed: Any) -> str:
     """It came in after a look-up, more than 23 hours later, had not found it; another one is due."""
     path = f"/v1/payouts/{payout['id']}"

@@ -3,6 +3,7 @@
 import pytest
 
 from marketplace.reports import explain
+from tests.payouts.conftest import returned
 from tests.reports.conftest import Paid, lift_all_guards, program
 from tests.world import World
 
@@ -95,6 +96,32 @@ def test_money_set_aside_leads_to_its_booking(world: World, paid: Paid) -> None:
     found = tree(world, world.value("SELECT id FROM reserve_move LIMIT 1"))
     assert found.complete, "\n".join(explain.lines(found))
     assert tables(found) == {"reserve_move", "ledger_transaction", "ledger_entry"}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "SELECT id FROM transfer_reversal",
+        "SELECT reversal_id FROM transfer_reversal",
+        "SELECT id FROM claim",
+        "SELECT id FROM payout WHERE state = 'paid'",
+        "SELECT transfer_id FROM payout WHERE state = 'reversed'",
+        ENTRY_OF.format("transfer_reversed"),
+    ],
+)
+def test_what_came_back_and_was_paid_again_is_one_way(world: World, paid: Paid, asked: str) -> None:
+    """From the work over the first payout and its reversal to the second, and all the way back."""
+    returned(world, paid.finn, paid.fay, paid.payout, "wrong_destination")
+    run = paid.finn.post("/v1/payout-runs", {"currency": "USD"})
+    paid.fay.post(f"/v1/payout-runs/{run['id']}/approve")
+    world.sweep("payouts")
+    found = tree(world, world.value(asked))
+    text = "\n".join(explain.lines(found))
+    assert found.complete, text
+    assert tables(found) >= {*THE_WAY_OF_A_CENT, STRIPES_LINE, "transfer_reversal"}
+    assert "cause=wrong_destination reason=It is not hers." in text
+    if asked.startswith("SELECT id FROM claim"):
+        assert text.count("payout_run") == 2
 
 
 # Where one asks → what was done to the rows → what is missing then.

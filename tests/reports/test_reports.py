@@ -227,6 +227,7 @@ class TestPayoutReport:
             "adjustments_minor": 0,
             "net_minor": 123,
             "paid_minor": 123,
+            "reversed_minor": 0,
             "released_minor": 123,
         }
         assert (drafted["totals"]["net_minor"], drafted["totals"]["released_minor"]) == (246, 0)

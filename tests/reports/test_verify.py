@@ -13,6 +13,7 @@ import pytest
 from marketplace.reports import verify
 from marketplace.scheduler import SWEEPS
 from marketplace.stripe_api.gateway_answers import BalanceAmount
+from tests.payouts.conftest import returned
 from tests.reports.conftest import Paid, findings, lift_all_guards, program, violations
 from tests.world import DAY, HOUR, Json, Person, World
 
@@ -308,6 +309,53 @@ PLANTED: dict[str, list[tuple[str, str]]] = {
 }
 
 
+# Likewise, after Ana's 1.23 came back: 1.00 owed again, 0.23 a debt that is paid.
+PLANTED_IN_REVERSALS: dict[str, list[tuple[str, str]]] = {
+    "I1": [
+        (
+            "UPDATE transfer_reversal SET amount_minor = 99 WHERE cause = 'wrong_destination'",
+            "123 USD came back at Stripe, our reversals say 122",
+        ),
+        ("DELETE FROM transfer_reversal", "our reversals say 0"),
+    ],
+    "I2": [
+        (
+            "UPDATE ledger_transaction SET kind = 'x' WHERE kind = 'transfer_reversed'",
+            "is owed 100 USD by the ledger, 0 by their earnings",
+        ),
+    ],
+    "I5": [
+        (
+            "UPDATE transfer_reversal SET cause = 'wrong_destination'",
+            "the ledger has -23 USD on performer_receivable",
+        ),
+        ("UPDATE payout SET state = 'paid'", "of 123 is paid, but 123 of it came back"),
+        ("UPDATE payout SET state = 'partly_reversed'", "is partly_reversed, but 123 of it"),
+        ("DELETE FROM payout_attempt", "is paid, but no attempt of it succeeded"),
+        (
+            "DELETE FROM transfer_reversal",
+            "(transfer_reversed) has no source transfer_reversal",
+        ),
+    ],
+    "I9": [
+        (
+            "DELETE FROM booked_balance_transaction WHERE net_minor = 23",
+            "is reversed, but it is booked 0 times",
+        ),
+    ],
+    "I11": [
+        (
+            "UPDATE transfer_reversal SET state = 'refused' WHERE cause = 'fraud'",
+            "is refused, but its last recorded move was to reversed",
+        ),
+    ],
+    "coverage": [
+        # A debt that was paid before anybody found it is owed to somebody.
+        (booked("performer_receivable", "platform_capital", 600_000), "are owed"),
+    ],
+}
+
+
 def said(world: World, invariant: str, text: str) -> bool:
     return any(text in line for line in violations(world).get(invariant, []))
 
@@ -325,6 +373,20 @@ def test_planted_violations_are_caught(world: World, paid: Paid, invariant: str)
         for statement in statements.split(";"):
             world.owner_sql(statement)
         assert not text or said(world, invariant, text), (text, violations(world))
+
+
+@pytest.mark.parametrize("invariant", PLANTED_IN_REVERSALS)
+def test_planted_violations_of_reversals_are_caught(
+    world: World, paid: Paid, invariant: str
+) -> None:
+    for amount_minor, cause in ((100, "wrong_destination"), (23, "fraud")):
+        returned(world, paid.finn, paid.fay, paid.payout, cause, amount_minor)
+    assert violations(world) == {}
+    lift_all_guards(world)
+    for statement, text in PLANTED_IN_REVERSALS[invariant]:
+        assert not said(world, invariant, text), statement
+        world.owner_sql(statement)
+        assert said(world, invariant, text), (text, violations(world))
 
 
 def test_every_invariant_has_a_planted_violation() -> None:

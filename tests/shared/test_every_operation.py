@@ -38,6 +38,8 @@ FOR: dict[str, set[str]] = {
     },
     "finance": {
         "list_payout_runs draft_payout_run read_payout_run approve_payout_run discard_payout_run",
+        "ask_for_reversal list_reversals read_reversal approve_reversal reject_reversal",
+        "explain_reversal decide_reversal_absent",
         "list_exclusions list_payouts read_payout approve_payout_again decide_payout_absent release_payout",
         "decide_refund_absent list_client_debts propose_debt_decision list_debt_decisions",
         "decide_client_debt",
@@ -95,6 +97,8 @@ BODIES: dict[str, Any] = {
     "NewPayoutAccount": {"return_url": "https://app.example/paid"},
     "NewPayoutRun": {"currency": "USD"},
     "Decision": REASON,
+    "NewReversal": {"amount_minor": 123, "cause": "fraud", **REASON},
+    "ReversalExplanation": {"cause": "fraud", **REASON},
     "Reopening": REASON,
     "Profile": PROFILE,
     "NewAudition": {"brief": "Two minutes.", "currency": "USD", "seconds_cap": 600},

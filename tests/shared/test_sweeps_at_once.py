@@ -223,6 +223,18 @@ def approved(world: World) -> None:
     world.finance("Fay").post(f"/v1/payout-runs/{run['id']}/approve")
 
 
+def coming_back(world: World) -> None:
+    owed(world)
+    finn, fay = world.finance("Finn"), world.finance("Fay")
+    run = finn.post("/v1/payout-runs", {"currency": "USD"})
+    fay.post(f"/v1/payout-runs/{run['id']}/approve")
+    world.sweep("payouts")
+    wanted = {"amount_minor": 123, "cause": "wrong_destination", "reason": "not theirs"}
+    for payout in finn.get(f"/v1/payout-runs/{run['id']}/payouts")["items"]:
+        asked = finn.post(f"/v1/payouts/{payout['id']}/reversals", wanted)
+        fay.post(f"/v1/reversals/{asked['id']}/approve")
+
+
 MOVED = "SELECT count(*) FROM audit_event WHERE action = 'moved' AND subject_type = '{}'".format
 BOOKED = "SELECT count(*) FROM ledger_transaction WHERE kind = '{}'".format
 # What is due, and what of it is counted. Whatever happens is counted exactly `SEVERAL` times.
@@ -257,6 +269,7 @@ DUE: dict[str, tuple[Callable[[World], object], str]] = {
     "poll_bank_payouts": (at_the_bank, "SELECT count(*) FROM bank_payout"),
     "withdrawals": (withdrawn_money, BOOKED("withdrawal_confirmed")),
     "payouts": (approved, BOOKED("transfer_confirmed")),
+    "reversals": (coming_back, BOOKED("transfer_reversed")),
 }
 
 

@@ -39,7 +39,13 @@ def test_whole_story_has_the_shapes_of_stripe(sandbox: Sandbox) -> None:
     sandbox.complete(session["url"], "card")
     sandbox.ask("POST", "/v1/topups", TOPUP)
     form = f"amount=400&currency=usd&destination={account['id']}"
-    sandbox.ask("POST", "/v1/transfers", form)
+    transfer = sandbox.ask("POST", "/v1/transfers", form).json()
+    reversals = f"/v1/transfers/{transfer['id']}/reversals"
+    reversal = sandbox.ask("POST", reversals, "amount=100&metadata[a]=b").json()
+    sandbox.ask("POST", reversals)
+    expanded = "expand[]=transfer&expand[]=balance_transaction"
+    assert sandbox.ask("GET", f"{reversals}/{reversal['id']}", expanded).is_success
+    assert sandbox.ask("GET", reversals).is_success
     paid_out = sandbox.ask("POST", "/v1/payouts", TOPUP.replace("1000", "100")).json()
     sandbox.ask("POST", f"/v1/payouts/{paid_out['id']}/cancel")
     expanded = "expand[]=payment_intent.latest_charge.balance_transaction"

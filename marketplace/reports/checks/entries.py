@@ -171,6 +171,18 @@ DISPUTES = """
     WHERE state = 'confirmed'
 """
 
+REVERSALS = """
+    SELECT 'transfer_reversed', reversal.id, reversal.currency, entry.*
+    FROM transfer_reversal AS reversal
+    LEFT JOIN payout ON payout.id = payout_id, LATERAL (VALUES
+        ('stripe_available', NULL::uuid, reversal.amount_minor),
+        -- Owed again, or a debt that is paid: nothing else is ever taken back.
+        (CASE cause WHEN 'wrong_destination' THEN 'performer_payable'
+            ELSE 'performer_receivable' END, performer_id, -reversal.amount_minor)
+    ) AS entry
+    WHERE reversal.state = 'reversed'
+"""
+
 EVENTS = (
     DEPOSITS,
     TOPUPS,
@@ -180,6 +192,7 @@ EVENTS = (
     WITHDRAWALS,
     REFUNDS,
     DISPUTES,
+    REVERSALS,
 )
 
 I5_ENTRIES = f"""

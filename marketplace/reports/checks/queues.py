@@ -7,6 +7,7 @@ QUEUES = {
     "review": "submission WHERE state = 'in_review'",
     "recording": "recording WHERE due_at IS NOT NULL",
     "payout": "payout WHERE due_at IS NOT NULL",
+    "reversal": "transfer_reversal WHERE due_at IS NOT NULL",
     "deposit": "deposit WHERE due_at IS NOT NULL",
     "dispute": "dispute WHERE due_at IS NOT NULL",
     "refund": "refund WHERE due_at IS NOT NULL",
@@ -38,7 +39,7 @@ I10 = """
     JOIN ledger_entry AS entry ON entry.account_id = account.id
     JOIN ledger_transaction AS earning ON earning.id = entry.transaction_id
     WHERE account.kind = 'performer_payable' AND entry.amount_minor < 0
-      AND earning.kind IN ('claim_paid', 'audition_paid') AND earning.booked_at <= slot.slot_at
+      AND is_earning(earning.kind) AND earning.booked_at <= slot.slot_at
       AND NOT EXISTS (
           SELECT FROM payout_line WHERE ledger_entry_id = entry.id AND released_at IS NULL
       )

@@ -49,6 +49,18 @@ I9 = """
     WHERE booked <> CASE state WHEN 'won' THEN 2 WHEN 'lost' THEN 1
         ELSE num_nonnulls(opened_transaction_id) END
     UNION ALL
+    SELECT format('reversal %s is %s, but it is booked %s times', reversal.id, state, booked)
+    FROM transfer_reversal AS reversal
+    JOIN LATERAL (
+        SELECT count(*) AS booked FROM ledger_transaction
+        JOIN booked_balance_transaction AS line ON line.ledger_transaction_id = ledger_transaction.id
+        WHERE source_id = reversal.id AND kind = 'transfer_reversed'
+          AND line.id = reversal.balance_transaction_id
+    ) AS effects ON true
+    -- Stripe need not name its line; then `reconciliation` and I4 do.
+    WHERE booked <> CASE WHEN state = 'reversed' AND balance_transaction_id IS NOT NULL
+        THEN 1 ELSE 0 END
+    UNION ALL
     SELECT format('event %s waits since %s: %s', id, received_at, coalesce(last_error, 'not tried'))
     FROM stripe_event
     WHERE handled_at IS NULL AND received_at < marketplace_now() - interval '24 hours'
@@ -78,6 +90,7 @@ I11 = """
         UNION ALL SELECT 'submission', id, state FROM submission
         UNION ALL SELECT 'topup', id, state FROM topup
         UNION ALL SELECT 'withdrawal', id, state FROM withdrawal
+        UNION ALL SELECT 'transfer_reversal', id, state FROM transfer_reversal
         UNION ALL SELECT 'withholding', id, state FROM withholding
     )
     SELECT format('%s %s moved from %s to %s', subject_type, subject_id,

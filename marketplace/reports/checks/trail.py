@@ -27,6 +27,8 @@ I5 = """
               AND ledger_transaction.id IN (opened_transaction_id, ended_transaction_id))
         WHEN 'client_debt_decision' THEN EXISTS (SELECT FROM client_debt_decision
             WHERE id = source_id AND ledger_transaction_id = ledger_transaction.id)
+        WHEN 'transfer_reversal' THEN EXISTS (SELECT FROM transfer_reversal
+            WHERE id = source_id AND ledger_transaction_id = ledger_transaction.id)
         ELSE false
     END
     UNION ALL
@@ -62,7 +64,7 @@ I5 = """
     UNION ALL
     SELECT format('payout %s is paid, but no attempt of it succeeded', payout.id)
     FROM payout
-    WHERE state = 'paid' AND NOT EXISTS (
+    WHERE state IN ('paid', 'partly_reversed', 'reversed') AND NOT EXISTS (
         SELECT FROM payout_attempt
         WHERE payout_id = payout.id AND outcome = 'succeeded'
           AND payout_attempt.transfer_id = payout.transfer_id
@@ -94,6 +96,19 @@ I5 = """
     FROM account JOIN ledger_entry AS entry ON entry.account_id = account.id
     WHERE account.kind = 'client_receivable'
     GROUP BY account.id HAVING sum(entry.amount_minor) < 0
+    UNION ALL
+    SELECT format('payout %s of %s is %s, but %s of it came back', payout.id, payout.amount_minor,
+                  payout.state, returned)
+    FROM payout
+    JOIN LATERAL (
+        SELECT coalesce(sum(amount_minor), 0) AS returned FROM transfer_reversal
+        WHERE payout_id = payout.id AND transfer_reversal.state = 'reversed'
+    ) AS reversals ON true
+    WHERE returned > payout.amount_minor
+       OR (CASE WHEN returned = 0 THEN payout.state IN ('partly_reversed', 'reversed')
+           ELSE payout.state <> CASE WHEN returned < payout.amount_minor THEN 'partly_reversed'
+               ELSE 'reversed' END
+       END)
     UNION ALL
     SELECT format('claim %s ended with time on it, but no decision is made or due', claim.id)
     FROM claim

@@ -16,9 +16,13 @@ def check(node: Node) -> None:
 def _check_payout(node: Node) -> list[str]:
     lines = node.leads_to("payout_line")
     total = sum(line["amount_minor"] for line in lines)
-    if lines and total != node.row["amount_minor"]:
-        return [f"its lines sum to {total}"]
-    return []
+    amount = node.row["amount_minor"]
+    problems = [f"its lines sum to {total}"] if lines and total != amount else []
+    reversals = node.leads_to("transfer_reversal")
+    returned = sum(each["amount_minor"] for each in reversals if each["state"] == "reversed")
+    if returned and node.row["state"] != ("reversed" if returned == amount else "partly_reversed"):
+        problems.append(f"{returned} of it came back, and it is {node.row['state']}")
+    return problems
 
 
 def _check_deposit(node: Node) -> list[str]:

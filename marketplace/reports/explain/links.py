@@ -49,8 +49,12 @@ AT_STRIPE = {
     TransactionKind.REFUND_RETURNED,
     TransactionKind.DISPUTE_OPENED,
     TransactionKind.DISPUTE_WON,
+    TransactionKind.TRANSFER_REVERSED,
 }
 
+
+# The states of a payout whose transfer was made.
+PAID = {"paid", "partly_reversed", "reversed"}
 
 # Towards the seconds and the rate.
 DOWN: dict[str, tuple[Link, ...]] = {
@@ -79,6 +83,8 @@ DOWN: dict[str, tuple[Link, ...]] = {
     "booked_balance_transaction": (
         Link("ledger_transaction", "id", "ledger_transaction_id", required=always),
     ),
+    # What is owed again was paid once.
+    "transfer_reversal": (Link("payout", "id", "payout_id", required=always),),
 }
 
 # Towards Stripe.
@@ -195,8 +201,9 @@ UP: dict[str, tuple[Link, ...]] = {
             "payout_attempt",
             "payout_id",
             "id",
-            required=lambda row: row["state"] in {"sending", "unknown", "paid"},
+            required=lambda row: row["state"] in {"sending", "unknown", *PAID},
         ),
+        Link("transfer_reversal", "payout_id", "id"),
     ),
     "payout_attempt": (
         Link("ledger_transaction", "id", "in_flight_transaction_id", required=always),
@@ -205,6 +212,20 @@ UP: dict[str, tuple[Link, ...]] = {
             "id",
             "conclusion_transaction_id",
             required=lambda row: row["outcome"] is not None,
+        ),
+        Link(
+            "transfer_reversal",
+            "transfer_id",
+            "transfer_id",
+            when=lambda row: row["transfer_id"] is not None,
+        ),
+    ),
+    "transfer_reversal": (
+        Link(
+            "ledger_transaction",
+            "id",
+            "ledger_transaction_id",
+            required=lambda row: row["state"] == "reversed",
         ),
     ),
 }
@@ -229,6 +250,7 @@ TABLES = (
     "reserve_move",
     "withdrawal",
     "bank_payout",
+    "transfer_reversal",
 )
 
 # Stripe's own ids: which row of ours carries them, in which column.
@@ -242,6 +264,7 @@ STRIPE_IDS = (
     ("topup", "stripe_topup_id"),
     ("withdrawal", "stripe_payout_id"),
     ("bank_payout", "stripe_payout_id"),
+    ("transfer_reversal", "reversal_id"),
 )
 
 # Rows that say little without a second look.
