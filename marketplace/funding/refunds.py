@@ -23,13 +23,13 @@ from marketplace.shared.database import rows, take_turns, violated
 from marketplace.shared.ids import new_id
 from marketplace.shared.problems import Conflict, Forbidden, InvalidField, MoveNotAllowed, NotFound
 from marketplace.shared.states import move
+from marketplace.stripe_api import asking
 from marketplace.stripe_api import gateway_answers as stripe_answers
 from marketplace.stripe_api.models import BookedBalanceTransaction
 
 log = logging.getLogger(__name__)
 
 LOOK_AGAIN = timedelta(hours=1)
-NOT_FOUND = "not_found"
 IN_FLIGHT: ledger.Account = (AccountKind.REFUNDS_IN_FLIGHT, None)
 AT_STRIPE: ledger.Account = (AccountKind.STRIPE_AVAILABLE, None)
 
@@ -322,7 +322,7 @@ async def unknown(
         move(refund, RefundState.UNKNOWN, REFUND_MOVES)
     refund.state_reason = message[:500]
     refund.tries += 1
-    refund.due_at = now + min(timedelta(seconds=2 ** min(refund.tries, 12)), LOOK_AGAIN)
+    refund.due_at = now + asking.wait(refund.tries)
     refund.not_found_at = now if not_found else None
     await session.flush()
 
@@ -338,5 +338,5 @@ async def decide_absent(
         raise MoveNotAllowed("Only an unknown outcome is decided.", state=refund.state.value)
     if refund.not_found_at is None:
         raise RefundNotProvenAbsent
-    await refuse(session, refund, reason=reason, code=NOT_FOUND)
+    await refuse(session, refund, reason=reason, code=asking.NOT_FOUND)
     return refund

@@ -22,9 +22,9 @@ from fastapi import FastAPI, Request
 
 from marketplace import installation, scheduler, server
 from marketplace.app import parts_of
-from marketplace.payouts import sending
 from marketplace.shared.database import driver_url
 from marketplace.shared.settings import Settings
+from marketplace.stripe_api import asking
 from tests.faults import planted
 from tests.faults.planted import replace
 from tests.faults.points import Fault, Kind, Points
@@ -78,7 +78,7 @@ def serve(listener: socket.socket, order: dict[str, Any]) -> None:
         fault = Fault(**order["fault"]) if order["fault"] else None
         if fault and fault.kind == Kind.STOPPED_BEFORE:
             # So that a story outlives it in no time.
-            replace(sending, "LEASE", SHORT_LEASE)
+            replace(asking, "LEASE", SHORT_LEASE)
         Points(fault, Path(order["told"]), settings).install()
     server.serve(settings, listener.dup(), sweeps=False)
 

@@ -31,7 +31,7 @@ from marketplace.payouts.models import Payout, PayoutAttempt
 from marketplace.shared import audit, clock, idempotency, requests
 from marketplace.shared.database import statement
 from marketplace.shared.money import fee_minor, pay_minor
-from marketplace.stripe_api import inbox
+from marketplace.stripe_api import asking, inbox
 from marketplace.stripe_api.gateway import StripeGateway
 from marketplace.stripe_api.gateway_answers import Transfer
 
@@ -63,7 +63,7 @@ def fresh_key_per_retry() -> None:
 
 
 def asked_again_after_a_day() -> None:
-    replace(sending, "KEY_SERVES", timedelta(days=365))
+    replace(asking, "KEY_SERVES", timedelta(days=365))
 
 
 def marked_sent_before_the_call() -> None:
@@ -271,7 +271,7 @@ def unknown_taken_for_refused() -> None:
 
     async def ask_stripe(gateway: Any, intent: Any) -> Any:
         outcome = await ask(gateway, intent)
-        if isinstance(outcome, outcomes.Failure):
+        if isinstance(outcome, asking.Failure):
             return dataclasses.replace(outcome, refused=True)
         return outcome
 

@@ -14,7 +14,7 @@ from tests.money_model.deposits import Deposit, Deposits
 from tests.money_model.stage import ANY, picked
 from tests.world import Client, Json
 
-KEY_SERVES = timedelta(hours=23) - timedelta(seconds=90)
+KEY_SERVES = timedelta(hours=23) - timedelta(seconds=60)
 # Without funds Stripe waits for them, and looks every hour.
 TRIES_AGAIN = timedelta(hours=1)
 WHY = {"reason": "Somebody looked at it."}
