@@ -108,7 +108,11 @@ async def read_line_booking(
     "/line-bookings/{booking_id}/approve",
     dependencies=[KEY_REQUIRED],
     responses=documented(
-        NotFound, MoveNotAllowed, service.ProposerMayNotApprove, service.LineBookedMeanwhile
+        NotFound,
+        MoveNotAllowed,
+        service.ProposerMayNotApprove,
+        service.LineBookedMeanwhile,
+        service.CapitalMissing,
     ),
 )
 async def approve_line_booking(

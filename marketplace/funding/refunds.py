@@ -106,6 +106,7 @@ LEFT = """
     LEFT JOIN refund
         ON refund.deposit_id = deposit.id AND refund.state NOT IN ('refused', 'returned')
     WHERE deposit.client_id = :client AND deposit.state IN ('credited', 'available')
+      AND deposit.foreign_line_id IS NULL
     GROUP BY deposit.id
     HAVING deposit.amount_minor > coalesce(sum(refund.amount_minor), 0)
     ORDER BY deposit.id DESC
