@@ -19,6 +19,7 @@ from marketplace.claims.routes import router as claims
 from marketplace.consents.routes import router as consents
 from marketplace.deliveries.routes import router as deliveries
 from marketplace.exceptions.routes import router as exceptions
+from marketplace.funding.dispute_routes import router as disputes
 from marketplace.funding.refund_routes import router as refunds
 from marketplace.funding.routes import router as funding
 from marketplace.health import router as health
@@ -60,6 +61,7 @@ ROUTERS = (
     performers,
     funding,
     refunds,
+    disputes,
     rates,
     jobs,
     claims,

@@ -45,6 +45,8 @@ OPEN = f"""
     LIMIT :most
 """  # noqa: S608 - this package's words
 # Of lines that stand as Stripe has them, and are in no booking.
+# Disputes are among them, and corrections of Stripe's own fees.
+ADJUSTMENT = "adjustment"
 BOOKABLE = ("not_booked", "no_event", "unknown_type")
 KINDS = {
     BookedAs.STRIPE_FEE: (TransactionKind.STRIPE_FEE_BOOKED, AccountKind.STRIPE_FEES),
@@ -120,7 +122,7 @@ def may_be_booked_as(row: Any) -> list[BookedAs]:
         return [BookedAs.FOREIGN_DEPOSIT]
     if row["reason"] not in BOOKABLE:
         return []
-    if row["type"] in BOOKED_BY:
+    if row["type"] in BOOKED_BY and row["type"] != ADJUSTMENT:
         return [BookedAs.CAPITAL]
     return [BookedAs.STRIPE_FEE, BookedAs.CAPITAL]
 

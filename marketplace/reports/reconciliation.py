@@ -26,6 +26,8 @@ BOOKED_BY = {
     "payment_refund": "refund_confirmed",
     "refund_failure": "refund_returned",
     "payment_failure_refund": "refund_returned",
+    # Disputes are among them, both ways.
+    "adjustment": "dispute_opened",
     "transfer_refund": "transfer_reversed",
 }
 # As long as an unknown outcome may take to be found out.

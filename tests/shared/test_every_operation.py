@@ -47,10 +47,11 @@ FOR: dict[str, set[str]] = {
         "decide_withdrawal_absent list_bank_payouts",
         "decide_refund_absent",
         "create_topup read_topup read_performer_report read_payout_report read_rate_report read_trial_balance read_reconciliation",
+        "list_client_debts propose_debt_decision list_debt_decisions decide_client_debt",
         "read_liabilities read_roll_forward read_fees list_periods read_period start_closing_period",
         "confirm_closed_period reopen_period read_journal",
     },
-    "client finance": {"create_refund read_refund list_refunds"},
+    "client finance": {"create_refund read_refund list_refunds list_disputes read_dispute"},
     "client": {
         "list_events list_jobs create_job read_job edit_job cancel_job close_job pause_job",
         "publish_job quote_job list_accepted_recordings read_progress resume_job list_roles announce_rate",
@@ -114,6 +115,8 @@ BODIES: dict[str, Any] = {
     "NewTopup": {"amount_minor": 100, "currency": "USD"},
     "NewRefund": {"amount_minor": 100, "currency": "USD"},
     "AbsentRefund": REASON,
+    "NewDebtDecision": {"remedy": "settle", "amount_minor": 100, "currency": "USD", **REASON},
+    "SecondWord": {"confirm": True, **REASON},
     "NewDeposit": {"amount_minor": 100, "success_url": "https://acme.example/wallet"},
 }
 

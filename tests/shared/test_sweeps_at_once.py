@@ -153,6 +153,14 @@ def refunds(world: World) -> None:
         acme.post("/v1/refunds", {"amount_minor": 5_000 + number, "currency": "USD"})
 
 
+def disputed(world: World) -> None:
+    world.capital(world.finance(), 5_000)
+    for number in range(SEVERAL):
+        acme = world.client(f"Lab {number}", deposit_minor=100_000)
+        payment = world.value("SELECT payment_intent_id FROM deposit WHERE client_id = %s", acme.id)
+        world.stripe.control("POST", "disputes", payment_intent=payment)
+
+
 def onboarded(world: World) -> None:
     for number in range(SEVERAL):
         performer = world.performer(f"Performer {number}")
@@ -264,6 +272,7 @@ DUE: dict[str, tuple[Callable[[World], object], str]] = {
     "poll_accounts": (onboarded, "SELECT count(*) FROM payout_account WHERE transfers = 'active'"),
     "funds": (pending, BOOKED("funds_available")),
     "refunds": (refunds, BOOKED("refund_confirmed")),
+    "disputes": (disputed, BOOKED("dispute_opened")),
     "stripe_lines": (paid_deposits, "SELECT count(*) FROM stripe_line"),
     "payout_runs": (payday, "SELECT count(*) FROM payout"),
     "poll_bank_payouts": (at_the_bank, "SELECT count(*) FROM bank_payout"),

@@ -57,6 +57,16 @@ I9 = """
     LEFT JOIN booked_balance_transaction AS line ON line.id = line_id
     WHERE state = 'booked' AND line.ledger_transaction_id IS DISTINCT FROM said.ledger_transaction_id
     UNION ALL
+    SELECT format('dispute %s is %s, but its lines are booked %s times', dispute.id, state, booked)
+    FROM dispute
+    JOIN LATERAL (
+        SELECT count(*) AS booked FROM ledger_transaction
+        JOIN booked_balance_transaction ON ledger_transaction_id = ledger_transaction.id
+        WHERE source_id = dispute.id AND kind LIKE 'dispute%'
+    ) AS effects ON true
+    WHERE booked <> CASE state WHEN 'won' THEN 2 WHEN 'lost' THEN 1
+        ELSE num_nonnulls(opened_transaction_id) END
+    UNION ALL
     SELECT format('reversal %s is %s, but it is booked %s times', reversal.id, state, booked)
     FROM transfer_reversal AS reversal
     JOIN LATERAL (
@@ -86,6 +96,8 @@ I11 = """
         UNION ALL SELECT 'bank_payout', id, state FROM bank_payout
         UNION ALL SELECT 'claim', id, state FROM claim
         UNION ALL SELECT 'deposit', id, state FROM deposit
+        UNION ALL SELECT 'client_debt_decision', id, state FROM client_debt_decision
+        UNION ALL SELECT 'dispute', id, state FROM dispute
         UNION ALL SELECT 'job', id, state FROM job
         UNION ALL SELECT 'line_booking', id, state FROM line_booking
         UNION ALL SELECT 'payout', id, state FROM payout

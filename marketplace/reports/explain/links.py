@@ -49,6 +49,8 @@ AT_STRIPE = {
     TransactionKind.CAPITAL_BOOKED,
     TransactionKind.REFUND_CONFIRMED,
     TransactionKind.REFUND_RETURNED,
+    TransactionKind.DISPUTE_OPENED,
+    TransactionKind.DISPUTE_WON,
     TransactionKind.TRANSFER_REVERSED,
 }
 
@@ -77,6 +79,8 @@ DOWN: dict[str, tuple[Link, ...]] = {
     "task": (Link("job", "id", "job_id", required=always),),
     "audition": (Link("rate", "id", "rate_id", required=always),),
     "refund": (Link("deposit", "id", "deposit_id", required=always),),
+    "dispute": (Link("deposit", "id", "deposit_id", required=always),),
+    "client_debt_decision": (Link("dispute", "client_id", "client_id", required=always),),
     "rate": (Link("rate_lineage", "id", "lineage_id", required=always),),
     "booked_balance_transaction": (
         Link("ledger_transaction", "id", "ledger_transaction_id", required=always),
@@ -129,6 +133,24 @@ UP: dict[str, tuple[Link, ...]] = {
             required=lambda row: row["state"] in {"credited", "available"},
         ),
         Link("refund", "deposit_id", "id"),
+        Link("dispute", "deposit_id", "id"),
+    ),
+    "dispute": (
+        Link("ledger_transaction", "id", "opened_transaction_id"),
+        Link(
+            "ledger_transaction",
+            "id",
+            "ended_transaction_id",
+            required=lambda row: row["state"] in {"won", "lost"},
+        ),
+    ),
+    "client_debt_decision": (
+        Link(
+            "ledger_transaction",
+            "id",
+            "ledger_transaction_id",
+            required=lambda row: row["state"] == "confirmed",
+        ),
     ),
     "refund": (
         Link("ledger_transaction", "id", "sent_transaction_id", required=always),
@@ -251,6 +273,8 @@ TABLES = (
     "deposit",
     "topup",
     "refund",
+    "dispute",
+    "client_debt_decision",
     "reserve_move",
     "withdrawal",
     "line_booking",
@@ -265,6 +289,7 @@ STRIPE_IDS = (
     ("deposit", "checkout_session_id"),
     ("deposit", "payment_intent_id"),
     ("refund", "stripe_refund_id"),
+    ("dispute", "stripe_dispute_id"),
     ("topup", "stripe_topup_id"),
     ("withdrawal", "stripe_payout_id"),
     ("bank_payout", "stripe_payout_id"),

@@ -25,6 +25,11 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "consent_grant": ("licence_version", "signed_at"),
     "audition": ("state", "paid_seconds", "rate_minor_per_hour"),
     "deposit": ("state", "checkout_session_id", "fee_minor"),
+    "dispute": (
+        *("state", "state_reason", "stripe_dispute_id", "withdrawn_minor", "fee_minor"),
+        *("held_minor", "from_reserves_minor"),
+    ),
+    "client_debt_decision": ("remedy", "state", "reason", "proposed_by", "decided_by"),
     "refund": ("state", "state_reason", "stripe_refund_id"),
     "topup": ("state", "stripe_topup_id"),
     "withdrawal": ("state", "state_reason", "stripe_payout_id", "requested_by", "approved_by"),
