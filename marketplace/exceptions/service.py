@@ -44,9 +44,9 @@ OPEN = f"""
     ORDER BY judged.created_at, judged.id
     LIMIT :most
 """  # noqa: S608 - this package's words
-# Of lines that stand as Stripe has them, and are in no booking.
 # Disputes are among them, and corrections of Stripe's own fees.
 ADJUSTMENT = "adjustment"
+# Of lines that stand as Stripe has them, and are in no booking.
 BOOKABLE = ("not_booked", "no_event", "unknown_type")
 KINDS = {
     BookedAs.STRIPE_FEE: (TransactionKind.STRIPE_FEE_BOOKED, AccountKind.STRIPE_FEES),
