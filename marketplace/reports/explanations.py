@@ -76,6 +76,7 @@ async def read_explanation(
             max_length=255,
             pattern=r"^[0-9A-Za-z_-]+$",
             description="Of any row that carries money, or Stripe's own id.",
+            examples=["tr_3QxAw2LkdIwHu7ix0jVqB5tD"],
         ),
     ],
     session: Session,
