@@ -121,6 +121,7 @@ LEFT = """
         WHERE deposit_id = deposit.id AND state = 'lost'
     ) AS taken
     WHERE deposit.client_id = :client AND deposit.state IN ('credited', 'available')
+      AND deposit.foreign_line_id IS NULL
       AND deposit.amount_minor > refunded + lost
     ORDER BY deposit.id DESC
 """
