@@ -134,9 +134,8 @@ CREATE FUNCTION withdrawable_minor(wanted text) RETURNS bigint LANGUAGE sql STAB
             'client_wallet', 'wallet_disputed', 'job_reserve', 'performer_payable',
             'transfers_in_flight', 'refunds_in_flight', 'bank_in_transit', 'performer_receivable')
         GROUP BY account.id
-    ) AS balance
-    -- What somebody still has to pay is no money at Stripe; what they paid before their debt was
-    -- found is somebody else's.
+    ) AS books
+    -- Of what is owed to us nothing is at hand; a debt that was paid before it was found is somebody's.
     WHERE kind <> 'performer_receivable' OR minor < 0
 $$;
 
