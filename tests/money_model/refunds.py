@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from tests.money_model import asking
-from tests.money_model.asking import MADE, REFUSED, WAITS_SECONDS, Key
+from tests.money_model.asking import FOUND, MADE, REFUSED, WAITS_SECONDS, Key
 from tests.money_model.books import AVAILABLE, PLATFORM, REFUNDS, wallet
 from tests.money_model.deposits import Deposit, Deposits
 from tests.money_model.stage import ANY, picked
@@ -32,6 +32,7 @@ class Refund:
     # At Stripe: when it looks for funds next; whether it took and gave back the money.
     tries_at: datetime | None = None
     is_taken: bool = False
+    taken_at_once: bool = False
     has_failed: bool = False
     is_confirmed: bool = False
 
@@ -109,8 +110,8 @@ class Refunds(Deposits):
             self.refund_seen(refund)
             return fault
         learned = refund.key.ask(fault, now, lambda: self.refund_made(refund, fault, now))
-        if learned == MADE:
-            self.refund_seen(refund)
+        if learned in {MADE, FOUND}:
+            self.refund_seen(refund, as_it_is=learned == FOUND)
         elif learned is not None:
             self.back_in_the_wallet(refund, "refused")
         else:
@@ -121,6 +122,7 @@ class Refunds(Deposits):
         if fault == "balance_insufficient":
             return REFUSED
         self.take_from_stripe(refund, now)
+        refund.taken_at_once = refund.is_taken
         return MADE
 
     def take_from_stripe(self, refund: Refund, now: datetime) -> None:
@@ -130,16 +132,16 @@ class Refunds(Deposits):
         refund.tries_at, refund.is_taken = None, True
         self.stripe.add(PLATFORM, -refund.amount_minor, now)
 
-    def refund_seen(self, refund: Refund) -> None:
+    def refund_seen(self, refund: Refund, *, as_it_is: bool = True) -> None:
         """We learn what Stripe has of it: by its answer, by an event, by a look."""
         if refund.state in {"sending", "unknown"}:
             refund.state = "pending"
         if refund.state in {"refused", "returned"}:
             return
-        if refund.is_taken and not refund.is_confirmed:
+        if (refund.is_taken if as_it_is else refund.taken_at_once) and not refund.is_confirmed:
             refund.is_confirmed = True
             self.books.book(refund.amount_minor, REFUNDS, AVAILABLE)
-        if refund.has_failed:
+        if refund.has_failed and as_it_is:
             self.back_in_the_wallet(refund, "returned" if refund.is_taken else "refused")
         elif refund.is_confirmed:
             refund.state = "succeeded"
