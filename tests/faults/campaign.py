@@ -191,15 +191,16 @@ def _play(ground: Ground, name: str, seed: int, cell: Cell | None, bugs: tuple[s
         stopped = cell is not None and cell.kind == Kind.STOPPED_BEFORE
         late = flow.may_wait and seed % 3 == 0
         story = _Story(world, flow, cast, product, late=late)
+        rival = _somebody_else(world, flow, scene, seed, product) if stopped else nullcontext()
         try:
-            with _somebody_else(world, flow, scene, seed, product) if stopped else nullcontext():
+            with _noted(story.wrong, "somebody else is stuck"), rival:
                 story.tell()
         finally:
             product.kill()
-        at_stripe = world.stripe.faults_fired()
+        fired_at_stripe = world.stripe.faults_fired()
         points = story.points + _events(world)
     fired = any(point.fired for point in product.points() if point.fired in set(Kind))
-    return Ran(points, fired or at_stripe > 0, story.wrong, product.refusals())
+    return Ran(points, fired or fired_at_stripe > 0, story.wrong, product.refusals())
 
 
 def _planned(world: World, cell: Cell) -> Fault | None:
