@@ -9,6 +9,8 @@ from marketplace.bank import models as bank
 from marketplace.claims import models as claims
 from marketplace.consents import models as consents
 from marketplace.deliveries import models as deliveries
+from marketplace.exceptions import models as exceptions
+from marketplace.funding import dispute_models as disputes
 from marketplace.funding import models as funding
 from marketplace.funding import refund_models as refunds
 from marketplace.jobs import models as jobs
@@ -34,6 +36,8 @@ MODULES = (
     claims,
     consents,
     deliveries,
+    exceptions,
+    disputes,
     funding,
     jobs,
     ledger,
@@ -61,8 +65,11 @@ MOVES: dict[str, Moves[Any]] = {
     "audition": performers.AUDITION_MOVES,
     "bank_payout": bank.BANK_PAYOUT_MOVES,
     "claim": claims.CLAIM_MOVES,
+    "client_debt_decision": disputes.DEBT_MOVES,
     "deposit": funding.DEPOSIT_MOVES,
+    "dispute": disputes.DISPUTE_MOVES,
     "job": jobs.JOB_MOVES,
+    "line_booking": exceptions.LINE_BOOKING_MOVES,
     "payout": payouts.PAYOUT_MOVES,
     "payout_run": payouts.RUN_MOVES,
     "performer": performers.PERFORMER_MOVES,

@@ -22,6 +22,7 @@ from marketplace.stripe_api.gateway_answers import (
     ConnectedAccount,
     Deposit,
     DepositCheckout,
+    Dispute,
     OnboardingLink,
     Refund,
     Reversal,
@@ -33,6 +34,7 @@ from marketplace.stripe_api.gateway_answers import (
     read_bank_payout,
     read_deposit,
     read_deposit_checkout,
+    read_dispute,
     read_onboarding_link,
     read_refund,
     read_reversal,
@@ -260,6 +262,22 @@ class StripeGateway:
         listing = self._stripe.v1.refunds.list_async
         async for refund in self._listed(listing, read_refund, params, None):
             yield refund
+
+    async def retrieve_dispute(self, dispute_id: str) -> Dispute:
+        params: Any = {"expand": ["payment_intent"]}
+        known = named(dispute_id)
+        async with self._asking():
+            dispute = await self._stripe.v1.disputes.retrieve_async(known, params)
+            return read_dispute(dispute.to_dict())
+
+    async def list_disputes(
+        self, *, created_from: datetime | None = None
+    ) -> AsyncIterator[Dispute]:
+        """Newest first, over as many pages as there are; `created_from` is inclusive."""
+        params = {**created(created_from, None), "expand": ["data.payment_intent"]}
+        listing = self._stripe.v1.disputes.list_async
+        async for dispute in self._listed(listing, read_dispute, params, None):
+            yield dispute
 
     async def balance(self, *, account_id: str | None = None) -> dict[str, BalanceAmount]:
         """By upper-case currency: the platform's, or one connected account's."""

@@ -81,6 +81,28 @@ class Deposit:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Dispute:
+    """`status` is 'won', 'lost', 'needs_response', 'under_review', 'prevented' or 'warning_…', which
+    is an inquiry and moves nothing.
+
+    `withdrawn` and `reinstated` are Stripe's own lines of it, once they are made.
+    """
+
+    id: str
+    status: str
+    reason: str
+    amount_minor: int
+    currency: str
+    payment_intent_id: str | None
+    # Of the payment that is disputed.
+    payment_metadata: dict[str, str]
+    withdrawn: BalanceTransaction | None
+    reinstated: BalanceTransaction | None
+    answer_by: datetime | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class Topup:
     """`status` is 'pending', 'succeeded', 'failed', 'canceled' or 'reversed'."""
 
@@ -225,6 +247,26 @@ def read_deposit(body: dict[str, Any], request_id: str | None) -> Deposit:
         charge_id=charge.get("id"),
         balance_transaction=None if booked is None else read_balance_transaction(booked),
         request_id=request_id,
+    )
+
+
+def read_dispute(body: dict[str, Any]) -> Dispute:
+    """Expects `payment_intent` expanded."""
+    intent = body.get("payment_intent") or {}
+    lines = [read_balance_transaction(line) for line in body["balance_transactions"]]
+    answer_by = (body.get("evidence_details") or {}).get("due_by")
+    return Dispute(
+        id=body["id"],
+        status=body["status"],
+        reason=body["reason"],
+        amount_minor=body["amount"],
+        currency=body["currency"].upper(),
+        payment_intent_id=intent.get("id"),
+        payment_metadata=intent.get("metadata") or {},
+        withdrawn=next((line for line in lines if line.amount_minor < 0), None),
+        reinstated=next((line for line in lines if line.amount_minor > 0), None),
+        answer_by=None if answer_by is None else _moment(answer_by),
+        created_at=_moment(body["created"]),
     )
 
 

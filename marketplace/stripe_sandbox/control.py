@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, HTTPException, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from marketplace.stripe_sandbox import faults, payouts, refunds, state
+from marketplace.stripe_sandbox import faults, payouts, state
 from marketplace.stripe_sandbox.accounts import set_transfers_capability
 from marketplace.stripe_sandbox.api import Sandbox
 from marketplace.stripe_sandbox.balances import Movement, balance_of, book
@@ -306,28 +306,6 @@ async def take_fee(request: Request, fee: NewFee) -> dict[str, str]:
     )
     with state.transaction(sandbox.db):
         return {"id": book(call, movement)["id"]}
-
-
-class RefundEnd(Strict):
-    status: Literal["succeeded", "failed"]
-
-
-@router.put("/refunds/{refund_id}")
-async def end_refund(request: Request, refund_id: str, wanted: RefundEnd) -> dict[str, str]:
-    """Ends a refund that is on its way, or lets the bank send back one that has succeeded."""
-    sandbox = _sandbox(request)
-    call = Call(db=sandbox.db, now=state.virtual_now(sandbox.db), base_url="")
-    end = refunds.succeed if wanted.status == "succeeded" else refunds.fail
-    try:
-        with state.transaction(sandbox.db):
-            refund = state.find(sandbox.db, "refund", refund_id)
-            if refund is None:
-                raise HTTPException(status_code=404, detail="no such refund")
-            end(call, refund)
-    except StripeError as error:
-        raise HTTPException(status_code=error.status, detail=str(error)) from error
-    sandbox.events_written.set()
-    return {"status": wanted.status}
 
 
 @router.get("/state")

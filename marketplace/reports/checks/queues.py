@@ -9,6 +9,7 @@ QUEUES = {
     "payout": "payout WHERE due_at IS NOT NULL",
     "reversal": "transfer_reversal WHERE due_at IS NOT NULL",
     "deposit": "deposit WHERE due_at IS NOT NULL",
+    "dispute": "dispute WHERE due_at IS NOT NULL",
     "refund": "refund WHERE due_at IS NOT NULL",
     "topup": "topup WHERE due_at IS NOT NULL",
     "withdrawal": "withdrawal WHERE due_at IS NOT NULL",

@@ -39,6 +39,22 @@ I9 = """
     WHERE booked <> CASE state WHEN 'returned' THEN 2 WHEN 'succeeded' THEN 1
         ELSE num_nonnulls(confirmed_transaction_id) END
     UNION ALL
+    SELECT format('line booking %s is %s, but %s is booked as %s', said.id, state, line_id,
+                  coalesce(line.ledger_transaction_id::text, 'nothing'))
+    FROM line_booking AS said
+    LEFT JOIN booked_balance_transaction AS line ON line.id = line_id
+    WHERE state = 'booked' AND line.ledger_transaction_id IS DISTINCT FROM said.ledger_transaction_id
+    UNION ALL
+    SELECT format('dispute %s is %s, but its lines are booked %s times', dispute.id, state, booked)
+    FROM dispute
+    JOIN LATERAL (
+        SELECT count(*) AS booked FROM ledger_transaction
+        JOIN booked_balance_transaction ON ledger_transaction_id = ledger_transaction.id
+        WHERE source_id = dispute.id AND kind LIKE 'dispute%'
+    ) AS effects ON true
+    WHERE booked <> CASE state WHEN 'won' THEN 2 WHEN 'lost' THEN 1
+        ELSE num_nonnulls(opened_transaction_id) END
+    UNION ALL
     SELECT format('reversal %s is %s, but it is booked %s times', reversal.id, state, booked)
     FROM transfer_reversal AS reversal
     JOIN LATERAL (
@@ -68,7 +84,10 @@ I11 = """
         UNION ALL SELECT 'bank_payout', id, state FROM bank_payout
         UNION ALL SELECT 'claim', id, state FROM claim
         UNION ALL SELECT 'deposit', id, state FROM deposit
+        UNION ALL SELECT 'client_debt_decision', id, state FROM client_debt_decision
+        UNION ALL SELECT 'dispute', id, state FROM dispute
         UNION ALL SELECT 'job', id, state FROM job
+        UNION ALL SELECT 'line_booking', id, state FROM line_booking
         UNION ALL SELECT 'payout', id, state FROM payout
         UNION ALL SELECT 'payout_run', id, state FROM payout_run
         UNION ALL SELECT 'performer', person_id, state FROM performer
