@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +106,12 @@ def main() -> None:
     listener = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     answer("ready")
+    child = 0
     for line in sys.stdin:
         order = json.loads(line)
         if order["told"]:
-            answer(in_a_process_of_its_own(listener, order))
+            child = in_a_process_of_its_own(listener, order)
+            answer(child)
         else:
             answer(os.getpid())
             serve(listener, order)
@@ -117,6 +119,9 @@ def main() -> None:
             gc.collect()
             gc.freeze()
             answer("warm")
+    if child:
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
 
 
 def answer(words: object) -> None:

@@ -17,6 +17,8 @@ from uuid import uuid4
 import sqlalchemy as sa
 from sqlmodel import select
 
+from marketplace.bank import outcomes as bank_outcomes
+from marketplace.bank import sending as bank_sending
 from marketplace.claims import service as claims
 from marketplace.claims import settlement
 from marketplace.claims.models import TimeEntry
@@ -60,6 +62,15 @@ def fresh_key_per_retry() -> None:
         return await ask(gateway, idempotency_key=f"{idempotency_key}-{uuid4()}", **asked)
 
     replace(StripeGateway, "send_transfer", send_transfer)
+
+
+def fresh_key_per_refund() -> None:
+    ask = StripeGateway.create_refund
+
+    async def create_refund(gateway: Any, *, idempotency_key: str, **asked: Any) -> Any:
+        return await ask(gateway, idempotency_key=f"{idempotency_key}-{uuid4()}", **asked)
+
+    replace(StripeGateway, "create_refund", create_refund)
 
 
 def asked_again_after_a_day() -> None:
@@ -283,6 +294,18 @@ def unknown_taken_for_refused() -> None:
     replace(sending, "_standing_transfers", nothing_stands)
 
 
+def withdrawal_taken_for_refused() -> None:
+    ask = bank_sending._ask_stripe
+
+    async def ask_stripe(gateway: Any, intent: Any) -> Any:
+        outcome = await ask(gateway, intent)
+        if isinstance(outcome, bank_outcomes.Failure):
+            return dataclasses.replace(outcome, refused=True)
+        return outcome
+
+    replace(bank_sending, "_ask_stripe", ask_stripe)
+
+
 def outcome_written_by_whoever_has_one() -> None:
     async def commit_outcome(sessions: Any, intent: Any, outcome: Any) -> None:
         async with sessions() as session:
@@ -316,6 +339,12 @@ BUGS: dict[str, Bug] = {
         without_the_row_lock, "payout", ("WITH", "INSERT"), ("stopped_before",), seed=3
     ),
     "nothing booked as in flight": Bug(nothing_in_flight, "payout", ("COMMIT",), DEAD),
+    "a fresh key per try to refund": Bug(
+        fresh_key_per_refund, "refund", ("POST /v1/refunds",), LOST, seed=4
+    ),
+    "a withdrawal without an answer taken for refused": Bug(
+        withdrawal_taken_for_refused, "withdrawal", ("POST /v1/payouts",), LOST
+    ),
     "an event marked handled before its effect": Bug(
         marked_handled_before_its_effect, "webhook", ("GET /v1/checkout",), DEAD
     ),
