@@ -18,6 +18,7 @@ from marketplace.bank.routes import router as bank
 from marketplace.claims.routes import router as claims
 from marketplace.consents.routes import router as consents
 from marketplace.deliveries.routes import router as deliveries
+from marketplace.exceptions.routes import router as exceptions
 from marketplace.funding.dispute_routes import router as disputes
 from marketplace.funding.refund_routes import router as refunds
 from marketplace.funding.routes import router as funding
@@ -30,6 +31,7 @@ from marketplace.periods.routes import router as periods
 from marketplace.rates.routes import router as rates
 from marketplace.recordings.routes import router as recordings
 from marketplace.recordings.storage import open_storage
+from marketplace.reports.explanations import router as explanations
 from marketplace.reports.routes import router as reports
 from marketplace.reviews.routes import router as reviews
 from marketplace.scheduler import Parts, ticking
@@ -70,6 +72,8 @@ ROUTERS = (
     payouts,
     bank,
     reports,
+    explanations,
+    exceptions,
     periods,
     webhooks,
     stripe_api,

@@ -19,6 +19,7 @@ from marketplace.bank import bank_payouts, outcomes
 from marketplace.bank import sending as withdrawals
 from marketplace.claims import service as claims
 from marketplace.claims import settlement, time, withholdings
+from marketplace.exceptions import service as exceptions
 from marketplace.funding import deposits, disputes, refund_sending, refunds, topups
 from marketplace.jobs import service as jobs
 from marketplace.jobs.unfunding import give_up_open_roles
@@ -286,6 +287,11 @@ SWEEPS: dict[str, Scheduled] = {
         2,
         lambda parts: refund_sending.send_due(parts.sessions, parts.gateway),
         "ask Stripe for refunds, go on with interrupted ones, look at those on their way",
+    ),
+    "late_lines": Scheduled(
+        60,
+        lambda parts: exceptions.attach_late_lines(parts.sessions),
+        "name Stripe's line of what was booked before Stripe named it",
     ),
     "disputes": Scheduled(
         30,

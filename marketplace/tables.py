@@ -9,6 +9,7 @@ from marketplace.bank import models as bank
 from marketplace.claims import models as claims
 from marketplace.consents import models as consents
 from marketplace.deliveries import models as deliveries
+from marketplace.exceptions import models as exceptions
 from marketplace.funding import dispute_models as disputes
 from marketplace.funding import models as funding
 from marketplace.funding import refund_models as refunds
@@ -35,6 +36,7 @@ MODULES = (
     claims,
     consents,
     deliveries,
+    exceptions,
     disputes,
     funding,
     jobs,
@@ -67,6 +69,7 @@ MOVES: dict[str, Moves[Any]] = {
     "deposit": funding.DEPOSIT_MOVES,
     "dispute": disputes.DISPUTE_MOVES,
     "job": jobs.JOB_MOVES,
+    "line_booking": exceptions.LINE_BOOKING_MOVES,
     "payout": payouts.PAYOUT_MOVES,
     "payout_run": payouts.RUN_MOVES,
     "performer": performers.PERFORMER_MOVES,

@@ -32,6 +32,7 @@ from tests.money_model.stage import Cast
 from tests.money_model.stories import (
     FROM_DEPOSIT_TO_PAY,
     FROM_PAY_TO_STRIPE,
+    FROM_STRIPE_BACK,
     PLAYED_WELL,
     STATES,
     Step,
@@ -93,6 +94,10 @@ def test_everything_happens_at_least_once(opened: Opened) -> None:
         assert {claim.withheld_until is None for claim in money.claims} == {True, False}
         play(money, *FROM_PAY_TO_STRIPE)
         assert {payout.state for payout in money.payouts_in(*STATES)} == {"paid", "released"}
+        play(money, *FROM_STRIPE_BACK)
+        assert {each.state for each in money.reversals} == {"reversed", "rejected"}
+        assert {each.state for each in money.refunds} == {"succeeded", "returned", "refused"}
+        assert {each.state for each in money.withdrawals} == {"out", "returned"}
     finally:
         money.teardown()
 

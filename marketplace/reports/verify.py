@@ -289,7 +289,9 @@ async def _stripe_balance(session: AsyncSession, view: StripeView) -> Finding:
         )
     }
     at_stripe = {line.id: line for line in view.balance_transactions}
-    unbooked = [line for line in view.balance_transactions if line.id not in booked]
+    unbooked = [
+        line for line in view.balance_transactions if line.id not in booked and line.net_minor
+    ]
     overdue = [line for line in unbooked if line.created_at < view.read_from - BOOKED_WITHIN]
     violations = [
         f"{line.id} nets {line.net_minor} at Stripe, {booked[line.id]['net_minor']} in the ledger"

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ import psycopg
 
 from marketplace.stripe_sandbox.faults import FaultKind, WebhookFaultKind
 from tests.conftest import Scene, on_database
-from tests.faults.flows import EVERYTHING, FLOWS, Flow
+from tests.faults.flow import EVERYTHING, Flow, at_stripe
+from tests.faults.flows import FLOWS
 from tests.faults.points import Fault, Kind, Point
 from tests.faults.zone import (
     Answered,
@@ -43,7 +45,12 @@ AT_STRIPE = (
     FaultKind.TOO_MANY_REQUESTS,
     FaultKind.CONFLICT,
 )
-REFUSALS = (FaultKind.BALANCE_INSUFFICIENT, FaultKind.ACCOUNT_RESTRICTED)
+REFUSALS: dict[str, tuple[str, ...]] = {
+    "POST /v1/transfers": (FaultKind.BALANCE_INSUFFICIENT, FaultKind.ACCOUNT_RESTRICTED),
+    "POST /v1/transfers/…/reversals": (FaultKind.BALANCE_INSUFFICIENT,),
+    "POST /v1/refunds": (FaultKind.BALANCE_INSUFFICIENT,),
+    "POST /v1/payouts": (FaultKind.BALANCE_INSUFFICIENT,),
+}
 KINDS: dict[str, tuple[str, ...]] = {
     "sql": (
         Kind.KILLED_BEFORE,
@@ -55,9 +62,12 @@ KINDS: dict[str, tuple[str, ...]] = {
     "call": (Kind.KILLED_BEFORE, Kind.KILLED_AFTER, *AT_STRIPE),
     "event": tuple(WebhookFaultKind),
 }
+# What moves money at Stripe, and by which name of ours it is known there.
+MOVED = (("transfers", "payout_id"), ("refunds", "refund_id"), ("payouts", "withdrawal_id"))
 # Until all is quiet, time passes in these steps: leases end, polls are due, keys are forgotten.
 LEASE_SECONDS = 61
 STEPS = (0, 10, LEASE_SECONDS, LEASE_SECONDS, 5 * 60, 5 * 60, HOUR, HOUR, 24 * HOUR, HOUR)
+LATE_AFTER = timedelta(minutes=4)
 NUMBERS = itertools.count(1)
 
 
@@ -141,10 +151,9 @@ def cells_of(name: str, seed: int, points: list[Point]) -> list[Cell]:
 
 
 def _kinds_of(flow: Flow, point: Point) -> tuple[str, ...]:
-    moves_money = point.label.startswith("POST /v1/transfers")
     # Who stops between its last look at the clock and its call is beyond help, and not for long.
     rivals = (Kind.STOPPED_BEFORE,) if flow.rivals and point.what in {"sql", "commit"} else ()
-    return KINDS[point.what] + (REFUSALS if moves_money else ()) + rivals
+    return KINDS[point.what] + REFUSALS.get(point.label, ()) + rivals
 
 
 def warm(ground: Ground, name: str, seed: int) -> None:
@@ -231,6 +240,7 @@ class _Story:
     wrong: list[str] = field(default_factory=list)
 
     def tell(self) -> None:
+        began = self.world.now
         with _noted(self.wrong, "people are stuck"), self.world.failing(self.product) as answered:
             decided = self._played()
             self.points = self.product.points()
@@ -243,7 +253,9 @@ class _Story:
             self.flow.ended(self.world, self.cast)
         with _noted(self.wrong, "it did not stay so"):
             self.world.advance(LEASE_SECONDS)
-            self._sweep(EVERYTHING)
+            # By then something else is due, too.
+            long_ago = self.world.now > began + LATE_AFTER
+            self._sweep(EVERYTHING if long_ago else self.flow.sweeps)
             self.flow.ended(self.world, self.cast)
         self.wrong[:0] = _paid_twice(self.world) + [
             f"{name}: {violation}"
@@ -294,7 +306,11 @@ def _noted(found: list[str], what: str) -> Iterator[None]:
 
 def _paid_twice(world: World) -> list[str]:
     """Counted at Stripe, whatever our own books say."""
-    times = Counter(transfer["transfer_group"] for transfer in world.stripe.transfers())
+    times = Counter(
+        (what, each["metadata"].get(name, ""))
+        for what, name in MOVED
+        for each in at_stripe(world, what)
+    )
     return [
-        f"Stripe has {count} transfers of {group}" for group, count in times.items() if count > 1
+        f"Stripe has {count} {what} of {id_}" for (what, id_), count in times.items() if count > 1
     ]

@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
+import psycopg
+from psycopg.rows import dict_row
 
 from tests.faults.points import Fault, Point, read_points
 from tests.processes import PROJECT, environment
@@ -247,6 +249,13 @@ class FaultZone(World):
                 for request, answer in patient.answered
                 if "Idempotency-Key" in (request.get("headers") or {})
             ]
+
+    def connect_again(self) -> None:
+        """After the database was away."""
+        self._owner.close()
+        self._app.close()
+        self._owner = psycopg.connect(self.owner_url, autocommit=True, row_factory=dict_row)
+        self._app = self.connection(autocommit=True)
 
     def sweep(self, *names: str) -> int:
         if self.product is None:

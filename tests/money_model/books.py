@@ -18,6 +18,8 @@ CAPITAL: Account = ("platform_capital", "")
 EXPENSE: Account = ("platform_expense", "")
 FEES: Account = ("platform_fees", "")
 IN_FLIGHT: Account = ("transfers_in_flight", "")
+REFUNDS: Account = ("refunds_in_flight", "")
+TO_THE_BANK: Account = ("bank_in_transit", "")
 
 
 def wallet(client_id: str) -> Account:
@@ -32,8 +34,21 @@ def payable(performer_id: str) -> Account:
     return ("performer_payable", performer_id)
 
 
+def receivable(performer_id: str) -> Account:
+    return ("performer_receivable", performer_id)
+
+
 # What must be covered by cash at all times.
-OWED = frozenset({"client_wallet", "job_reserve", "performer_payable", "transfers_in_flight"})
+OWED = frozenset(
+    {
+        "client_wallet",
+        "job_reserve",
+        "performer_payable",
+        "transfers_in_flight",
+        "refunds_in_flight",
+        "bank_in_transit",
+    }
+)
 
 
 def half_up(exact: Fraction) -> int:
@@ -83,7 +98,12 @@ class Books:
         return {account: minor for account, minor in self._balances.items() if minor}
 
     def all_owed(self) -> int:
-        return sum(-minor for (kind, _), minor in self._balances.items() if kind in OWED)
+        """A debt that is paid before it is found is somebody's, too."""
+        return sum(
+            -minor
+            for (kind, _), minor in self._balances.items()
+            if kind in OWED or (kind == "performer_receivable" and minor < 0)
+        )
 
 
 @dataclass(frozen=True)
@@ -111,8 +131,8 @@ class StripeSide:
             for account, lines in self.lines.items()
         }
 
-    def available(self, now: datetime) -> int:
-        return self.balances(now).get(PLATFORM, (0, 0))[0]
+    def available(self, now: datetime, account: str = PLATFORM) -> int:
+        return self.balances(now).get(account, (0, 0))[0]
 
     def total(self) -> int:
         return sum(line.net_minor for line in self.lines[PLATFORM])

@@ -118,8 +118,9 @@ class Deposits(Stage):
                 self.books.book(deposit.net_minor, PENDING, wallet(deposit.client_id))
                 self.books.book(deposit.fee_minor, STRIPE_FEES, wallet(deposit.client_id))
 
-    # Stripe's events tell the same.
-    sweep_inbox = sweep_poll_deposits
+    def sweep_inbox(self, now: datetime) -> None:
+        super().sweep_inbox(now)
+        self.sweep_poll_deposits(now)
 
     def sweep_funds(self, now: datetime) -> None:
         for deposit in self.deposits:

@@ -8,36 +8,18 @@ from datetime import datetime, timedelta
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
+from tests.money_model import asking
+from tests.money_model.asking import MADE, NO_FUNDS, REFUSED, WAITS_SECONDS, Key
 from tests.money_model.books import AVAILABLE, IN_FLIGHT, PLATFORM, payable
 from tests.money_model.claims import Claims, Earning
 from tests.money_model.stage import ANY, picked
-from tests.world import HOUR, Json, Person
+from tests.world import Json, Person
 
 MINIMUM_MINOR = 100
-# After this a transfer is looked up, for Stripe may have forgotten the key.
 KEY_SERVES = timedelta(hours=23) - timedelta(seconds=60)
 WHY = {"reason": "Somebody looked at it."}
 
-# What may go wrong with one request for a transfer.
-FAULTS = (
-    "drop_before",
-    "apply_then_drop",
-    "error_500_after_apply",
-    "429",
-    "409",
-    "balance_insufficient",
-    "account_restricted",
-)
-
-
-@dataclass
-class Attempt:
-    """One key: what Stripe keeps under it, and whether the transfer was made."""
-
-    committed_at: datetime
-    saved: str | None = None
-    is_made: bool = False
-    looked_up_in_vain: bool = False
+FAULTS = (*asking.FAULTS, "balance_insufficient", "account_restricted")
 
 
 @dataclass
@@ -46,7 +28,7 @@ class Payout:
     performer: Person
     amount_minor: int
     state: str = "draft"
-    attempts: list[Attempt] = field(default_factory=list)
+    attempts: list[Key] = field(default_factory=list)
 
 
 @dataclass
@@ -180,20 +162,22 @@ class Payouts(Claims):
     @rule(fault=st.sampled_from([None, None, None, *FAULTS]))
     def payouts_are_sent(self, fault: str | None) -> None:
         """All that wait for an hour or less are due; the first request for a transfer may fail."""
-        self.world.advance(HOUR + 60)
-        now = self.steady()
-        if fault:
-            self.world.stripe.fault(fault)
-        due = self.world.sql(
-            "SELECT id::text FROM payout WHERE due_at <= marketplace_now() ORDER BY due_at, id"
-        )
-        self.world.sweep("payouts")
-        self.world.stripe.control("DELETE", "faults")
-        waiting = {payout.id: payout for payout in self.payouts_in("approved", "unknown")}
-        assert {row["id"] for row in due} == set(waiting)
-        for row in due:
-            fault = self.looked_at(waiting[row["id"]], fault, now)
+        self.world.advance(WAITS_SECONDS)
+        waiting = len(self.payouts_in("approved", "unknown"))
+        assert self.send_payouts(fault) == waiting
         self.states_agree()
+
+    def send_payouts(self, fault: str | None = None) -> int:
+        """Those that are due; answers how many."""
+        due, now = self.swept_in_order("payouts", "payout", fault, "/v1/transfers$")
+        waiting = {payout.id: payout for payout in self.payouts_in("approved", "unknown")}
+        for payout_id in due:
+            fault = self.looked_at(waiting[payout_id], fault, now)
+        return len(due)
+
+    def look_once_more(self) -> None:
+        super().look_once_more()
+        self.send_payouts()
 
     def looked_at(self, payout: Payout, fault: str | None, now: datetime) -> str | None:
         """One payout in its turn; answers the fault if it still waits for a request."""
@@ -203,56 +187,34 @@ class Payouts(Claims):
                 return fault
             if self.stripe.available(now) < payout.amount_minor:
                 return fault
-            payout.attempts.append(Attempt(now))
+            payout.attempts.append(Key(now, KEY_SERVES))
             payout.state = "unknown"
             self.books.book(payout.amount_minor, payable(payout.performer.id), IN_FLIGHT)
-        attempt = payout.attempts[-1]
-        if now - attempt.committed_at >= KEY_SERVES:
-            attempt.looked_up_in_vain = not attempt.is_made
-            self.conclude(payout, "made" if attempt.is_made else None)
-            return fault
-        self.conclude(payout, self.asked(payout, attempt, fault, now))
-        return None
-
-    def asked(
-        self, payout: Payout, attempt: Attempt, fault: str | None, now: datetime
-    ) -> str | None:
-        """What we learn of one request under its key."""
-        if fault in {"drop_before", "429", "409"}:
-            return None
-        if attempt.saved is None:
-            attempt.saved = self.run_at_stripe(payout, attempt, fault, now)
-        if fault == "apply_then_drop" or attempt.saved == "500":
-            return None
-        return attempt.saved
-
-    def run_at_stripe(
-        self, payout: Payout, attempt: Attempt, fault: str | None, now: datetime
-    ) -> str:
-        account = self.account(payout.performer)
-        assert account
-        if fault == "account_restricted":
-            self.restricted.add(account)
-        answer = "made"
-        if fault == "balance_insufficient":
-            answer = "no funds"
-        elif account in self.restricted:
-            answer = "refused"
-        elif self.stripe.available(now) < payout.amount_minor:
-            answer = "no funds"
-        else:
-            attempt.is_made = True
-            self.stripe.add(PLATFORM, -payout.amount_minor, now)
-            self.stripe.add(account, payout.amount_minor, now)
-        return "500" if fault == "error_500_after_apply" else answer
-
-    def conclude(self, payout: Payout, learned: str | None) -> None:
-        if learned == "made":
+        key = payout.attempts[-1]
+        learned = key.ask(fault, now, lambda: self.transferred(payout, fault, now))
+        if learned == MADE:
             payout.state = "paid"
             self.books.book(payout.amount_minor, IN_FLIGHT, AVAILABLE)
         elif learned is not None:
             self.owed_again(payout)
-            payout.state = "approved" if learned == "no funds" else "refused"
+            payout.state = "approved" if learned == NO_FUNDS else "refused"
+        return None if key.takes_fault(now) else fault
+
+    def transferred(self, payout: Payout, fault: str | None, now: datetime) -> str:
+        """What Stripe does."""
+        account = self.account(payout.performer)
+        assert account
+        if fault == "account_restricted":
+            self.restricted.add(account)
+        if fault == "balance_insufficient":
+            return NO_FUNDS
+        if account in self.restricted:
+            return REFUSED
+        if self.stripe.available(now) < payout.amount_minor:
+            return NO_FUNDS
+        self.stripe.add(PLATFORM, -payout.amount_minor, now)
+        self.stripe.add(account, payout.amount_minor, now)
+        return MADE
 
     def owed_again(self, payout: Payout) -> None:
         self.books.book(payout.amount_minor, IN_FLIGHT, payable(payout.performer.id))
@@ -301,7 +263,7 @@ class Payouts(Claims):
     def dues(self) -> Iterator[datetime]:
         yield from super().dues()
         for payout in self.payouts_in("unknown"):
-            yield payout.attempts[-1].committed_at + KEY_SERVES
+            yield payout.attempts[-1].serves_until
 
     def rest(self) -> None:
         """Nothing stays in flight: Stripe is asked, then looked through, then somebody decides."""

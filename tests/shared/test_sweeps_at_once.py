@@ -211,6 +211,15 @@ def withdrawn_money(world: World) -> None:
         fay.post(f"/v1/withdrawals/{asked['id']}/approve")
 
 
+def unnamed(world: World) -> None:
+    """Stripe did not name the lines of withdrawals with its answers."""
+    withdrawn_money(world)
+    world.sweep("withdrawals", "stripe_lines")
+    world.owner_sql("ALTER TABLE booked_balance_transaction DISABLE TRIGGER USER")
+    world.owner_sql("DELETE FROM booked_balance_transaction WHERE net_minor < 0")
+    world.owner_sql("ALTER TABLE booked_balance_transaction ENABLE TRIGGER USER")
+
+
 def payday(world: World) -> None:
     owed(world)
     monday = (world.now + timedelta(days=7 - world.now.weekday())).replace(hour=6, minute=1)
@@ -267,6 +276,10 @@ DUE: dict[str, tuple[Callable[[World], object], str]] = {
     "stripe_lines": (paid_deposits, "SELECT count(*) FROM stripe_line"),
     "payout_runs": (payday, "SELECT count(*) FROM payout"),
     "poll_bank_payouts": (at_the_bank, "SELECT count(*) FROM bank_payout"),
+    "late_lines": (
+        unnamed,
+        "SELECT count(*) FROM booked_balance_transaction WHERE net_minor < 0",
+    ),
     "withdrawals": (withdrawn_money, BOOKED("withdrawal_confirmed")),
     "payouts": (approved, BOOKED("transfer_confirmed")),
     "reversals": (coming_back, BOOKED("transfer_reversed")),

@@ -130,6 +130,17 @@ REFUNDS = """
     WHERE state = 'returned'
 """
 
+LINE_BOOKINGS = """
+    SELECT CASE booked_as WHEN 'stripe_fee' THEN 'stripe_fee_booked' ELSE 'capital_booked' END,
+           id, currency, entry.*
+    FROM line_booking, LATERAL (VALUES
+        ('stripe_available', NULL::uuid, net_minor),
+        (CASE booked_as WHEN 'stripe_fee' THEN 'stripe_fees' ELSE 'platform_capital' END,
+         NULL, -net_minor)
+    ) AS entry
+    WHERE state = 'booked'
+"""
+
 DISPUTES = """
     SELECT 'dispute_opened', id, currency, entry.*
     FROM dispute, LATERAL (VALUES
@@ -190,6 +201,7 @@ EVENTS = (
     PAY,
     TRANSFERS,
     WITHDRAWALS,
+    LINE_BOOKINGS,
     REFUNDS,
     DISPUTES,
     REVERSALS,

@@ -39,6 +39,12 @@ I9 = """
     WHERE booked <> CASE state WHEN 'returned' THEN 2 WHEN 'succeeded' THEN 1
         ELSE num_nonnulls(confirmed_transaction_id) END
     UNION ALL
+    SELECT format('line booking %s is %s, but %s is booked as %s', said.id, state, line_id,
+                  coalesce(line.ledger_transaction_id::text, 'nothing'))
+    FROM line_booking AS said
+    LEFT JOIN booked_balance_transaction AS line ON line.id = line_id
+    WHERE state = 'booked' AND line.ledger_transaction_id IS DISTINCT FROM said.ledger_transaction_id
+    UNION ALL
     SELECT format('dispute %s is %s, but its lines are booked %s times', dispute.id, state, booked)
     FROM dispute
     JOIN LATERAL (
@@ -81,6 +87,7 @@ I11 = """
         UNION ALL SELECT 'client_debt_decision', id, state FROM client_debt_decision
         UNION ALL SELECT 'dispute', id, state FROM dispute
         UNION ALL SELECT 'job', id, state FROM job
+        UNION ALL SELECT 'line_booking', id, state FROM line_booking
         UNION ALL SELECT 'payout', id, state FROM payout
         UNION ALL SELECT 'payout_run', id, state FROM payout_run
         UNION ALL SELECT 'performer', person_id, state FROM performer

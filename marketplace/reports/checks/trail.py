@@ -16,6 +16,8 @@ I5 = """
         WHEN 'payout_attempt' THEN EXISTS (SELECT FROM payout_attempt
             WHERE id = source_id AND ledger_transaction.id
                 IN (in_flight_transaction_id, conclusion_transaction_id))
+        WHEN 'line_booking' THEN EXISTS (SELECT FROM line_booking
+            WHERE id = source_id AND ledger_transaction_id = ledger_transaction.id)
         WHEN 'withdrawal' THEN EXISTS (SELECT FROM withdrawal
             WHERE id = source_id AND ledger_transaction.id
                 IN (sent_transaction_id, conclusion_transaction_id, return_transaction_id))

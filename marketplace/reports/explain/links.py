@@ -45,6 +45,8 @@ AT_STRIPE = {
     TransactionKind.TRANSFER_CONFIRMED,
     TransactionKind.WITHDRAWAL_CONFIRMED,
     TransactionKind.WITHDRAWAL_RETURNED,
+    TransactionKind.STRIPE_FEE_BOOKED,
+    TransactionKind.CAPITAL_BOOKED,
     TransactionKind.REFUND_CONFIRMED,
     TransactionKind.REFUND_RETURNED,
     TransactionKind.DISPUTE_OPENED,
@@ -83,6 +85,7 @@ DOWN: dict[str, tuple[Link, ...]] = {
     "booked_balance_transaction": (
         Link("ledger_transaction", "id", "ledger_transaction_id", required=always),
     ),
+    "line_booking": (Link("stripe_line", "id", "line_id", required=always),),
     # What is owed again was paid once.
     "transfer_reversal": (Link("payout", "id", "payout_id", required=always),),
 }
@@ -158,6 +161,18 @@ UP: dict[str, tuple[Link, ...]] = {
             "id",
             required=lambda row: row["state"] == "succeeded",
         ),
+    ),
+    "line_booking": (
+        Link(
+            "ledger_transaction",
+            "id",
+            "ledger_transaction_id",
+            required=lambda row: row["state"] == "booked",
+        ),
+    ),
+    "stripe_line": (
+        Link("line_booking", "line_id", "id"),
+        Link("booked_balance_transaction", "id", "id"),
     ),
     "withdrawal": (
         Link(
@@ -249,6 +264,7 @@ TABLES = (
     "client_debt_decision",
     "reserve_move",
     "withdrawal",
+    "line_booking",
     "bank_payout",
     "transfer_reversal",
 )
@@ -264,12 +280,13 @@ STRIPE_IDS = (
     ("topup", "stripe_topup_id"),
     ("withdrawal", "stripe_payout_id"),
     ("bank_payout", "stripe_payout_id"),
+    ("stripe_line", "id"),
     ("transfer_reversal", "reversal_id"),
 )
 
 # Rows that say little without a second look.
 READABLE = {
-    "ledger_entry": "(SELECT ledger_entry.*, account.kind AS account FROM ledger_entry"
+    "ledger_entry": "(SELECT ledger_entry.*, account.kind AS account, owner_id FROM ledger_entry"
     " JOIN account ON account.id = account_id) AS readable",
     "time_entry": "(SELECT time_entry.*, extract(epoch FROM ended_at - started_at)::bigint"
     " AS seconds FROM time_entry) AS readable",
