@@ -15,6 +15,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from marketplace.accounts.models import Client
 from marketplace.funding import disputes
 from marketplace.funding.refund_models import REFUND_MOVES, Refund, RefundState
+from marketplace.funding.refunds_found import IN_FLIGHT, adopt, sent
 from marketplace.funding.reserves import WalletTooLow, wallet
 from marketplace.ledger import service as ledger
 from marketplace.ledger.models import AccountKind, TransactionKind
@@ -30,7 +31,6 @@ from marketplace.stripe_api.models import BookedBalanceTransaction
 log = logging.getLogger(__name__)
 
 LOOK_AGAIN = timedelta(hours=1)
-IN_FLIGHT: ledger.Account = (AccountKind.REFUNDS_IN_FLIGHT, None)
 AT_STRIPE: ledger.Account = (AccountKind.STRIPE_AVAILABLE, None)
 
 
@@ -99,7 +99,7 @@ async def request(
         for deposit_id, minor in parts
     ]
     try:
-        await ledger.post(session, *(_sent(refund) for refund in refunds))
+        await ledger.post(session, *(sent(refund) for refund in refunds))
     except ledger.BalanceTooLow as error:
         raise WalletTooLow from error
     session.add_all(refunds)
@@ -157,16 +157,6 @@ async def _flush(session: AsyncSession) -> None:
         raise
 
 
-def _sent(refund: Refund) -> ledger.Posting:
-    return ledger.Posting(
-        kind=TransactionKind.REFUND_SENT,
-        source_id=refund.id,
-        currency=refund.currency,
-        moves=((wallet(refund.client_id), IN_FLIGHT, refund.amount_minor),),
-        id=refund.sent_transaction_id,
-    )
-
-
 async def find(
     session: AsyncSession, refund_id: UUID, *, client_id: UUID | None, lock: bool = False
 ) -> Refund:
@@ -183,10 +173,14 @@ async def find(
 
 
 async def settle(session: AsyncSession, seen: stripe_answers.Refund) -> None:
-    """Bring a refund to what Stripe says of it now. Repeating this changes nothing."""
+    """Bring a refund to what Stripe says of it now. Repeating this changes nothing.
+
+    One that our books do not hold gets a row; raises RefundNotBooked when it cannot.
+    """
     refund = await _refund_of(session, seen)
+    if refund is None or (refund.ended_transaction_id and refund.stripe_refund_id != seen.id):
+        refund = await adopt(session, seen, asked=refund)
     if refund is None or refund.ended_transaction_id is not None:
-        _look_closer(refund, seen)
         return
     if refund.stripe_refund_id is None:
         if (seen.amount_minor, seen.currency) != (refund.amount_minor, refund.currency):
@@ -226,12 +220,6 @@ async def _refund_of(session: AsyncSession, seen: stripe_answers.Refund) -> Refu
         .execution_options(populate_existing=True)
     )
     return found.first()
-
-
-def _look_closer(refund: Refund | None, seen: stripe_answers.Refund) -> None:
-    """Made by hand, or after it was called absent: `verify` and the reconciliation name it, too."""
-    if refund is None or refund.stripe_refund_id != seen.id:
-        log.error("Stripe has %s of %s, which our books do not hold", seen.id, seen.metadata)
 
 
 def _why_pending(refund: Refund, seen: stripe_answers.Refund) -> str:
