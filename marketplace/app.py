@@ -14,9 +14,11 @@ from starlette.requests import ClientDisconnect
 
 from marketplace import __version__
 from marketplace.accounts.routes import router as accounts
+from marketplace.bank.routes import router as bank
 from marketplace.claims.routes import router as claims
 from marketplace.consents.routes import router as consents
 from marketplace.deliveries.routes import router as deliveries
+from marketplace.funding.refund_routes import router as refunds
 from marketplace.funding.routes import router as funding
 from marketplace.health import router as health
 from marketplace.jobs.routes import router as jobs
@@ -55,6 +57,7 @@ ROUTERS = (
     accounts,
     performers,
     funding,
+    refunds,
     rates,
     jobs,
     claims,
@@ -63,6 +66,7 @@ ROUTERS = (
     reviews,
     deliveries,
     payouts,
+    bank,
     reports,
     periods,
     webhooks,

@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from functools import partial
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.accounts import service as accounts
+from marketplace.bank import bank_payouts, outcomes
+from marketplace.bank import sending as withdrawals
 from marketplace.claims import service as claims
 from marketplace.claims import settlement, time, withholdings
-from marketplace.funding import deposits, topups
+from marketplace.funding import deposits, refund_sending, refunds, topups
 from marketplace.jobs import service as jobs
 from marketplace.payouts import reversals, reversing, sending
 from marketplace.payouts import service as payouts
@@ -74,6 +77,36 @@ async def _topup_changed(
     return partial(topups.settle, payment=payment)
 
 
+async def _bank_payout_changed(
+    sessions: Sessions, gateway: StripeGateway, event: StripeEvent
+) -> inbox.Effect:
+    """The platform's own, or a connected account's."""
+    if event.account is None:
+        payout = await gateway.retrieve_bank_payout(event.object_id)
+        return partial(outcomes.settle, seen=payout)
+    seen = await bank_payouts.look_at(sessions, gateway, event.account, event.object_id)
+    return partial(bank_payouts.note, seen=seen)
+
+
+async def _refund_changed(
+    _sessions: Sessions, gateway: StripeGateway, event: StripeEvent
+) -> inbox.Effect:
+    seen = await gateway.retrieve_refund(event.object_id)
+    return partial(refunds.settle, seen=seen)
+
+
+async def _charge_refunded(
+    _sessions: Sessions, gateway: StripeGateway, event: StripeEvent
+) -> inbox.Effect:
+    seen = [refund async for refund in gateway.list_refunds(charge_id=event.object_id)]
+
+    async def settle_each(session: AsyncSession) -> None:
+        for refund in seen:
+            await refunds.settle(session, refund)
+
+    return settle_each
+
+
 async def _account_changed(
     sessions: Sessions, gateway: StripeGateway, event: StripeEvent
 ) -> inbox.Effect:
@@ -105,8 +138,17 @@ EVENT_HANDLERS: dict[str, inbox.Handler] = {
     "topup.succeeded": _topup_changed,
     "topup.failed": _topup_changed,
     "topup.canceled": _topup_changed,
+    "refund.created": _refund_changed,
+    "refund.updated": _refund_changed,
+    "refund.failed": _refund_changed,
+    "charge.refunded": _charge_refunded,
     "account.updated": _account_changed,
     "transfer.reversed": _transfer_reversed,
+    "payout.created": _bank_payout_changed,
+    "payout.updated": _bank_payout_changed,
+    "payout.paid": _bank_payout_changed,
+    "payout.failed": _bank_payout_changed,
+    "payout.canceled": _bank_payout_changed,
 }
 
 
@@ -200,6 +242,16 @@ SWEEPS: dict[str, Scheduled] = {
         lambda parts: payout_accounts.poll(parts.sessions, parts.gateway),
         "look at payout accounts whose event did not come",
     ),
+    "poll_bank_payouts": Scheduled(
+        30,
+        lambda parts: bank_payouts.poll(parts.sessions, parts.gateway),
+        "look at what performers' accounts paid out to their banks",
+    ),
+    "withdrawals": Scheduled(
+        5,
+        lambda parts: withdrawals.send_due(parts.sessions, parts.gateway),
+        "send approved withdrawals, go on with interrupted ones, follow them to the bank",
+    ),
     "funds": Scheduled(
         10,
         lambda parts: deposits.make_available(parts.sessions),
@@ -216,6 +268,11 @@ SWEEPS: dict[str, Scheduled] = {
         300,
         lambda parts: reconciliation.read_lines(parts.sessions, parts.gateway),
         "read the lines of Stripe's own books",
+    ),
+    "refunds": Scheduled(
+        2,
+        lambda parts: refund_sending.send_due(parts.sessions, parts.gateway),
+        "ask Stripe for refunds, go on with interrupted ones, look at those on their way",
     ),
     "seal": Scheduled(
         60,

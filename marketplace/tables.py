@@ -5,10 +5,12 @@ from typing import Any
 from sqlmodel import SQLModel
 
 from marketplace.accounts import models as accounts
+from marketplace.bank import models as bank
 from marketplace.claims import models as claims
 from marketplace.consents import models as consents
 from marketplace.deliveries import models as deliveries
 from marketplace.funding import models as funding
+from marketplace.funding import refund_models as refunds
 from marketplace.jobs import models as jobs
 from marketplace.ledger import models as ledger
 from marketplace.payouts import models as payouts
@@ -28,6 +30,7 @@ metadata = SQLModel.metadata
 
 MODULES = (
     accounts,
+    bank,
     claims,
     consents,
     deliveries,
@@ -40,6 +43,7 @@ MODULES = (
     rates,
     reconciliation,
     recordings,
+    refunds,
     reviews,
     seals,
     audit,
@@ -55,6 +59,7 @@ MODULES = (
 MOVES: dict[str, Moves[Any]] = {
     "accounting_period": periods.PERIOD_MOVES,
     "audition": performers.AUDITION_MOVES,
+    "bank_payout": bank.BANK_PAYOUT_MOVES,
     "claim": claims.CLAIM_MOVES,
     "deposit": funding.DEPOSIT_MOVES,
     "job": jobs.JOB_MOVES,
@@ -62,9 +67,11 @@ MOVES: dict[str, Moves[Any]] = {
     "payout_run": payouts.RUN_MOVES,
     "performer": performers.PERFORMER_MOVES,
     "recording": recordings.RECORDING_MOVES,
+    "refund": refunds.REFUND_MOVES,
     "role": jobs.ROLE_MOVES,
     "submission": reviews.SUBMISSION_MOVES,
     "topup": funding.TOPUP_MOVES,
     "transfer_reversal": payouts.REVERSAL_MOVES,
+    "withdrawal": bank.WITHDRAWAL_MOVES,
     "withholding": claims.WITHHOLDING_MOVES,
 }

@@ -41,6 +41,13 @@ OPERATIONS: dict[Operation, Any] = {
     ("GET", "/v1/checkout/sessions/{session}"): stripe.params.checkout.SessionRetrieveParams,
     ("GET", "/v1/events"): stripe.params.EventListParams,
     ("GET", "/v1/events/{id}"): stripe.params.EventRetrieveParams,
+    ("POST", "/v1/payouts"): stripe.params.PayoutCreateParams,
+    ("GET", "/v1/payouts"): stripe.params.PayoutListParams,
+    ("GET", "/v1/payouts/{payout}"): stripe.params.PayoutRetrieveParams,
+    ("POST", "/v1/payouts/{payout}/cancel"): stripe.params.PayoutCancelParams,
+    ("POST", "/v1/refunds"): stripe.params.RefundCreateParams,
+    ("GET", "/v1/refunds"): stripe.params.RefundListParams,
+    ("GET", "/v1/refunds/{refund}"): stripe.params.RefundRetrieveParams,
     ("POST", "/v1/topups"): stripe.params.TopupCreateParams,
     ("GET", "/v1/topups"): stripe.params.TopupListParams,
     ("GET", "/v1/topups/{topup}"): stripe.params.TopupRetrieveParams,
@@ -56,7 +63,7 @@ OPERATIONS: dict[Operation, Any] = {
 }
 KINDS = (
     *("account", "account_link", "balance", "balance_transaction", "charge", "checkout.session"),
-    *("error", "event", "payment_intent", "topup", "transfer"),
+    *("error", "event", "payment_intent", "payout", "refund", "topup", "transfer"),
     "transfer_reversal",
 )
 FORM = "application/x-www-form-urlencoded"

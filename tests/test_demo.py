@@ -22,6 +22,7 @@ import psycopg
 import pytest
 
 from marketplace.demo.cast import SOMEWHERE, Api, Operator, join
+from marketplace.reports.verify import CHECKS
 from tests.conftest import on_database
 from tests.loopback import Loopback
 from tests.processes import END_SECONDS, PROJECT, environment
@@ -349,7 +350,7 @@ def test_kill_all_in_the_middle_of_everything(
     assert world.value("SELECT count(*) FROM payout_attempt") == PAYOUTS
     assert world.value("SELECT count(*) FROM deposit") == DEPOSITS + 1
     nothing_acknowledged_is_lost(world, load)
-    assert ran(environment(world), "verify", "--data", str(tmp_path)).count("ok  ") == 11
+    assert ran(environment(world), "verify", "--data", str(tmp_path)).count("ok  ") == len(CHECKS)
 
 
 def sent(world: World) -> int:
@@ -418,7 +419,7 @@ class TestADataFolder:
                 ran(bare, "sweep", sweep, "--data", str(data))
             assert asyncio.run(money_is_in(url, told)) == 50_000
             verified = ran(bare, "verify", "--data", str(data))
-            assert verified.count("ok  ") == 11
+            assert verified.count("ok  ") == len(CHECKS)
         finally:
             process.terminate()
             assert process.wait(END_SECONDS) == 0, "and it stops what it started"

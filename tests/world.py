@@ -50,7 +50,7 @@ HEARTBEAT_SECONDS = 60
 LATE_IN_A_SECOND = 0.4
 TAKE = Path(__file__).parents[1] / "marketplace" / "demo_audio" / "grief-lost-letter.flac"
 STRIPE_KEY = "sk_test_sandbox"
-POLLS = ("poll_events", "poll_deposits", "poll_topups", "poll_accounts")
+POLLS = ("poll_events", "poll_deposits", "poll_topups", "poll_accounts", "poll_bank_payouts")
 
 
 def settings(**values: Any) -> Settings:

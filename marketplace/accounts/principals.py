@@ -146,6 +146,16 @@ def client_with(scope: Scope) -> Check:
     return check
 
 
+def client_or_person_with(scope: Scope, role: Role) -> Check:
+    """A client as `client_with` admits it, or a person who has the role."""
+    client = client_with(scope)
+
+    async def check(principal: Authenticated) -> Principal:
+        return principal if role in principal.roles else await client(principal)
+
+    return check
+
+
 def person_or_key_with(scope: Scope) -> Check:
     """Any person, or a client's API key with the scope."""
 

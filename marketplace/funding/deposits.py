@@ -139,6 +139,7 @@ async def _book_deposit(
         )
         return
     move(deposit, DepositState.CREDITED, DEPOSIT_MOVES)
+    deposit.payment_intent_id = payment.payment_intent_id
     deposit.fee_minor = booked.fee_minor
     deposit.available_on = deposit.due_at = booked.available_on
     posting = ledger.Posting(

@@ -55,6 +55,7 @@ class Deposit(SQLModel, table=True):
     __tablename__ = "deposit"
     __table_args__ = (
         sa.UniqueConstraint("client_id", "idempotency_key"),
+        sa.UniqueConstraint("id", "client_id", "currency"),
         sa.CheckConstraint("amount_minor > 0", name="positive"),
         Index("ix_deposit_due_at", "due_at", postgresql_where=text("due_at IS NOT NULL")),
         updatable(
@@ -65,6 +66,7 @@ class Deposit(SQLModel, table=True):
             "checkout_url",
             "fee_minor",
             "available_on",
+            "payment_intent_id",
         ),
     )
 
@@ -83,6 +85,8 @@ class Deposit(SQLModel, table=True):
     # Stripe's fee, carried by the platform; known when the charge is.
     fee_minor: int | None = minor_units(default=None)
     available_on: datetime | None = stamp(default=None)
+    # Stripe's payment behind the page: what a refund or a dispute speaks of.
+    payment_intent_id: str | None = Field(default=None, unique=True)
     created_at: datetime = now_stamp()
 
 

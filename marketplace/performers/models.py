@@ -105,6 +105,11 @@ class PayoutAccount(SQLModel, table=True):
     __table_args__ = (
         is_one_of("transfers", TransfersCapability),
         Index("ix_payout_account_due_at", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+        Index(
+            "ix_payout_account_bank_due_at",
+            "bank_due_at",
+            postgresql_where=text("stripe_account_id IS NOT NULL"),
+        ),
         updatable(
             "key_number",
             "asked_email",
@@ -114,6 +119,7 @@ class PayoutAccount(SQLModel, table=True):
             "requirement",
             "seen_at",
             "due_at",
+            "bank_due_at",
         ),
     )
 
@@ -130,6 +136,8 @@ class PayoutAccount(SQLModel, table=True):
     seen_at: datetime | None = stamp(default=None)
     # When the poller looks next.
     due_at: datetime | None = stamp(default=None)
+    # When it looks next for payouts of the account to its bank.
+    bank_due_at: datetime = now_stamp()
     created_at: datetime = now_stamp()
 
 

@@ -26,7 +26,8 @@ SELECT currency,
        coalesce(sum(ledger.minor) FILTER (WHERE kind IN ('stripe_pending', 'stripe_available')), 0)
            ::bigint AS cash_minor,
        coalesce(-sum(ledger.minor) FILTER (WHERE kind IN (
-           'client_wallet', 'job_reserve', 'performer_payable', 'transfers_in_flight'
+           'client_wallet', 'job_reserve', 'performer_payable', 'transfers_in_flight',
+           'refunds_in_flight', 'bank_in_transit'
        )), 0)::bigint AS owed_minor,
        coalesce(max(stripe.listed), 0)::bigint AS stripe_lines_minor,
        coalesce(max(stripe.booked_later), 0)::bigint AS booked_later_minor,

@@ -20,6 +20,13 @@ BOOKED_BY = {
     "topup": "topup_succeeded",
     "transfer": "transfer_confirmed",
     "transfer_refund": "transfer_reversed",
+    "payout": "withdrawal_confirmed",
+    "payout_cancel": "withdrawal_returned",
+    "payout_failure": "withdrawal_returned",
+    "refund": "refund_confirmed",
+    "payment_refund": "refund_confirmed",
+    "refund_failure": "refund_returned",
+    "payment_failure_refund": "refund_returned",
 }
 # As long as an unknown outcome may take to be found out.
 ON_ITS_WAY_HOURS = 24

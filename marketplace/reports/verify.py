@@ -13,15 +13,24 @@ from typing import Any
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from marketplace.reports import refund_checks
 from marketplace.reports.checks import claims, earnings, entries, ledger, queues, states, trail
 from marketplace.shared import clock, sweeps
 from marketplace.shared.database import Sessions, rows
 from marketplace.stripe_api.gateway import StripeGateway
-from marketplace.stripe_api.gateway_answers import BalanceAmount, BalanceTransaction, Transfer
+from marketplace.stripe_api.gateway_answers import (
+    BalanceAmount,
+    BalanceTransaction,
+    BankPayout,
+    Refund,
+    Transfer,
+)
 
 log = logging.getLogger(__name__)
 
 STABLE_READS = 5
+# What is in flight here until its line is booked.
+LEAVING = {"transfer", "refund", "payment_refund"}
 # As long as an unknown outcome may take to be found out.
 BOOKED_WITHIN = timedelta(hours=24)
 # A payout whose transfer was made, whatever came back of it since.
@@ -35,10 +44,13 @@ class StripeView:
 
     read_from: datetime
     transfers: list[Transfer]
+    refunds: list[Refund]
     balance_transactions: list[BalanceTransaction]
     balances: Mapping[str, BalanceAmount]
     # Whether the lists and the balance are of one moment.
     is_stable: bool
+    # Out of the platform's own balance.
+    bank_payouts: list[BankPayout] = field(default_factory=list)
 
     def total_minor(self, currency: str) -> int:
         amount = self.balances.get(currency, BalanceAmount())
@@ -121,16 +133,28 @@ async def _look_at_stripe(gateway: StripeGateway, read_from: datetime) -> Stripe
     for _ in range(STABLE_READS):
         before = await gateway.balance()
         transfers = [transfer async for transfer in gateway.list_transfers()]
+        bank_payouts = [payout async for payout in gateway.list_bank_payouts()]
+        refunds = [refund async for refund in gateway.list_refunds()]
         booked = [line async for line in gateway.list_balance_transactions()]
         balances = await gateway.balance()
         if before == balances:
             break
-    return StripeView(read_from, transfers, booked, balances, is_stable=before == balances)
+    return StripeView(
+        read_from,
+        transfers,
+        refunds,
+        booked,
+        balances,
+        is_stable=before == balances,
+        bank_payouts=bank_payouts,
+    )
 
 
 async def _single_transfer(session: AsyncSession, view: StripeView) -> Finding:
-    """I1. Per payout at most one unreversed transfer at Stripe, amount and destination equal; and
-    of it came back what two people here asked for.
+    """I1. Per payout at most one unreversed transfer at Stripe, amount and destination equal.
+
+    Of it came back what two people here asked for. Per refund at most one that stands, of its
+    amount.
     """
     payouts = {
         str(row["id"]): row
@@ -158,7 +182,9 @@ async def _single_transfer(session: AsyncSession, view: StripeView) -> Finding:
         and (payout["concluded_at"] or view.read_from) <= view.read_from
         and payout_id not in at_stripe
     ]
-    return Finding(violations + await _came_back(session, view))
+    violations += await _came_back(session, view)
+    violations += await refund_checks.compare(session, view.refunds, view.read_from)
+    return Finding(violations)
 
 
 async def _came_back(session: AsyncSession, view: StripeView) -> list[str]:
@@ -199,6 +225,59 @@ def _compare_transfers(
         violations.append(f"payout {payout_id} is {payout['state']}, but Stripe has {ids}")
     if payout["transfer_id"] and payout["transfer_id"] not in known:
         violations.append(f"payout {payout_id} names {payout['transfer_id']}, Stripe has {ids}")
+    return violations
+
+
+async def _single_bank_payout(session: AsyncSession, view: StripeView) -> Finding:
+    """I15. Per withdrawal at most one payout at Stripe that stands, as approved.
+
+    A payout that names no withdrawal is a line like any other: I4 says if nobody books it.
+    """
+    withdrawals = {
+        str(row["id"]): row
+        for row in await rows(
+            session,
+            "SELECT withdrawal.id, amount_minor, withdrawal.currency, state, stripe_payout_id,"
+            " booked_at FROM withdrawal LEFT JOIN booked_balance_transaction"
+            " ON ledger_transaction_id = conclusion_transaction_id",
+        )
+    }
+    known = {payout.id for payout in view.bank_payouts}
+    violations = [
+        f"withdrawal {id_} names {row['stripe_payout_id']}, which Stripe does not have"
+        for id_, row in withdrawals.items()
+        if row["stripe_payout_id"] not in known | {None}
+        and (row["booked_at"] or view.read_from) <= view.read_from
+    ]
+    at_stripe: dict[str, list[BankPayout]] = defaultdict(list)
+    for payout in view.bank_payouts:
+        if named := payout.metadata.get("withdrawal_id"):
+            at_stripe[named].append(payout)
+    violations += [
+        violation
+        for named, payouts in at_stripe.items()
+        for violation in _compare_bank_payouts(named, payouts, withdrawals.get(named))
+    ]
+    return Finding(violations)
+
+
+def _compare_bank_payouts(
+    named: str, payouts: list[BankPayout], withdrawal: Mapping[str, Any] | None
+) -> list[str]:
+    ids = ", ".join(sorted(payout.id for payout in payouts))
+    if withdrawal is None:
+        return [f"Stripe has {ids} of a withdrawal {named} that is none of ours"]
+    violations = []
+    if len(payouts) > 1:
+        violations.append(f"withdrawal {named} has {len(payouts)} payouts at Stripe: {ids}")
+    asked = (withdrawal["amount_minor"], withdrawal["currency"])
+    violations += [
+        f"{payout.id} moved {payout.amount_minor} {payout.currency}; withdrawal {named} says {asked}"
+        for payout in payouts
+        if (payout.amount_minor, payout.currency) != asked
+    ]
+    if withdrawal["state"] in {"requested", "approved", "refused", "discarded"}:
+        violations.append(f"withdrawal {named} is {withdrawal['state']}, but Stripe has {ids}")
     return violations
 
 
@@ -257,8 +336,8 @@ def _unexplained_balances(view: StripeView) -> list[str]:
 async def _coverage(session: AsyncSession, view: StripeView) -> Finding:
     """Cash at Stripe covers wallets, reserves, payables and what is in flight, per currency.
 
-    A transfer that Stripe made and we have not booked yet has left its balance, but is still in
-    flight here: it counts as cash until it is booked.
+    A transfer, refund or withdrawal that Stripe made and we have not booked yet has left its balance,
+    but is still in flight here: it counts as cash until it is booked.
     """
     if not view.is_stable:
         return Finding(unchecked=MOVED)
@@ -266,8 +345,13 @@ async def _coverage(session: AsyncSession, view: StripeView) -> Finding:
     cash: dict[str, int] = defaultdict(int)
     for currency in view.balances:
         cash[currency] = view.total_minor(currency)
+    in_flight = {
+        payout.balance_transaction_id
+        for payout in view.bank_payouts
+        if "withdrawal_id" in payout.metadata
+    }
     for line in view.balance_transactions:
-        if line.type == "transfer" and line.id not in booked:
+        if (line.type in LEAVING or line.id in in_flight) and line.id not in booked:
             cash[line.currency] -= line.net_minor
     return Finding(
         [
@@ -297,7 +381,10 @@ def _query(*statements: str) -> Check:
 
 
 CHECKS: dict[str, tuple[str, Check]] = {
-    "I1": ("one transfer at Stripe per payout, as approved", _single_transfer),
+    "I1": (
+        "one transfer at Stripe per payout, one refund per refund, as approved",
+        _single_transfer,
+    ),
     "I2": ("every paid second in one payout line at most, the rest payable", _query(earnings.I2)),
     "I3": ("the ledger balances; guarded balances equal their entries", _query(ledger.I3)),
     "I4": ("Stripe's balance equals the ledger's, line by line", _stripe_balance),
@@ -311,6 +398,7 @@ CHECKS: dict[str, tuple[str, Check]] = {
     "I11": ("states moved only as their table allows", _query(states.I11)),
     "I13": ("nothing waits more than five minutes past its time", _query(queues.I13)),
     "I14": ("clearing accounts return to zero, source by source", _query(ledger.I14)),
+    "I15": ("one payout at Stripe per withdrawal, as approved", _single_bank_payout),
     "coverage": ("cash covers all that is owed", _coverage),
     "pay-by": ("no pay-by date passed without a stated reason", _pay_by),
 }

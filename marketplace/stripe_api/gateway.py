@@ -18,19 +18,23 @@ from marketplace.shared.requests import parse_json
 from marketplace.stripe_api.gateway_answers import (
     BalanceAmount,
     BalanceTransaction,
+    BankPayout,
     ConnectedAccount,
     Deposit,
     DepositCheckout,
     OnboardingLink,
+    Refund,
     Reversal,
     Topup,
     Transfer,
     read_account,
     read_balance,
     read_balance_transaction,
+    read_bank_payout,
     read_deposit,
     read_deposit_checkout,
     read_onboarding_link,
+    read_refund,
     read_reversal,
     read_topup,
     read_transfer,
@@ -57,6 +61,7 @@ PAGE_SIZE = 100
 BUSY_SECONDS = 1.0
 WEBHOOK_AGE_SECONDS_MAX = 300
 WEBHOOK_SKEW_SECONDS_MAX = 60
+LINES_OF_A_REFUND = ("balance_transaction", "failure_balance_transaction")
 
 stripe.enable_telemetry = False
 
@@ -216,6 +221,46 @@ class StripeGateway:
         async for topup in self._listed(listing, read_topup, created(created_from, None), None):
             yield topup
 
+    async def create_refund(
+        self,
+        *,
+        payment_intent_id: str,
+        amount_minor: int,
+        metadata: dict[str, str],
+        idempotency_key: str,
+    ) -> Refund:
+        """Part of a payment back to who paid. After an unknown outcome only the same key."""
+        params: Any = {
+            "payment_intent": named(payment_intent_id),
+            "amount": positive(amount_minor),
+            "metadata": metadata,
+            "expand": list(LINES_OF_A_REFUND),
+        }
+        options = keyed(idempotency_key)
+        async with self._asking():
+            refund = await self._stripe.v1.refunds.create_async(params, options)
+            return read_refund(*_opened(refund))
+
+    async def retrieve_refund(self, refund_id: str) -> Refund:
+        params: Any = {"expand": list(LINES_OF_A_REFUND)}
+        known = named(refund_id)
+        async with self._asking():
+            refund = await self._stripe.v1.refunds.retrieve_async(known, params)
+            return read_refund(*_opened(refund))
+
+    async def list_refunds(
+        self, *, payment_intent_id: str | None = None, charge_id: str | None = None
+    ) -> AsyncIterator[Refund]:
+        """Of one payment, of one charge or all there are, newest first."""
+        params: dict[str, Any] = {"expand": [f"data.{line}" for line in LINES_OF_A_REFUND]}
+        if payment_intent_id is not None:
+            params["payment_intent"] = named(payment_intent_id)
+        if charge_id is not None:
+            params["charge"] = named(charge_id)
+        listing = self._stripe.v1.refunds.list_async
+        async for refund in self._listed(listing, read_refund, params, None):
+            yield refund
+
     async def balance(self, *, account_id: str | None = None) -> dict[str, BalanceAmount]:
         """By upper-case currency: the platform's, or one connected account's."""
         options = on(account_id)
@@ -286,6 +331,44 @@ class StripeGateway:
             return self._stripe.v1.transfers.reversals.list_async(known, params, options)
 
         return [reversal async for reversal in self._listed(listing, read_reversal, {}, None)]
+
+    async def pay_out_to_bank(
+        self,
+        *,
+        amount_minor: int,
+        currency: str,
+        description: str,
+        metadata: dict[str, str],
+        idempotency_key: str,
+    ) -> BankPayout:
+        """The platform's own money to its bank. After an unknown outcome only the same key serves."""
+        params: Any = {
+            "amount": positive(amount_minor),
+            "currency": currency.lower(),
+            "description": description,
+            "metadata": metadata,
+        }
+        options = keyed(idempotency_key)
+        async with self._asking():
+            payout = await self._stripe.v1.payouts.create_async(params, options)
+            return read_bank_payout(*_opened(payout))
+
+    async def retrieve_bank_payout(
+        self, payout_id: str, *, account_id: str | None = None
+    ) -> BankPayout:
+        known, options = named(payout_id), on(account_id)
+        async with self._asking():
+            payout = await self._stripe.v1.payouts.retrieve_async(known, options=options)
+            return read_bank_payout(*_opened(payout))
+
+    async def list_bank_payouts(
+        self, *, created_from: datetime | None = None, account_id: str | None = None
+    ) -> AsyncIterator[BankPayout]:
+        """Newest first, over as many pages as there are; `created_from` is inclusive."""
+        listing = self._stripe.v1.payouts.list_async
+        params = created(created_from, None)
+        async for payout in self._listed(listing, read_bank_payout, params, account_id):
+            yield payout
 
     async def list_balance_transactions(
         self,

@@ -96,6 +96,28 @@ class Topup:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Refund:
+    """`status` is 'pending', 'requires_action', 'succeeded', 'failed' or 'canceled'.
+
+    Money has left our balance once `taken` is there, whatever the status says, and has come back
+    once `returned` is.
+    """
+
+    id: str
+    status: str | None
+    amount_minor: int
+    currency: str
+    payment_intent_id: str | None
+    metadata: dict[str, str]
+    taken: BalanceTransaction | None
+    returned: BalanceTransaction | None
+    failure_reason: str | None
+    pending_reason: str | None
+    created_at: datetime
+    request_id: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Transfer:
     """A transfer has no status: that it exists means that the money moved."""
 
@@ -121,6 +143,29 @@ class Reversal:
     currency: str
     metadata: dict[str, str]
     balance_transaction_id: str | None
+    created_at: datetime
+    request_id: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BankPayout:
+    """Out of a Stripe balance to its owner's bank account.
+
+    `status` is 'pending', 'in_transit', 'paid', 'failed' or 'canceled'; it may fail after 'paid'.
+    Then, and when it is canceled, `failure_balance_transaction_id` brings the money back.
+    """
+
+    id: str
+    status: str
+    amount_minor: int
+    currency: str
+    automatic: bool
+    metadata: dict[str, str]
+    balance_transaction_id: str | None
+    failure_balance_transaction_id: str | None
+    failure_code: str | None
+    failure_message: str | None
+    arrives_at: datetime
     created_at: datetime
     request_id: str | None
 
@@ -197,6 +242,25 @@ def read_topup(body: dict[str, Any], request_id: str | None = None) -> Topup:
     )
 
 
+def read_refund(body: dict[str, Any], request_id: str | None = None) -> Refund:
+    """Expects both balance transactions expanded."""
+    taken, returned = body.get("balance_transaction"), body.get("failure_balance_transaction")
+    return Refund(
+        id=body["id"],
+        status=body["status"],
+        amount_minor=body["amount"],
+        currency=body["currency"].upper(),
+        payment_intent_id=body.get("payment_intent"),
+        metadata=body.get("metadata") or {},
+        taken=None if taken is None else read_balance_transaction(taken),
+        returned=None if returned is None else read_balance_transaction(returned),
+        failure_reason=body.get("failure_reason"),
+        pending_reason=body.get("pending_reason"),
+        created_at=_moment(body["created"]),
+        request_id=request_id,
+    )
+
+
 def read_balance_transaction(body: dict[str, Any]) -> BalanceTransaction:
     return BalanceTransaction(
         id=body["id"],
@@ -237,6 +301,24 @@ def read_reversal(body: dict[str, Any], request_id: str | None = None) -> Revers
         currency=body["currency"].upper(),
         metadata=body.get("metadata") or {},
         balance_transaction_id=body.get("balance_transaction"),
+        created_at=_moment(body["created"]),
+        request_id=request_id,
+    )
+
+
+def read_bank_payout(body: dict[str, Any], request_id: str | None = None) -> BankPayout:
+    return BankPayout(
+        id=body["id"],
+        status=body["status"],
+        amount_minor=body["amount"],
+        currency=body["currency"].upper(),
+        automatic=body["automatic"],
+        metadata=body.get("metadata") or {},
+        balance_transaction_id=body.get("balance_transaction"),
+        failure_balance_transaction_id=body.get("failure_balance_transaction"),
+        failure_code=body.get("failure_code"),
+        failure_message=body.get("failure_message"),
+        arrives_at=_moment(body["arrival_date"]),
         created_at=_moment(body["created"]),
         request_id=request_id,
     )

@@ -19,6 +19,8 @@ from marketplace.stripe_sandbox import (
     checkout,
     events,
     idempotency,
+    payouts,
+    refunds,
     reversals,
     state,
     topups,
@@ -44,6 +46,8 @@ OPERATIONS: tuple[Operation, ...] = (
     *checkout.OPERATIONS,
     *events.OPERATIONS,
     *reversals.OPERATIONS,
+    *payouts.OPERATIONS,
+    *refunds.OPERATIONS,
     *topups.OPERATIONS,
     *transfers.OPERATIONS,
 )

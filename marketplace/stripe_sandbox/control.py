@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, HTTPException, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from marketplace.stripe_sandbox import faults, state
+from marketplace.stripe_sandbox import faults, payouts, refunds, state
 from marketplace.stripe_sandbox.accounts import set_transfers_capability
 from marketplace.stripe_sandbox.api import Sandbox
 from marketplace.stripe_sandbox.balances import Movement, balance_of, book
@@ -37,12 +37,19 @@ class Clock(Strict):
 
 
 class Settings(Strict):
-    """Times are virtual but for the latency; `topups_fail` is 1 for top-ups that the bank refuses."""
+    """Times are virtual but for the latency; 1 lets the bank refuse top-ups or refunds.
 
+    `automatic_payout_after_seconds` is 0 while connected accounts are not paid out by themselves.
+    """
+
+    automatic_payout_after_seconds: int | None = Field(default=None, ge=0)
     available_after_seconds: int | None = Field(default=None, ge=0)
     bank_debit_after_seconds: int | None = Field(default=None, ge=0)
     fee_after_seconds: int | None = Field(default=None, ge=0)
     latency_ms: int | None = Field(default=None, ge=0, le=60_000)
+    payout_after_seconds: int | None = Field(default=None, ge=0)
+    refund_after_seconds: int | None = Field(default=None, ge=0)
+    refunds_fail: int | None = Field(default=None, ge=0, le=1)
     topup_after_seconds: int | None = Field(default=None, ge=0)
     topups_fail: int | None = Field(default=None, ge=0, le=1)
 
@@ -217,6 +224,66 @@ async def reverse_by_hand(
     return {"id": reversal["id"]}
 
 
+class BankSays(Strict):
+    """What becomes of a payout: `failed` and `canceled` bring the money back."""
+
+    status: Literal["in_transit", "paid", "failed", "canceled"]
+    failure_code: str = "account_closed"
+
+
+@router.put("/payouts/{payout_id}")
+async def set_payout(request: Request, payout_id: str, said: BankSays) -> dict[str, str]:
+    """Lets a bank payout go on, arrive or come back; it may fail after it was paid."""
+    sandbox = _sandbox(request)
+    call = Call(db=sandbox.db, now=state.virtual_now(sandbox.db), base_url="")
+    payout = state.find(sandbox.db, "payout", payout_id)
+    if payout is None or said.failure_code not in payouts.FAILURES:
+        raise HTTPException(status_code=404, detail="no such payout, or no such failure")
+    try:
+        with state.transaction(sandbox.db):
+            _go_on(call, payout, said)
+    except StripeError as error:
+        raise HTTPException(status_code=error.status, detail=str(error)) from error
+    sandbox.events_written.set()
+    return {"status": said.status}
+
+
+def _go_on(call: Call, payout: dict[str, Any], said: BankSays) -> None:
+    match said.status:
+        case "in_transit":
+            payouts.leave(call, payout)
+        case "paid":
+            payouts.arrive(call, payout)
+        case "failed":
+            payouts.fail(call, payout, said.failure_code)
+        case "canceled":
+            payouts.cancel(call, payout)
+
+
+class NewAutomaticPayout(Strict):
+    amount: int = Field(ge=1)
+    currency: str = Field(pattern="^[a-z]{3}$")
+    # Null is the platform itself, whose own payouts should be made by hand alone.
+    account: str | None = None
+
+
+@router.post("/payouts", status_code=201)
+async def pay_out_by_schedule(request: Request, new: NewAutomaticPayout) -> dict[str, str]:
+    """A payout that Stripe's schedule makes, asked for by nobody."""
+    sandbox = _sandbox(request)
+    now = state.virtual_now(sandbox.db)
+    call = Call(db=sandbox.db, now=now, base_url="", account=new.account or state.PLATFORM)
+    try:
+        with state.transaction(sandbox.db):
+            payout = payouts.pay_out(
+                call, amount_minor=new.amount, currency=new.currency, automatic=True
+            )
+    except StripeError as error:
+        raise HTTPException(status_code=error.status, detail=str(error)) from error
+    sandbox.events_written.set()
+    return {"id": payout["id"]}
+
+
 class NewFee(Strict):
     amount: int = Field(ge=1)
     currency: str = Field(pattern="^[a-z]{3}$")
@@ -239,6 +306,28 @@ async def take_fee(request: Request, fee: NewFee) -> dict[str, str]:
     )
     with state.transaction(sandbox.db):
         return {"id": book(call, movement)["id"]}
+
+
+class RefundEnd(Strict):
+    status: Literal["succeeded", "failed"]
+
+
+@router.put("/refunds/{refund_id}")
+async def end_refund(request: Request, refund_id: str, wanted: RefundEnd) -> dict[str, str]:
+    """Ends a refund that is on its way, or lets the bank send back one that has succeeded."""
+    sandbox = _sandbox(request)
+    call = Call(db=sandbox.db, now=state.virtual_now(sandbox.db), base_url="")
+    end = refunds.succeed if wanted.status == "succeeded" else refunds.fail
+    try:
+        with state.transaction(sandbox.db):
+            refund = state.find(sandbox.db, "refund", refund_id)
+            if refund is None:
+                raise HTTPException(status_code=404, detail="no such refund")
+            end(call, refund)
+    except StripeError as error:
+        raise HTTPException(status_code=error.status, detail=str(error)) from error
+    sandbox.events_written.set()
+    return {"status": wanted.status}
 
 
 @router.get("/state")

@@ -4,15 +4,20 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
-from marketplace.stripe_sandbox import charges, checkout, state, topups
+from marketplace.stripe_sandbox import charges, checkout, payouts, refunds, state, topups
 from marketplace.stripe_sandbox.calls import Call
 
 # What was planned -> the kind of object it happens to, and how.
 EFFECTS: dict[str, tuple[str, Callable[[Call, dict[str, Any]], object]]] = {
+    "account_is_emptied": ("account", payouts.empty_by_schedule),
     "debit_bounces": ("checkout.session", checkout.bounce_later),
     "debit_succeeds": ("checkout.session", checkout.succeed_later),
     "fee_is_told": ("charge", charges.tell_fee),
     "page_expires": ("checkout.session", checkout.expire),
+    "payout_arrives": ("payout", payouts.arrive),
+    "payout_leaves": ("payout", payouts.leave),
+    "refund_ends": ("refund", refunds.end_later),
+    "refund_tries_again": ("refund", refunds.try_again),
     "topup_arrives": ("topup", topups.arrive),
 }
 

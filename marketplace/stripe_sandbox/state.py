@@ -86,10 +86,14 @@ CREATE TABLE IF NOT EXISTS fault (
 
 DEFAULT_SETTINGS = {
     "offset_seconds": 0,
+    "automatic_payout_after_seconds": 0,
     "available_after_seconds": 2 * 24 * 3600,
     "bank_debit_after_seconds": 4 * 24 * 3600,
     "fee_after_seconds": 0,
     "latency_ms": 0,
+    "payout_after_seconds": 2 * 24 * 3600,
+    "refund_after_seconds": 0,
+    "refunds_fail": 0,
     "topup_after_seconds": 0,
     "topups_fail": 0,
 }
@@ -178,3 +182,9 @@ def find(
         (id_, kind, account, account),
     ).fetchone()
     return None if row is None else json.loads(row["body"])
+
+
+def account_of(db: sqlite3.Connection, id_: str) -> str:
+    """Whose the object is; '' is the platform."""
+    (account,) = db.execute("SELECT account FROM object WHERE id = ?", (id_,)).fetchone()
+    return str(account)

@@ -13,6 +13,7 @@ from marketplace.stripe_sandbox.errors import (
 )
 from marketplace.stripe_sandbox.events import emit
 from marketplace.stripe_sandbox.forms import AMOUNT, Currency, Fields, Metadata, Text
+from marketplace.stripe_sandbox.payouts import plan_by_schedule
 from marketplace.stripe_sandbox.views import answer, page
 
 
@@ -36,6 +37,7 @@ def create_transfer(call: Call) -> dict[str, Any]:
     transfer |= {"balance_transaction": line["id"], "destination_payment": payment["id"]}
     state.insert(call.db, transfer, account=state.PLATFORM)
     emit(call, "transfer.created", transfer)
+    plan_by_schedule(call, transfer["destination"])
     return answer(call, transfer)
 
 

@@ -20,6 +20,16 @@ EXPANDABLE: dict[str, dict[str, tuple[str, ...]]] = {
         "payment_intent": ("payment_intent",),
         "source_transfer": ("transfer",),
     },
+    "payout": {
+        "balance_transaction": ("balance_transaction",),
+        "failure_balance_transaction": ("balance_transaction",),
+    },
+    "refund": {
+        "balance_transaction": ("balance_transaction",),
+        "charge": ("charge",),
+        "failure_balance_transaction": ("balance_transaction",),
+        "payment_intent": ("payment_intent",),
+    },
     "topup": {"balance_transaction": ("balance_transaction",)},
     "transfer": {
         "balance_transaction": ("balance_transaction",),
@@ -30,7 +40,9 @@ EXPANDABLE: dict[str, dict[str, tuple[str, ...]]] = {
         "balance_transaction": ("balance_transaction",),
         "transfer": ("transfer",),
     },
-    "balance_transaction": {"source": ("charge", "topup", "transfer", "transfer_reversal")},
+    "balance_transaction": {
+        "source": ("charge", "payout", "refund", "topup", "transfer", "transfer_reversal")
+    },
 }
 
 TIME_BOUNDS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
@@ -97,9 +109,9 @@ def _expand(call: Call, target: dict[str, Any], steps: list[str], path: str) -> 
     kinds = EXPANDABLE.get(target["object"], {}).get(step)
     if kinds is None:
         raise StripeError(f"This property cannot be expanded ({path}).", param="expand")
-    if isinstance(target[step], str):
+    if isinstance(target.get(step), str):
         target[step] = _any_of(call, kinds, target[step])
-    if rest and target[step] is not None:
+    if rest and target.get(step) is not None:
         _expand(call, target[step], rest, path)
 
 

@@ -7,6 +7,7 @@ is due.
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -38,14 +39,14 @@ def stop() -> None:
 
 def end_at(when: str, step: str, end: Callable[[], None], engine: sa.Engine) -> None:
     if step in CALLS:
-        end_at_call(when, CALLS[step], end, lambda url: urlsplit(url).path == "/v1/transfers")
+        end_at_call(when, CALLS[step], "/v1/transfers", end)
     elif step == "reading":
         _end_at_reading(end, engine)
     else:
-        _end_at_commit(when, COMMITS.index(step) + 1, end, engine)
+        end_at_commit(when, COMMITS.index(step) + 1, end, engine)
 
 
-def _end_at_commit(when: str, which: int, end: Callable[[], None], engine: sa.Engine) -> None:
+def end_at_commit(when: str, which: int, end: Callable[[], None], engine: sa.Engine) -> None:
     seen = {"before": 0, "after": 0}
 
     def count(moment: str) -> None:
@@ -77,13 +78,12 @@ def _end_at_reading(end: Callable[[], None], engine: sa.Engine) -> None:
     sa.event.listen(engine, "after_cursor_execute", look)
 
 
-def end_at_call(
-    when: str, wanted: str, end: Callable[[], None], is_there: Callable[[str], bool]
-) -> None:
+def end_at_call(when: str, wanted: str, path: str, end: Callable[[], None]) -> None:
     ask = gateway_requests.HttpClient.request
 
     async def request(self: Any, method: str, url: Any, **rest: Any) -> Any:
-        is_it = method.upper() == wanted and is_there(str(url))
+        is_there = re.fullmatch(path, urlsplit(str(url)).path) is not None
+        is_it = method.upper() == wanted and is_there
         if is_it and when == "before":
             end()
         answer = await ask(self, method, url, **rest)

@@ -293,6 +293,16 @@ PLANTED: dict[str, list[tuple[str, str]]] = {
             "transfers_in_flight -123 of payout_attempt",
         ),
     ],
+    "I15": [
+        (
+            (
+                "INSERT INTO withdrawal (id, currency, amount_minor, reason, requested_by, state,"
+                " stripe_payout_id) SELECT uuidv7(), 'USD', 700, 'never', id, 'arrived', 'po_never'"
+                " FROM person LIMIT 1"
+            ),
+            "names po_never, which Stripe does not have",
+        ),
+    ],
     "coverage": [
         (booked("client_wallet", "platform_capital", 600_000), "699859 are owed"),
     ],

@@ -20,7 +20,7 @@ FOR: dict[str, set[str]] = {
         "start_audition read_board list_claims make_claim read_claim keep_time_alive",
         "read_pay_decision list_claim_recordings declare_recording release_claim",
         "list_submissions submit_claim read_time start_time stop_time list_consents",
-        "withdraw_consent read_payout_account open_payout_account read_own_profile",
+        "withdraw_consent read_payout_account list_own_bank_payouts open_payout_account read_own_profile",
         "apply_as_performer edit_own_profile read_earnings list_earnings",
     },
     "reviewer": {
@@ -41,10 +41,14 @@ FOR: dict[str, set[str]] = {
         "ask_for_reversal list_reversals read_reversal approve_reversal reject_reversal",
         "explain_reversal decide_reversal_absent",
         "list_exclusions list_payouts read_payout approve_payout_again decide_payout_absent release_payout",
+        "list_withdrawals request_withdrawal read_withdrawal approve_withdrawal discard_withdrawal",
+        "decide_withdrawal_absent list_bank_payouts",
+        "decide_refund_absent",
         "create_topup read_topup read_payout_report read_rate_report read_trial_balance read_reconciliation",
         "read_liabilities read_roll_forward read_fees list_periods read_period start_closing_period",
         "confirm_closed_period reopen_period read_journal",
     },
+    "client finance": {"create_refund read_refund list_refunds"},
     "client": {
         "list_events list_jobs create_job read_job edit_job cancel_job close_job pause_job",
         "publish_job quote_job list_accepted_recordings read_progress resume_job list_roles announce_rate",
@@ -100,7 +104,11 @@ BODIES: dict[str, Any] = {
     "performers__schemas__StateReason": REASON,
     "NewRate": {"rate_minor_per_hour": 8_000, **REASON},
     "NewVerdict": ACCEPT,
+    "WithdrawalDecision": REASON,
+    "NewWithdrawal": {"amount_minor": 100, "currency": "USD", **REASON},
     "NewTopup": {"amount_minor": 100, "currency": "USD"},
+    "NewRefund": {"amount_minor": 100, "currency": "USD"},
+    "AbsentRefund": REASON,
     "NewDeposit": {"amount_minor": 100, "success_url": "https://acme.example/wallet"},
 }
 

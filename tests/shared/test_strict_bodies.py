@@ -36,6 +36,8 @@ def test_a_number_is_a_number(world: World, acme: Client, finn: Person, value: A
     assert acme.refused("POST", "/v1/wallet/deposits", deposit) == "422 invalid_request"
     topup = {"amount_minor": value, "currency": "USD"}
     assert finn.refused("POST", "/v1/topups", topup) == "422 invalid_request"
+    withdrawal = {**topup, "reason": "Fees earned in October."}
+    assert finn.refused("POST", "/v1/withdrawals", withdrawal) == "422 invalid_request"
     for path in ("rate_minor_per_hour", "tasks.0.copies"):
         wanted = with_value(new_job(), path, value)
         assert acme.refused("POST", "/v1/jobs", wanted) == "422 invalid_request", path

@@ -145,6 +145,14 @@ def topups(world: World) -> None:
     world.advance(60)
 
 
+def refunds(world: World) -> None:
+    acme = world.client(deposit_minor=100_000)
+    world.advance(3 * DAY)
+    world.sweep("funds")
+    for number in range(SEVERAL):
+        acme.post("/v1/refunds", {"amount_minor": 5_000 + number, "currency": "USD"})
+
+
 def onboarded(world: World) -> None:
     for number in range(SEVERAL):
         performer = world.performer(f"Performer {number}")
@@ -176,6 +184,23 @@ def owed(world: World) -> None:
     for number in range(SEVERAL):
         performer = world.performer(f"Performer {number}", onboarded=True)
         world.accepted_claim(performer, job, ravi)
+
+
+def at_the_bank(world: World) -> None:
+    """Each performer's account is emptied by Stripe's own schedule."""
+    world.stripe.control("PUT", "settings", automatic_payout_after_seconds=DAY)
+    approved(world)
+    world.sweep("payouts")
+    world.advance(DAY)
+
+
+def withdrawn_money(world: World) -> None:
+    finn, fay = world.finance("Finn"), world.finance("Fay")
+    world.capital(finn, 500_000)
+    for number in range(SEVERAL):
+        wanted = {"amount_minor": 5_000 + number, "currency": "USD", "reason": REASON}
+        asked = finn.post("/v1/withdrawals", wanted)
+        fay.post(f"/v1/withdrawals/{asked['id']}/approve")
 
 
 def payday(world: World) -> None:
@@ -229,8 +254,11 @@ DUE: dict[str, tuple[Callable[[World], object], str]] = {
     "poll_topups": (topups, BOOKED("topup_succeeded")),
     "poll_accounts": (onboarded, "SELECT count(*) FROM payout_account WHERE transfers = 'active'"),
     "funds": (pending, BOOKED("funds_available")),
+    "refunds": (refunds, BOOKED("refund_confirmed")),
     "stripe_lines": (paid_deposits, "SELECT count(*) FROM stripe_line"),
     "payout_runs": (payday, "SELECT count(*) FROM payout"),
+    "poll_bank_payouts": (at_the_bank, "SELECT count(*) FROM bank_payout"),
+    "withdrawals": (withdrawn_money, BOOKED("withdrawal_confirmed")),
     "payouts": (approved, BOOKED("transfer_confirmed")),
     "reversals": (coming_back, BOOKED("transfer_reversed")),
 }

@@ -46,6 +46,8 @@ def test_whole_story_has_the_shapes_of_stripe(sandbox: Sandbox) -> None:
     expanded = "expand[]=transfer&expand[]=balance_transaction"
     assert sandbox.ask("GET", f"{reversals}/{reversal['id']}", expanded).is_success
     assert sandbox.ask("GET", reversals).is_success
+    paid_out = sandbox.ask("POST", "/v1/payouts", TOPUP.replace("1000", "100")).json()
+    sandbox.ask("POST", f"/v1/payouts/{paid_out['id']}/cancel")
     expanded = "expand[]=payment_intent.latest_charge.balance_transaction"
     for asked in (
         f"accounts/{account['id']}",
@@ -53,6 +55,8 @@ def test_whole_story_has_the_shapes_of_stripe(sandbox: Sandbox) -> None:
         "balance",
         "balance_transactions?expand[]=data.source",
         "events?limit=100",
+        "payouts?expand[]=data.failure_balance_transaction",
+        f"payouts/{paid_out['id']}?expand[]=balance_transaction",
         "topups",
         "transfers?expand[]=data.destination_payment",
     ):

@@ -96,6 +96,52 @@ REVERSALS = """
     WHERE reversal.state = 'reversed'
 """
 
+WITHDRAWALS = """
+    SELECT kind, withdrawal.id, currency, entry.*
+    FROM withdrawal, LATERAL (VALUES
+        ('withdrawal_sent', sent_transaction_id IS NOT NULL,
+         'platform_capital', 'bank_in_transit'),
+        ('withdrawal_confirmed', stripe_payout_id IS NOT NULL,
+         'bank_in_transit', 'stripe_available'),
+        ('withdrawal_refused', state = 'refused', 'bank_in_transit', 'platform_capital'),
+        ('withdrawal_returned', state = 'returned', 'stripe_available', 'platform_capital')
+    ) AS event (kind, happened, debited, credited), LATERAL (VALUES
+        (debited, NULL::uuid, amount_minor),
+        (credited, NULL, -amount_minor)
+    ) AS entry
+    WHERE happened
+"""
+
+REFUNDS = """
+    SELECT 'refund_sent', id, currency, entry.*
+    FROM refund, LATERAL (VALUES
+        ('client_wallet', client_id, amount_minor),
+        ('refunds_in_flight', NULL, -amount_minor)
+    ) AS entry
+    UNION ALL
+    SELECT 'refund_confirmed', id, currency, entry.*
+    FROM refund, LATERAL (VALUES
+        ('refunds_in_flight', NULL::uuid, amount_minor),
+        ('stripe_available', NULL, -amount_minor)
+    ) AS entry
+    WHERE confirmed_transaction_id IS NOT NULL
+    UNION ALL
+    SELECT 'refund_refused', id, currency, entry.*
+    FROM refund, LATERAL (VALUES
+        ('refunds_in_flight', NULL::uuid, amount_minor),
+        ('client_wallet', client_id, -amount_minor)
+    ) AS entry
+    WHERE state = 'refused'
+    UNION ALL
+    -- The inverse of both: out of Stripe's balance no longer, in the wallet again.
+    SELECT 'refund_returned', id, currency, entry.*
+    FROM refund, LATERAL (VALUES
+        ('stripe_available', NULL::uuid, amount_minor),
+        ('client_wallet', client_id, -amount_minor)
+    ) AS entry
+    WHERE state = 'returned'
+"""
+
 EVENTS = (
     DEPOSITS,
     TOPUPS,
@@ -103,6 +149,8 @@ EVENTS = (
     PAY,
     TRANSFERS,
     REVERSALS,
+    WITHDRAWALS,
+    REFUNDS,
 )
 
 I5_ENTRIES = f"""

@@ -37,7 +37,8 @@ I14 = """
         JOIN account ON account.id = account_id
         JOIN ledger_transaction AS booked ON booked.id = transaction_id
         LEFT JOIN deposit ON deposit.id = booked.source_id
-        WHERE account.kind IN ('transfers_in_flight', 'stripe_pending')
+        WHERE account.kind IN (
+            'transfers_in_flight', 'refunds_in_flight', 'bank_in_transit', 'stripe_pending')
         GROUP BY account.kind, booked.source_type, booked.source_id
     ) AS open_source
     WHERE minor <> 0 AND due_at < marketplace_now() - interval '24 hours'
@@ -53,7 +54,10 @@ STRIPE_ACCOUNTS = """
 OWED = """
     SELECT account.currency, coalesce(-sum(amount_minor), 0)::bigint AS minor
     FROM account JOIN ledger_entry ON account_id = account.id
-    WHERE kind IN ('client_wallet', 'job_reserve', 'performer_payable', 'transfers_in_flight')
+    WHERE kind IN (
+        'client_wallet', 'job_reserve', 'performer_payable', 'transfers_in_flight',
+        'refunds_in_flight', 'bank_in_transit'
+    )
        -- A debt that was paid before it was found: it is somebody's.
        OR account.id IN (
            SELECT account_id FROM ledger_entry JOIN account AS debt ON debt.id = account_id

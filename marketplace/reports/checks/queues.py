@@ -9,7 +9,9 @@ QUEUES = {
     "payout": "payout WHERE due_at IS NOT NULL",
     "reversal": "transfer_reversal WHERE due_at IS NOT NULL",
     "deposit": "deposit WHERE due_at IS NOT NULL",
+    "refund": "refund WHERE due_at IS NOT NULL",
     "topup": "topup WHERE due_at IS NOT NULL",
+    "withdrawal": "withdrawal WHERE due_at IS NOT NULL",
     "stripe_event": "stripe_event WHERE handled_at IS NULL",
     "audition": "audition WHERE due_at IS NOT NULL",
 }

@@ -32,6 +32,25 @@ I9 = """
     WHERE booked <> CASE WHEN state = 'reversed' AND balance_transaction_id IS NOT NULL
         THEN 1 ELSE 0 END
     UNION ALL
+    SELECT format('withdrawal %s is %s, but Stripe''s lines of it are booked %s times',
+                  withdrawal.id, state, booked)
+    FROM withdrawal
+    JOIN LATERAL (
+        SELECT count(*) AS booked FROM booked_balance_transaction
+        WHERE ledger_transaction_id IN (conclusion_transaction_id, return_transaction_id)
+    ) AS effects ON true
+    WHERE booked <> CASE state WHEN 'in_transit' THEN 1 WHEN 'arrived' THEN 1 WHEN 'returned' THEN 2 ELSE 0 END
+    UNION ALL
+    SELECT format('refund %s is %s, but its lines are booked %s times', refund.id, state, booked)
+    FROM refund
+    JOIN LATERAL (
+        SELECT count(*) AS booked FROM ledger_transaction
+        JOIN booked_balance_transaction ON ledger_transaction_id = ledger_transaction.id
+        WHERE source_id = refund.id AND kind IN ('refund_confirmed', 'refund_returned')
+    ) AS effects ON true
+    WHERE booked <> CASE state WHEN 'returned' THEN 2 WHEN 'succeeded' THEN 1
+        ELSE num_nonnulls(confirmed_transaction_id) END
+    UNION ALL
     SELECT format('event %s waits since %s: %s', id, received_at, coalesce(last_error, 'not tried'))
     FROM stripe_event
     WHERE handled_at IS NULL AND received_at < marketplace_now() - interval '24 hours'
@@ -46,6 +65,7 @@ I11 = """
         WINDOW subject AS (PARTITION BY subject_type, subject_id ORDER BY id)
     ), state AS (
         SELECT 'audition' AS subject_type, id, state FROM audition
+        UNION ALL SELECT 'bank_payout', id, state FROM bank_payout
         UNION ALL SELECT 'claim', id, state FROM claim
         UNION ALL SELECT 'deposit', id, state FROM deposit
         UNION ALL SELECT 'job', id, state FROM job
@@ -53,10 +73,12 @@ I11 = """
         UNION ALL SELECT 'payout_run', id, state FROM payout_run
         UNION ALL SELECT 'performer', person_id, state FROM performer
         UNION ALL SELECT 'recording', id, state FROM recording
+        UNION ALL SELECT 'refund', id, state FROM refund
         UNION ALL SELECT 'role', id, state FROM role
         UNION ALL SELECT 'submission', id, state FROM submission
         UNION ALL SELECT 'topup', id, state FROM topup
         UNION ALL SELECT 'transfer_reversal', id, state FROM transfer_reversal
+        UNION ALL SELECT 'withdrawal', id, state FROM withdrawal
         UNION ALL SELECT 'withholding', id, state FROM withholding
     )
     SELECT format('%s %s moved from %s to %s', subject_type, subject_id,

@@ -18,6 +18,12 @@ I5 = """
                 IN (in_flight_transaction_id, conclusion_transaction_id))
         WHEN 'transfer_reversal' THEN EXISTS (SELECT FROM transfer_reversal
             WHERE id = source_id AND ledger_transaction_id = ledger_transaction.id)
+        WHEN 'withdrawal' THEN EXISTS (SELECT FROM withdrawal
+            WHERE id = source_id AND ledger_transaction.id
+                IN (sent_transaction_id, conclusion_transaction_id, return_transaction_id))
+        WHEN 'refund' THEN EXISTS (SELECT FROM refund
+            WHERE id = source_id AND ledger_transaction.id IN
+                (sent_transaction_id, confirmed_transaction_id, ended_transaction_id))
         ELSE false
     END
     UNION ALL
@@ -72,6 +78,15 @@ I5 = """
            ELSE payout.state <> CASE WHEN returned < payout.amount_minor THEN 'partly_reversed'
                ELSE 'reversed' END
        END)
+    UNION ALL
+    -- Of a deposit never more goes back than came in.
+    SELECT format('deposit %s of %s is refunded by %s', deposit.id, deposit.amount_minor,
+                  sum(refund.amount_minor))
+    FROM deposit
+    JOIN refund ON refund.deposit_id = deposit.id AND refund.state NOT IN ('refused', 'returned')
+    GROUP BY deposit.id
+    HAVING sum(refund.amount_minor) > deposit.amount_minor
+        OR bool_or(refund.client_id <> deposit.client_id OR refund.currency <> deposit.currency)
     UNION ALL
     SELECT format('claim %s ended with time on it, but no decision is made or due', claim.id)
     FROM claim

@@ -25,6 +25,17 @@ def _check_payout(node: Node) -> list[str]:
     return problems
 
 
+def _check_deposit(node: Node) -> list[str]:
+    standing = sum(
+        refund["amount_minor"]
+        for refund in node.leads_to("refund")
+        if refund["state"] not in {"refused", "returned"}
+    )
+    if standing > node.row["amount_minor"]:
+        return [f"{standing} of it are refunded"]
+    return []
+
+
 def _check_pay_decision(node: Node) -> list[str]:
     row = node.row
     pay = pay_minor(row["seconds"], row["rate_minor_per_hour"]) if row["outcome"] == "pay" else 0
@@ -70,6 +81,7 @@ def _check_line(node: Node) -> list[str]:
 ARITHMETIC: dict[str, Callable[[Node], list[str]]] = {
     "payout": _check_payout,
     "payout_line": _check_line,
+    "deposit": _check_deposit,
     "pay_decision": _check_pay_decision,
     "claim": _check_claim,
     "ledger_transaction": _check_ledger_transaction,

@@ -44,6 +44,10 @@ AT_STRIPE = {
     TransactionKind.TOPUP_SUCCEEDED,
     TransactionKind.TRANSFER_CONFIRMED,
     TransactionKind.TRANSFER_REVERSED,
+    TransactionKind.WITHDRAWAL_CONFIRMED,
+    TransactionKind.WITHDRAWAL_RETURNED,
+    TransactionKind.REFUND_CONFIRMED,
+    TransactionKind.REFUND_RETURNED,
 }
 
 
@@ -70,6 +74,7 @@ DOWN: dict[str, tuple[Link, ...]] = {
     "role": (Link("task", "id", "task_id", required=always),),
     "task": (Link("job", "id", "job_id", required=always),),
     "audition": (Link("rate", "id", "rate_id", required=always),),
+    "refund": (Link("deposit", "id", "deposit_id", required=always),),
     "rate": (Link("rate_lineage", "id", "lineage_id", required=always),),
     "booked_balance_transaction": (
         Link("ledger_transaction", "id", "ledger_transaction_id", required=always),
@@ -107,6 +112,22 @@ UP: dict[str, tuple[Link, ...]] = {
             "id",
             required=lambda row: row["state"] in {"credited", "available"},
         ),
+        Link("refund", "deposit_id", "id"),
+    ),
+    "refund": (
+        Link("ledger_transaction", "id", "sent_transaction_id", required=always),
+        Link(
+            "ledger_transaction",
+            "id",
+            "confirmed_transaction_id",
+            required=lambda row: row["state"] in {"succeeded", "returned"},
+        ),
+        Link(
+            "ledger_transaction",
+            "id",
+            "ended_transaction_id",
+            required=lambda row: row["state"] in {"refused", "returned"},
+        ),
     ),
     "topup": (
         Link(
@@ -114,6 +135,26 @@ UP: dict[str, tuple[Link, ...]] = {
             "source_id",
             "id",
             required=lambda row: row["state"] == "succeeded",
+        ),
+    ),
+    "withdrawal": (
+        Link(
+            "ledger_transaction",
+            "id",
+            "sent_transaction_id",
+            required=lambda row: row["sent_at"] is not None,
+        ),
+        Link(
+            "ledger_transaction",
+            "id",
+            "conclusion_transaction_id",
+            required=lambda row: row["state"] in {"in_transit", "arrived", "refused", "returned"},
+        ),
+        Link(
+            "ledger_transaction",
+            "id",
+            "return_transaction_id",
+            required=lambda row: row["state"] == "returned",
         ),
     ),
     "reserve_move": (Link("ledger_transaction", "id", "ledger_transaction_id", required=always),),
@@ -181,8 +222,11 @@ TABLES = (
     "audition",
     "deposit",
     "topup",
+    "refund",
     "reserve_move",
     "transfer_reversal",
+    "withdrawal",
+    "bank_payout",
 )
 
 # Stripe's own ids: which row of ours carries them, in which column.
@@ -190,8 +234,12 @@ STRIPE_IDS = (
     ("payout_attempt", "transfer_id"),
     ("booked_balance_transaction", "id"),
     ("deposit", "checkout_session_id"),
+    ("deposit", "payment_intent_id"),
+    ("refund", "stripe_refund_id"),
     ("topup", "stripe_topup_id"),
     ("transfer_reversal", "reversal_id"),
+    ("withdrawal", "stripe_payout_id"),
+    ("bank_payout", "stripe_payout_id"),
 )
 
 # Rows that say little without a second look.

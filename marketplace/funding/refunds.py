@@ -1,0 +1,326 @@
+"""Refunds to a client: money leaves the wallet first, then Stripe is asked (`refund_sending`).
+
+What becomes of a refund is read off Stripe's own object, whoever saw it: the sender, an event or the
+poller. The books follow what is proven.
+"""
+
+import logging
+from datetime import timedelta
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from marketplace.accounts.models import Client
+from marketplace.funding.refund_models import REFUND_MOVES, Refund, RefundState
+from marketplace.funding.reserves import WalletTooLow, wallet
+from marketplace.ledger import service as ledger
+from marketplace.ledger.models import AccountKind, TransactionKind
+from marketplace.shared import clock
+from marketplace.shared.database import rows, take_turns, violated
+from marketplace.shared.ids import new_id
+from marketplace.shared.problems import Conflict, Forbidden, InvalidField, MoveNotAllowed, NotFound
+from marketplace.shared.states import move
+from marketplace.stripe_api import gateway_answers as stripe_answers
+from marketplace.stripe_api.models import BookedBalanceTransaction
+
+log = logging.getLogger(__name__)
+
+LOOK_AGAIN = timedelta(hours=1)
+NOT_FOUND = "not_found"
+IN_FLIGHT: ledger.Account = (AccountKind.REFUNDS_IN_FLIGHT, None)
+AT_STRIPE: ledger.Account = (AccountKind.STRIPE_AVAILABLE, None)
+
+
+class DepositsDoNotCover(Conflict):
+    """Less than this is left of the deposits that may be refunded now."""
+
+    code = "deposits_do_not_cover"
+
+
+class RequesterMayNotDecide(Forbidden):
+    """Somebody other than who asked for the refund must decide."""
+
+    code = "requester_may_not_decide"
+
+
+class RefundNotProvenAbsent(Conflict):
+    """Stripe is still asked about this refund; decide once a look-up finds no sign of it."""
+
+    code = "not_proven_absent"
+
+
+async def request(
+    session: AsyncSession,
+    *,
+    client_id: UUID,
+    amount_minor: int,
+    currency: str,
+    reason: str | None,
+    requested_by: UUID,
+) -> list[Refund]:
+    """Take the amount out of the wallet and commit what Stripe will be asked for, part by part.
+
+    Raises WalletTooLow, DepositsDoNotCover.
+    """
+    client = await session.get(Client, client_id)
+    if client is None:
+        raise NotFound
+    if client.currency != currency:
+        raise InvalidField("body.currency", f"the wallet is in {client.currency}")
+    await take_turns(session, "refunds of", client_id)
+    parts = await _split(session, client_id, amount_minor)
+    request_id, now = new_id(), await clock.now(session)
+    refunds = [
+        Refund(
+            id=(id_ := new_id()),
+            request_id=request_id,
+            client_id=client_id,
+            deposit_id=deposit_id,
+            currency=currency,
+            amount_minor=minor,
+            requested_by=requested_by,
+            idempotency_key=f"refund-{id_}",
+            state=RefundState.SENDING,
+            state_reason=reason,
+            due_at=now,
+            sent_transaction_id=new_id(),
+        )
+        for deposit_id, minor in parts
+    ]
+    try:
+        await ledger.post(session, *(_sent(refund) for refund in refunds))
+    except ledger.BalanceTooLow as error:
+        raise WalletTooLow from error
+    session.add_all(refunds)
+    await _flush(session)
+    return refunds
+
+
+# What is left of each deposit, the newest first: a new payment is the likeliest to be refundable
+# still (https://docs.stripe.com/refunds: some methods know no refund after 180 days).
+LEFT = """
+    SELECT deposit.id, deposit.amount_minor - coalesce(sum(refund.amount_minor), 0)::bigint AS minor
+    FROM deposit
+    LEFT JOIN refund
+        ON refund.deposit_id = deposit.id AND refund.state NOT IN ('refused', 'returned')
+    WHERE deposit.client_id = :client AND deposit.state IN ('credited', 'available')
+    GROUP BY deposit.id
+    HAVING deposit.amount_minor > coalesce(sum(refund.amount_minor), 0)
+    ORDER BY deposit.id DESC
+"""
+
+
+async def _split(
+    session: AsyncSession, client_id: UUID, amount_minor: int
+) -> list[tuple[UUID, int]]:
+    """As much of each deposit as is left of it, until the amount is reached; these are locked."""
+    parts, wanted = [], amount_minor
+    for deposit in await rows(session, LEFT, client=client_id):
+        if part := min(wanted, deposit["minor"]):
+            parts.append((deposit["id"], part))
+            wanted -= part
+    if wanted:
+        raise DepositsDoNotCover(refundable_minor=amount_minor - wanted)
+    # Deposits before wallets, as everybody else locks them.
+    await session.execute(
+        sa.text("SELECT FROM deposit WHERE id = ANY (:ids) ORDER BY id FOR NO KEY UPDATE"),
+        {"ids": [deposit_id for deposit_id, _ in parts]},
+    )
+    return parts
+
+
+async def _flush(session: AsyncSession) -> None:
+    try:
+        await session.flush()
+    except sa.exc.IntegrityError as error:
+        if violated(error) == "refund_within_deposit":
+            raise DepositsDoNotCover from error
+        raise
+
+
+def _sent(refund: Refund) -> ledger.Posting:
+    return ledger.Posting(
+        kind=TransactionKind.REFUND_SENT,
+        source_id=refund.id,
+        currency=refund.currency,
+        moves=((wallet(refund.client_id), IN_FLIGHT, refund.amount_minor),),
+        id=refund.sent_transaction_id,
+    )
+
+
+async def find(
+    session: AsyncSession, refund_id: UUID, *, client_id: UUID | None, lock: bool = False
+) -> Refund:
+    """`client_id` is the client who asks; None is finance, who may see all."""
+    query = select(Refund).where(Refund.id == refund_id)
+    if client_id is not None:
+        query = query.where(Refund.client_id == client_id)
+    if lock:
+        query = query.with_for_update(key_share=True).execution_options(populate_existing=True)
+    refund = (await session.exec(query)).first()
+    if refund is None:
+        raise NotFound
+    return refund
+
+
+async def settle(session: AsyncSession, seen: stripe_answers.Refund) -> None:
+    """Bring a refund to what Stripe says of it now. Repeating this changes nothing."""
+    refund = await _refund_of(session, seen)
+    if refund is None or refund.ended_transaction_id is not None:
+        _look_closer(refund, seen)
+        return
+    if refund.stripe_refund_id is None:
+        if (seen.amount_minor, seen.currency) != (refund.amount_minor, refund.currency):
+            await unknown(session, refund, f"Stripe's {seen.id} is not what was asked for.")
+            return
+        move(refund, RefundState.PENDING, REFUND_MOVES)
+        refund.stripe_refund_id, refund.stripe_request_id = seen.id, seen.request_id
+        refund.tries = 0
+    refund.due_at = await clock.now(session) + LOOK_AGAIN
+    if seen.taken and refund.confirmed_transaction_id is None:
+        await _book_confirmed(session, refund, seen.taken)
+    if seen.status in {"failed", "canceled"}:
+        await _end(session, refund, seen)
+    elif seen.status == "succeeded" and refund.confirmed_transaction_id is not None:
+        if refund.state is RefundState.PENDING:
+            move(refund, RefundState.SUCCEEDED, REFUND_MOVES)
+        refund.due_at = None
+    elif refund.confirmed_transaction_id is None:
+        refund.state_reason = _why_pending(refund, seen)
+    await session.flush()
+
+
+async def _refund_of(session: AsyncSession, seen: stripe_answers.Refund) -> Refund | None:
+    """By Stripe's id, or, before that is known here, by the id of ours that it carries."""
+    found = await session.exec(
+        select(Refund)
+        .where(
+            sa.or_(
+                col(Refund.stripe_refund_id) == seen.id,
+                sa.and_(
+                    col(Refund.stripe_refund_id).is_(None),
+                    sa.cast(Refund.id, sa.Text) == seen.metadata.get("refund_id", ""),
+                ),
+            )
+        )
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    )
+    return found.first()
+
+
+def _look_closer(refund: Refund | None, seen: stripe_answers.Refund) -> None:
+    """Made by hand, or after it was called absent: `verify` and the reconciliation name it, too."""
+    if refund is None or refund.stripe_refund_id != seen.id:
+        log.error("Stripe has %s of %s, which our books do not hold", seen.id, seen.metadata)
+
+
+def _why_pending(refund: Refund, seen: stripe_answers.Refund) -> str:
+    if seen.taken is not None:
+        line = seen.taken
+        return (
+            f"Finance must look: Stripe took {-line.net_minor} {line.currency} "
+            f"for {refund.amount_minor} {refund.currency}."
+        )
+    if seen.pending_reason == "insufficient_funds":
+        return "It waits for funds at Stripe: top up, and Stripe sends it."
+    return "Stripe has it and has not taken the money yet."
+
+
+async def _book_confirmed(
+    session: AsyncSession, refund: Refund, line: stripe_answers.BalanceTransaction
+) -> None:
+    if (line.net_minor, line.currency) != (-refund.amount_minor, refund.currency):
+        return
+    posting = ledger.Posting(
+        kind=TransactionKind.REFUND_CONFIRMED,
+        source_id=refund.id,
+        currency=refund.currency,
+        moves=((IN_FLIGHT, AT_STRIPE, refund.amount_minor),),
+        occurred_at=line.created_at,
+    )
+    await _post_line(session, posting, line)
+    refund.confirmed_transaction_id = posting.id
+    refund.state_reason = None
+    await session.flush()
+
+
+async def _end(session: AsyncSession, refund: Refund, seen: stripe_answers.Refund) -> None:
+    """It failed: the wallet has it again, as soon as Stripe's own books have."""
+    reason = f"Stripe says: {seen.failure_reason or seen.status}."
+    line = seen.returned
+    if refund.confirmed_transaction_id is None and seen.taken is None:
+        await refuse(session, refund, reason=reason)
+    elif line is None or (line.net_minor, line.currency) != (refund.amount_minor, refund.currency):
+        refund.state_reason = f"{reason} What Stripe took has not come back there yet."
+    else:
+        posting = ledger.Posting(
+            kind=TransactionKind.REFUND_RETURNED,
+            source_id=refund.id,
+            currency=refund.currency,
+            moves=((AT_STRIPE, wallet(refund.client_id), refund.amount_minor),),
+            occurred_at=line.created_at,
+        )
+        await _post_line(session, posting, line)
+        move(refund, RefundState.RETURNED, REFUND_MOVES, reason=reason)
+        refund.ended_transaction_id, refund.due_at = posting.id, None
+
+
+async def _post_line(
+    session: AsyncSession, posting: ledger.Posting, line: stripe_answers.BalanceTransaction
+) -> None:
+    await ledger.post(session, posting)
+    session.add(
+        BookedBalanceTransaction(
+            id=line.id,
+            net_minor=line.net_minor,
+            currency=line.currency,
+            ledger_transaction_id=posting.id,
+        )
+    )
+
+
+async def refuse(session: AsyncSession, refund: Refund, *, reason: str, code: str = "") -> None:
+    """Nothing moved at Stripe; the wallet has it again."""
+    posting = ledger.Posting(
+        kind=TransactionKind.REFUND_REFUSED,
+        source_id=refund.id,
+        currency=refund.currency,
+        moves=((IN_FLIGHT, wallet(refund.client_id), refund.amount_minor),),
+    )
+    await ledger.post(session, posting)
+    move(refund, RefundState.REFUSED, REFUND_MOVES, reason=reason[:500])
+    refund.error_code = code or None
+    refund.ended_transaction_id, refund.due_at = posting.id, None
+    await session.flush()
+
+
+async def unknown(
+    session: AsyncSession, refund: Refund, message: str, *, not_found: bool = False
+) -> None:
+    """Nothing is proven: keep the key, and look again after a growing wait."""
+    now = await clock.now(session)
+    if refund.state is RefundState.SENDING:
+        move(refund, RefundState.UNKNOWN, REFUND_MOVES)
+    refund.state_reason = message[:500]
+    refund.tries += 1
+    refund.due_at = now + min(timedelta(seconds=2 ** min(refund.tries, 12)), LOOK_AGAIN)
+    refund.not_found_at = now if not_found else None
+    await session.flush()
+
+
+async def decide_absent(
+    session: AsyncSession, *, refund_id: UUID, reason: str, decider: UUID
+) -> Refund:
+    """Finance ends an unknown outcome: Stripe forgot the key and, looked up since, has no refund."""
+    refund = await find(session, refund_id, client_id=None, lock=True)
+    if refund.requested_by == decider:
+        raise RequesterMayNotDecide
+    if refund.state is not RefundState.UNKNOWN:
+        raise MoveNotAllowed("Only an unknown outcome is decided.", state=refund.state.value)
+    if refund.not_found_at is None:
+        raise RefundNotProvenAbsent
+    await refuse(session, refund, reason=reason, code=NOT_FOUND)
+    return refund

@@ -1,0 +1,73 @@
+"""I1 for refunds: at Stripe each is there once, as asked for, and our books say so."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from marketplace.shared.database import rows
+from marketplace.stripe_api.gateway_answers import Refund
+
+MAY_BE_THERE = {"sending", "unknown", "pending", "succeeded"}
+
+
+async def compare(
+    session: AsyncSession, at_stripe: Sequence[Refund], read_from: datetime
+) -> list[str]:
+    """What Stripe's refunds and ours differ in; `read_from` is when Stripe's were read."""
+    ours = {
+        str(row["id"]): row
+        for row in await rows(
+            session,
+            "SELECT refund.id, amount_minor, refund.currency, state, stripe_refund_id,"
+            " confirmed.booked_at AS confirmed_at"
+            " FROM refund"
+            " LEFT JOIN ledger_transaction AS confirmed ON confirmed.id = confirmed_transaction_id",
+        )
+    }
+    standing: dict[str, list[Refund]] = defaultdict(list)
+    for refund in at_stripe:
+        if refund.status not in {"failed", "canceled"}:
+            standing[refund.metadata.get("refund_id", "")].append(refund)
+    violations = [
+        violation
+        for refund_id, found in standing.items()
+        for violation in _differs(refund_id, found, ours.get(refund_id))
+    ]
+    violations += [
+        f"refund {refund_id} is {row['state']}, but Stripe has none that stands"
+        for refund_id, row in ours.items()
+        if row["state"] == "succeeded"
+        and (row["confirmed_at"] or read_from) <= read_from
+        and refund_id not in standing
+        and not _is_on_its_way_back(row, at_stripe)
+    ]
+    return violations
+
+
+def _is_on_its_way_back(row: Mapping[str, Any], at_stripe: Sequence[Refund]) -> bool:
+    """Its bank has sent it back, and the event of it is still to be applied."""
+    return any(refund.id == row["stripe_refund_id"] for refund in at_stripe)
+
+
+def _differs(refund_id: str, found: Sequence[Refund], row: Mapping[str, Any] | None) -> list[str]:
+    ids = ", ".join(sorted(refund.id for refund in found))
+    if row is None:
+        return [f"Stripe has {ids}, which belong to no refund of ours"]
+    violations = []
+    if len(found) > 1:
+        violations.append(f"refund {refund_id} stands {len(found)} times at Stripe: {ids}")
+    asked = (row["amount_minor"], row["currency"])
+    violations += [
+        f"{refund.id} gives back {refund.amount_minor} {refund.currency}; "
+        f"refund {refund_id} says {asked}"
+        for refund in found
+        if (refund.amount_minor, refund.currency) != asked
+    ]
+    if row["state"] not in MAY_BE_THERE:
+        violations.append(f"refund {refund_id} is {row['state']}, but Stripe has {ids}")
+    elif row["stripe_refund_id"] and row["stripe_refund_id"] not in ids:
+        violations.append(f"refund {refund_id} names {row['stripe_refund_id']}, Stripe has {ids}")
+    return violations
