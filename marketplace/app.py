@@ -17,6 +17,7 @@ from marketplace.accounts.routes import router as accounts
 from marketplace.bank.routes import router as bank
 from marketplace.claims.routes import router as claims
 from marketplace.consents.routes import router as consents
+from marketplace.corrections.routes import router as corrections
 from marketplace.deliveries.routes import router as deliveries
 from marketplace.funding.refund_routes import router as refunds
 from marketplace.funding.routes import router as funding
@@ -66,6 +67,7 @@ ROUTERS = (
     reviews,
     deliveries,
     payouts,
+    corrections,
     bank,
     reports,
     periods,

@@ -8,6 +8,7 @@ from marketplace.accounts import models as accounts
 from marketplace.bank import models as bank
 from marketplace.claims import models as claims
 from marketplace.consents import models as consents
+from marketplace.corrections import models as corrections
 from marketplace.deliveries import models as deliveries
 from marketplace.funding import models as funding
 from marketplace.funding import refund_models as refunds
@@ -33,6 +34,7 @@ MODULES = (
     bank,
     claims,
     consents,
+    corrections,
     deliveries,
     funding,
     jobs,
@@ -61,6 +63,7 @@ MOVES: dict[str, Moves[Any]] = {
     "audition": performers.AUDITION_MOVES,
     "bank_payout": bank.BANK_PAYOUT_MOVES,
     "claim": claims.CLAIM_MOVES,
+    "correction": corrections.CORRECTION_MOVES,
     "deposit": funding.DEPOSIT_MOVES,
     "job": jobs.JOB_MOVES,
     "payout": payouts.PAYOUT_MOVES,

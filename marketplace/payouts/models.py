@@ -161,7 +161,9 @@ class Payout(SQLModel, table=True):
 
 
 class PayoutLine(SQLModel, table=True):
-    """One earning (an entry in the performer's payable) in one payout."""
+    """One earning (an entry in the performer's payable) in one payout; negative is a debt that two
+    people took off it.
+    """
 
     __tablename__ = "payout_line"
     __table_args__ = (
@@ -173,7 +175,7 @@ class PayoutLine(SQLModel, table=True):
             postgresql_where=text("released_at IS NULL"),
         ),
         Index("ix_payout_line_payout_id", "payout_id"),
-        sa.CheckConstraint("amount_minor > 0", name="positive"),
+        sa.CheckConstraint("amount_minor <> 0", name="not_zero"),
         updatable("released_at"),
     )
 

@@ -18,7 +18,7 @@ from marketplace.payouts.models import (
     PayoutState,
     RunState,
 )
-from marketplace.shared import clock, sweeps
+from marketplace.shared import clock, database, sweeps
 from marketplace.shared.database import Sessions, row, statement, violated
 from marketplace.shared.ids import new_id
 from marketplace.shared.problems import Conflict, Forbidden, NotFound
@@ -65,6 +65,7 @@ async def draft(
     slot_at: datetime | None = None,
 ) -> PayoutRun | None:
     """A run of everything owed by now; None when the slot's run exists. One statement decides."""
+    await take_turns(session, currency)
     now = await clock.now(session)
     try:
         async with session.begin_nested():
@@ -83,6 +84,11 @@ async def draft(
             raise EarningsInAnotherRun from error
         raise
     return await session.get_one(PayoutRun, found["id"]) if found else None
+
+
+async def take_turns(session: AsyncSession, currency: str) -> None:
+    """What is free for a run in this currency stays so until the transaction ends."""
+    await database.take_turns(session, "payout_run", currency)
 
 
 async def draft_scheduled(sessions: Sessions, *, minimum_minor: int) -> int:

@@ -57,8 +57,8 @@ class ReportedExclusion(Exact):
 
 
 class PayoutReportLine(Exact):
-    """One paid claim or audition: seconds × rate = gross. What came back and is paid again has no
-    seconds: it is an adjustment.
+    """One paid claim or audition: seconds × rate = gross. What came back and is paid again, and what
+    was corrected, has no seconds: it is an adjustment, negative if it was taken off.
     """
 
     payout_id: UUID
@@ -67,6 +67,9 @@ class PayoutReportLine(Exact):
     audition_id: UUID | None = Field(examples=[None])
     reversal_id: UUID | None = Field(
         description="Of what came back earlier and is owed again.", examples=[None]
+    )
+    correction_id: UUID | None = Field(
+        description="Of what was corrected, adjusted or netted.", examples=[None]
     )
     rate_id: UUID | None
     seconds: int
@@ -186,7 +189,7 @@ class AgeingTotal(Exact):
 class OwedLine(Exact):
     performer_id: UUID
     ledger_entry_id: UUID
-    source_type: Literal["claim", "audition", "reversal"]
+    source_type: Literal["claim", "audition", "reversal", "correction"]
     source_id: UUID
     amount_minor: int = Field(examples=[1_233])
     currency: str
@@ -197,12 +200,22 @@ class OwedLine(Exact):
     payout_id: UUID | None = Field(examples=[None])
 
 
+class ReceivableLine(Exact):
+    """Minor units; negative is a debt that was paid before it was found."""
+
+    performer_id: UUID
+    currency: str
+    amount_minor: int = Field(examples=[1_233])
+    since: datetime
+
+
 class Liabilities(Exact):
     """The lines of each currency make the ledger's payables."""
 
     as_of: datetime
     alarm_days: int = Field(examples=[25])
     totals: list[AgeingTotal]
+    receivables: list[ReceivableLine]
     lines: list[OwedLine]
 
 

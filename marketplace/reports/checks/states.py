@@ -67,6 +67,7 @@ I11 = """
         SELECT 'audition' AS subject_type, id, state FROM audition
         UNION ALL SELECT 'bank_payout', id, state FROM bank_payout
         UNION ALL SELECT 'claim', id, state FROM claim
+        UNION ALL SELECT 'correction', id, state FROM correction
         UNION ALL SELECT 'deposit', id, state FROM deposit
         UNION ALL SELECT 'job', id, state FROM job
         UNION ALL SELECT 'payout', id, state FROM payout

@@ -16,6 +16,8 @@ I5 = """
         WHEN 'payout_attempt' THEN EXISTS (SELECT FROM payout_attempt
             WHERE id = source_id AND ledger_transaction.id
                 IN (in_flight_transaction_id, conclusion_transaction_id))
+        WHEN 'correction' THEN EXISTS (SELECT FROM correction
+            WHERE id = source_id AND ledger_transaction_id = ledger_transaction.id)
         WHEN 'transfer_reversal' THEN EXISTS (SELECT FROM transfer_reversal
             WHERE id = source_id AND ledger_transaction_id = ledger_transaction.id)
         WHEN 'withdrawal' THEN EXISTS (SELECT FROM withdrawal

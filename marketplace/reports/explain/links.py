@@ -79,6 +79,9 @@ DOWN: dict[str, tuple[Link, ...]] = {
     "booked_balance_transaction": (
         Link("ledger_transaction", "id", "ledger_transaction_id", required=always),
     ),
+    "correction": (
+        Link("claim", "id", "claim_id", required=always, when=lambda row: bool(row["claim_id"])),
+    ),
     # What is owed again was paid once.
     "transfer_reversal": (Link("payout", "id", "payout_id", required=always),),
 }
@@ -88,6 +91,7 @@ UP: dict[str, tuple[Link, ...]] = {
     "time_entry": (Link("claim", "id", "claim_id", required=always),),
     "claim": (
         Link("pay_decision", "claim_id", "id", required=lambda row: row["state"] == "settled"),
+        Link("correction", "claim_id", "id"),
     ),
     "pay_decision": (
         Link(
@@ -198,6 +202,14 @@ UP: dict[str, tuple[Link, ...]] = {
             when=lambda row: row["transfer_id"] is not None,
         ),
     ),
+    "correction": (
+        Link(
+            "ledger_transaction",
+            "id",
+            "ledger_transaction_id",
+            required=lambda row: row["state"] == "approved",
+        ),
+    ),
     "transfer_reversal": (
         Link(
             "ledger_transaction",
@@ -225,6 +237,7 @@ TABLES = (
     "refund",
     "reserve_move",
     "transfer_reversal",
+    "correction",
     "withdrawal",
     "bank_payout",
 )
