@@ -38,6 +38,7 @@ from marketplace.shared.database import connect, session_factory
 from marketplace.shared.observed import Observed
 from marketplace.shared.settings import Settings
 from marketplace.stripe_api.gateway import StripeGateway
+from marketplace.stripe_api.pace import Pace
 from marketplace.stripe_api.polling import STRIPE_ERRORS
 from marketplace.stripe_api.routes import answer_stripe_error
 from marketplace.stripe_api.routes import router as stripe_api
@@ -122,7 +123,9 @@ async def parts_of(
     """The connections that the application and its sweeps work with, or those of `engine`."""
     engine = engine or connect(settings.database_url, settings.database_pool_size)
     gateway = StripeGateway(
-        api_key=settings.stripe_api_key.get_secret_value(), api_base=settings.stripe_api_base
+        api_key=settings.stripe_api_key.get_secret_value(),
+        api_base=settings.stripe_api_base,
+        pace=Pace(settings.stripe_requests_per_second),
     )
     try:
         yield Parts(

@@ -30,7 +30,8 @@ EARNINGS = """
                WHEN 'draft' THEN format(
                    'In the payout run of %s; waits for its approval.', api_time(run.cut_off_at))
                WHEN 'approved' THEN format(
-                   'In the payout run of %s; approved, to be sent.', api_time(run.cut_off_at))
+                   'In the payout run of %s; %s.', api_time(run.cut_off_at), CASE run.state
+                   WHEN 'paused' THEN 'paused: ' || run.state_reason ELSE 'approved, to be sent' END)
            END) AS state_reason,
            CASE
                WHEN payout.id IS NULL THEN 'waiting'

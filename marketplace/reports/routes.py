@@ -7,8 +7,9 @@ from fastapi import APIRouter, Depends, Query, Response
 from pydantic import Field
 
 from marketplace.accounts.principals import Finance, Performer
-from marketplace.reports import earnings, finance, liabilities, reconciliation
+from marketplace.reports import duties, earnings, finance, liabilities, reconciliation
 from marketplace.reports.schemas import (
+    Duties,
     Fees,
     Liabilities,
     PayoutReport,
@@ -211,6 +212,12 @@ async def since_moment(
 
 Since = Annotated[datetime, Depends(since_moment)]
 CHECKED = documented(finance.ReportDoesNotAddUp)
+
+
+@router.get("/reports/duties", response_class=Response, responses=report_of(Duties))
+async def read_duties(session: Session, as_of: AsOf, format_: AsFormat = Format.JSON) -> Response:
+    """Who is of finance and what else they are, and who did what in each payout run."""
+    return respond(await duties.duties(session, as_of), format_)
 
 
 @router.get(

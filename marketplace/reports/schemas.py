@@ -249,6 +249,37 @@ class RollForward(Exact):
     lines: list[RolledLine]
 
 
+class PersonOfFinance(Exact):
+    """May prepare a run and approve another one; the database keeps the two apart in each run."""
+
+    person_id: UUID
+    roles: list[str] = Field(examples=[["finance", "operator"]])
+    client_id: UUID | None = Field(description="Whom they act for, too.", examples=[None])
+    conflicts: list[Literal["is_paid", "grants_roles", "decides_pay", "acts_for_a_client"]] = Field(
+        examples=[["grants_roles"]]
+    )
+
+
+class Deed(Exact):
+    run_id: UUID
+    subject_type: Literal["payout_run", "payout", "transfer_reversal"] = Field(
+        examples=["payout_run"]
+    )
+    subject_id: UUID
+    deed: str = Field(description="The state it was brought to.", examples=["approved"])
+    actor: str = Field(examples=["01a2086e-1062-71bf-bf59-ec8fafc2dc31"])
+    reason: str | None = Field(examples=[None])
+    done_at: datetime
+
+
+class Duties(Exact):
+    """People hold the roles they hold now; deeds are as of the moment."""
+
+    as_of: datetime
+    people: list[PersonOfFinance]
+    deeds: list[Deed]
+
+
 class FeesTotal(Exact):
     currency: str
     income_minor: int = Field(examples=[1_141])

@@ -122,7 +122,10 @@ PAY_BY = """
                next_run_at(decided_at) + interval '48 hours'
         FROM correction WHERE state = 'approved' AND client_minor + platform_minor > 0
     ), earned AS (
-        SELECT due.*, payout.id AS payout_id, payout.state, payout.state_reason, run.cut_off_at,
+        SELECT due.*, payout.id AS payout_id, payout.state, run.id AS run_id, run.cut_off_at,
+               -- Why it waits stands with it, or with its run while that is paused.
+               coalesce(payout.state_reason, CASE run.state WHEN 'paused' THEN run.state_reason END)
+                   AS state_reason,
                attempt.concluded_at AS paid_at
         FROM due
         JOIN ledger_entry AS entry ON entry.transaction_id = due.ledger_transaction_id
@@ -150,6 +153,9 @@ PAY_BY = """
                 WHERE moved.subject_type = 'payout' AND moved.subject_id = payout_id
                   AND moved.to_state IN ('partly_reversed', 'reversed')
             )
+      ) AND NOT EXISTS (
+          SELECT FROM audit_event
+          WHERE subject_type = 'payout_run' AND subject_id = run_id AND to_state = 'paused'
       ) END
       AND NOT EXISTS (
           SELECT FROM payout_exclusion
