@@ -4,6 +4,7 @@
 #   make serve ARGS="--port 0"  the API and the background work
 #   make simulate JOB=...       let the demo's cast work on a published job
 #   make test ARGS="-k ledger"  the tests
+#   make faults TIMES=3         everything that can fail in a flow of money fails, each 3 times
 #   make check                  everything else that must hold before a merge
 #   make openapi                write openapi/openapi.json after a change of the API
 #   make lock ARGS="--upgrade"  write the locks after a change of pyproject.toml
@@ -15,7 +16,7 @@ PIP = PIP_USER=0 $(RUN) -m pip --quiet --disable-pip-version-check --no-input
 TEST_PROCESSES = auto
 
 .NOTPARALLEL:
-.PHONY: demo serve simulate test check lint types layers api migrations wheel locks openapi lock clean
+.PHONY: demo serve simulate test faults check lint types layers api migrations wheel locks openapi lock clean
 
 demo: $(VENV)/run.stamp
 	@$(RUN) -m marketplace demo $(ARGS)
@@ -28,6 +29,13 @@ simulate: $(VENV)/run.stamp
 
 test: $(VENV)/dev.stamp
 	$(RUN) -m pytest -n $(TEST_PROCESSES) $(ARGS)
+
+# CELL="payout:3:POST /v1/transfers:1:429" plays one of them again, FLOWS="payout deposit" only those.
+TIMES = 3
+SEED = 1
+faults: $(VENV)/dev.stamp
+	FAULTS_TIMES=$(TIMES) FAULTS_SEED=$(SEED) FAULTS_CELL="$(CELL)" FAULTS_FLOWS="$(FLOWS)" \
+		$(RUN) -m pytest -n $(TEST_PROCESSES) tests/faults $(ARGS)
 
 check: lint types layers api migrations wheel locks
 

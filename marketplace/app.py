@@ -19,6 +19,8 @@ from marketplace.claims.routes import router as claims
 from marketplace.consents.routes import router as consents
 from marketplace.corrections.routes import router as corrections
 from marketplace.deliveries.routes import router as deliveries
+from marketplace.exceptions.routes import router as exceptions
+from marketplace.funding.dispute_routes import router as disputes
 from marketplace.funding.refund_routes import router as refunds
 from marketplace.funding.routes import router as funding
 from marketplace.health import router as health
@@ -30,6 +32,7 @@ from marketplace.periods.routes import router as periods
 from marketplace.rates.routes import router as rates
 from marketplace.recordings.routes import router as recordings
 from marketplace.recordings.storage import open_storage
+from marketplace.reports.explanations import router as explanations
 from marketplace.reports.routes import router as reports
 from marketplace.reviews.routes import router as reviews
 from marketplace.scheduler import Parts, ticking
@@ -60,6 +63,7 @@ ROUTERS = (
     performers,
     funding,
     refunds,
+    disputes,
     rates,
     jobs,
     claims,
@@ -71,6 +75,8 @@ ROUTERS = (
     corrections,
     bank,
     reports,
+    explanations,
+    exceptions,
     periods,
     webhooks,
     stripe_api,

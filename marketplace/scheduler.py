@@ -20,8 +20,10 @@ from marketplace.bank import bank_payouts, outcomes
 from marketplace.bank import sending as withdrawals
 from marketplace.claims import service as claims
 from marketplace.claims import settlement, time, withholdings
-from marketplace.funding import deposits, refund_sending, refunds, topups
+from marketplace.exceptions import service as exceptions
+from marketplace.funding import deposits, disputes, refund_sending, refunds, topups
 from marketplace.jobs import service as jobs
+from marketplace.jobs.unfunding import give_up_open_roles
 from marketplace.payouts import reversals, reversing, sending
 from marketplace.payouts import service as payouts
 from marketplace.performers import auditions, payout_accounts
@@ -108,6 +110,13 @@ async def _charge_refunded(
     return settle_each
 
 
+async def _dispute_changed(
+    _sessions: Sessions, gateway: StripeGateway, event: StripeEvent
+) -> inbox.Effect:
+    seen = await gateway.retrieve_dispute(event.object_id)
+    return partial(disputes.settle, seen=seen, give_up=give_up_open_roles)
+
+
 async def _account_changed(
     sessions: Sessions, gateway: StripeGateway, event: StripeEvent
 ) -> inbox.Effect:
@@ -143,13 +152,18 @@ EVENT_HANDLERS: dict[str, inbox.Handler] = {
     "refund.updated": _refund_changed,
     "refund.failed": _refund_changed,
     "charge.refunded": _charge_refunded,
+    "charge.dispute.created": _dispute_changed,
+    "charge.dispute.updated": _dispute_changed,
+    "charge.dispute.closed": _dispute_changed,
+    "charge.dispute.funds_withdrawn": _dispute_changed,
+    "charge.dispute.funds_reinstated": _dispute_changed,
     "account.updated": _account_changed,
-    "transfer.reversed": _transfer_reversed,
     "payout.created": _bank_payout_changed,
     "payout.updated": _bank_payout_changed,
     "payout.paid": _bank_payout_changed,
     "payout.failed": _bank_payout_changed,
     "payout.canceled": _bank_payout_changed,
+    "transfer.reversed": _transfer_reversed,
 }
 
 
@@ -274,6 +288,16 @@ SWEEPS: dict[str, Scheduled] = {
         2,
         lambda parts: refund_sending.send_due(parts.sessions, parts.gateway),
         "ask Stripe for refunds, go on with interrupted ones, look at those on their way",
+    ),
+    "late_lines": Scheduled(
+        60,
+        lambda parts: exceptions.attach_late_lines(parts.sessions),
+        "name Stripe's line of what was booked before Stripe named it",
+    ),
+    "disputes": Scheduled(
+        30,
+        lambda parts: disputes.poll(parts.sessions, parts.gateway, give_up=give_up_open_roles),
+        "look at disputes whose event did not come",
     ),
     "seal": Scheduled(
         60,

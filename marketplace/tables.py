@@ -10,6 +10,8 @@ from marketplace.claims import models as claims
 from marketplace.consents import models as consents
 from marketplace.corrections import models as corrections
 from marketplace.deliveries import models as deliveries
+from marketplace.exceptions import models as exceptions
+from marketplace.funding import dispute_models as disputes
 from marketplace.funding import models as funding
 from marketplace.funding import refund_models as refunds
 from marketplace.jobs import models as jobs
@@ -36,6 +38,8 @@ MODULES = (
     consents,
     corrections,
     deliveries,
+    exceptions,
+    disputes,
     funding,
     jobs,
     ledger,
@@ -63,9 +67,12 @@ MOVES: dict[str, Moves[Any]] = {
     "audition": performers.AUDITION_MOVES,
     "bank_payout": bank.BANK_PAYOUT_MOVES,
     "claim": claims.CLAIM_MOVES,
+    "client_debt_decision": disputes.DEBT_MOVES,
     "correction": corrections.CORRECTION_MOVES,
     "deposit": funding.DEPOSIT_MOVES,
+    "dispute": disputes.DISPUTE_MOVES,
     "job": jobs.JOB_MOVES,
+    "line_booking": exceptions.LINE_BOOKING_MOVES,
     "payout": payouts.PAYOUT_MOVES,
     "payout_run": payouts.RUN_MOVES,
     "performer": performers.PERFORMER_MOVES,
@@ -74,7 +81,7 @@ MOVES: dict[str, Moves[Any]] = {
     "role": jobs.ROLE_MOVES,
     "submission": reviews.SUBMISSION_MOVES,
     "topup": funding.TOPUP_MOVES,
-    "transfer_reversal": payouts.REVERSAL_MOVES,
     "withdrawal": bank.WITHDRAWAL_MOVES,
+    "transfer_reversal": payouts.REVERSAL_MOVES,
     "withholding": claims.WITHHOLDING_MOVES,
 }

@@ -19,6 +19,7 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
+from hypothesis import settings
 
 from marketplace import installation, migrate
 from marketplace.shared.embedded_postgres import EmbeddedPostgres
@@ -30,6 +31,11 @@ STORIES = itertools.count(1)
 # A container's memory disk often holds 64 MiB only; a run needs some 600.
 MEMORY_BYTES = 2 << 30
 HELD = pytest.StashKey[ExitStack]()
+
+# See tests/test_money_model.py.
+pytest.register_assert_rewrite("tests.money_model")
+settings.register_profile("campaign", print_blob=True)
+settings.register_profile("shrink", print_blob=True)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -128,7 +134,7 @@ class Scene:
 
 
 @contextmanager
-def _copied(
+def copied(
     server: dict[str, str], maintenance: psycopg.Connection, template: str
 ) -> Iterator[dict[str, str]]:
     """A copy of a database: copying files takes 25 ms, and append-only tables stay append-only."""
@@ -153,7 +159,7 @@ def make_scene(
 
         def make(play: Callable[[World], Any]) -> Scene:
             template = sa.make_url(server["owner"]).database or ""
-            urls = kept.enter_context(_copied(server, maintenance, template))
+            urls = kept.enter_context(copied(server, maintenance, template))
             files = tmp_path_factory.mktemp("files")
             with World(
                 owner_url=urls["owner"], app_url=urls["app"], loopback=loopback, files=files
@@ -177,7 +183,7 @@ def database(
     server: dict[str, str], maintenance: psycopg.Connection, scene: Scene | None
 ) -> Iterator[dict[str, str]]:
     template = scene.database if scene else sa.make_url(server["owner"]).database or ""
-    with _copied(server, maintenance, template) as urls:
+    with copied(server, maintenance, template) as urls:
         yield urls
 
 

@@ -39,6 +39,8 @@ OPERATIONS: dict[Operation, Any] = {
     ("GET", "/v1/charges/{charge}"): stripe.params.ChargeRetrieveParams,
     ("POST", "/v1/checkout/sessions"): stripe.params.checkout.SessionCreateParams,
     ("GET", "/v1/checkout/sessions/{session}"): stripe.params.checkout.SessionRetrieveParams,
+    ("GET", "/v1/disputes"): stripe.params.DisputeListParams,
+    ("GET", "/v1/disputes/{dispute}"): stripe.params.DisputeRetrieveParams,
     ("GET", "/v1/events"): stripe.params.EventListParams,
     ("GET", "/v1/events/{id}"): stripe.params.EventRetrieveParams,
     ("POST", "/v1/payouts"): stripe.params.PayoutCreateParams,
@@ -63,7 +65,7 @@ OPERATIONS: dict[Operation, Any] = {
 }
 KINDS = (
     *("account", "account_link", "balance", "balance_transaction", "charge", "checkout.session"),
-    *("error", "event", "payment_intent", "payout", "refund", "topup", "transfer"),
+    *("dispute", "error", "event", "payment_intent", "payout", "refund", "topup", "transfer"),
     "transfer_reversal",
 )
 FORM = "application/x-www-form-urlencoded"
@@ -117,10 +119,12 @@ def judge_event(event: Json) -> list[str]:
     faults = [str(fault) for fault in _validator("#/components/schemas/event").iter_errors(event)]
     if event["type"] not in published()["event_types"]:
         faults.append(f"Stripe has no event {event['type']}")
-    if event["type"].rpartition(".")[0] != subject["object"]:
+    about = event["type"].rpartition(".")[0]
+    # The one kind whose events are named after what it belongs to.
+    if about.removeprefix("charge.") != subject["object"]:
         faults.append(f"{event['type']} speaks of a {subject['object']}")
-    about = _validator(f"#/components/schemas/{subject['object']}")
-    return [*faults, *map(str, about.iter_errors(subject))]
+    shape = _validator(f"#/components/schemas/{subject['object']}")
+    return [*faults, *map(str, shape.iter_errors(subject))]
 
 
 def _events_in(body: Json) -> Iterator[Json]:

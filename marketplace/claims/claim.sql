@@ -38,6 +38,10 @@ WITH clock AS (
         LIMIT 1
     ) AS rate ON true
     WHERE job.state = 'open'
+      -- Nothing new begins while a bank takes back what the client paid; live claims are paid.
+      AND NOT EXISTS (
+          SELECT FROM dispute WHERE dispute.client_id = job.client_id AND dispute.state = 'open'
+      )
       AND performer.live_claims < performer.claims_limit
       AND job.skills <@ performer.skills
       AND speaks_one_of(performer.languages, job.languages)

@@ -61,6 +61,7 @@ PayDecider = Annotated[Principal, Depends(person_with(Role.REVIEWER, Role.OPERAT
         service.SpeakerShareReached,
         service.TaskClaimedBefore,
         service.JobNotOpen,
+        service.ClaimsPaused,
         IdempotencyKeyReused,
     ),
 )

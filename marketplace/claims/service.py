@@ -10,6 +10,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.claims import settlement, time
 from marketplace.claims.models import CLAIM_MOVES, WORKING, Claim, ClaimState, EndedBy
+from marketplace.funding import disputes
 from marketplace.jobs.models import Job, JobState, Role, RoleState
 from marketplace.performers.models import Performer, PerformerState
 from marketplace.shared import clock, idempotency, sweeps
@@ -49,6 +50,12 @@ class JobNotOpen(Conflict):
     """This job takes no new claims now."""
 
     code = "job_not_open"
+
+
+class ClaimsPaused(Conflict):
+    """A payment of this client is disputed: no new work of theirs begins until that is decided."""
+
+    code = "claims_paused"
 
 
 class NotVetted(Forbidden):
@@ -132,6 +139,8 @@ async def _why_not_now(
         return TaskClaimedBefore()
     if job.state is not JobState.OPEN:
         return JobNotOpen(state=job.state.value)
+    if await disputes.any_open(session, job.client_id):
+        return ClaimsPaused()
     if performer.live_claims >= performer.claims_limit:
         return ClaimLimitReached(limit=performer.claims_limit)
     if await _roles_filled(session, performer.person_id, job.id) >= job.most_roles_of_one:

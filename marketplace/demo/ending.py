@@ -169,7 +169,12 @@ async def _earned(performer: Performer) -> tuple[int, int]:
     earned = sum(each["earned_minor"] for each in totals)
     paid = sum(each["paid_minor"] for each in totals)
     for what, total, among in (("earned", earned, None), ("paid", paid, "paid")):
-        summed = sum(line["pay_minor"] for line in lines if among in {None, line["status"]})
+        summed = sum(
+            line["pay_minor"]
+            for line in lines
+            # What came back is earned once, and is owed again in a line of its own.
+            if among in {None, line["status"]} and line["source_type"] != "reversal"
+        )
         if total != summed:
             raise PlayBroke(
                 f"{performer.name} reads {money(total)} {what}, in lines {money(summed)}"

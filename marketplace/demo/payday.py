@@ -1,5 +1,5 @@
-"""Payday, and not all goes well: an account is restricted, a reply of Stripe's gets lost. The payout
-report says why each payout stands where it does.
+"""Payday, and not all goes well: an account is restricted, a reply of Stripe's gets lost, a transfer is
+taken back. The payout report says why each payout stands where it does.
 """
 
 from datetime import datetime, timedelta
@@ -36,10 +36,11 @@ async def pay(story: Story) -> None:
         )
     story.tell.busy("payouts are sent")
     payouts = await until("all payouts are paid or held", lambda: _done_payouts(story))
+    await _take_one_back(story, payouts)
     story.outcome.transfers = await _transfers(story, {each["destination"] for each in payouts})
     sent = sum(transfer["amount_minor"] for transfer in story.outcome.transfers)
     story.tell.say(
-        f"Stripe confirms {len(story.outcome.transfers)} transfers, {money(sent)} in all."
+        f"Stripe confirms {len(story.outcome.transfers)} transfers that stay, {money(sent)} in all."
     )
     await _explain(story)
 
@@ -105,6 +106,32 @@ async def _done_payouts(story: Story) -> list[Any]:
     return payouts if all(payout["state"] in {"paid", "held"} for payout in payouts) else []
 
 
+async def _take_one_back(story: Story, payouts: list[Any]) -> None:
+    """One that simply went through; it is owed again, and the next run pays it."""
+    paid = [each for each in payouts if each["state"] == "paid" and not each["state_reason"]]
+    if not paid:
+        return
+    path = f"/v1/payouts/{paid[-1]['id']}"
+    asked = await story.finn.post(
+        f"{path}/reversals",
+        {
+            "amount_minor": paid[-1]["amount_minor"],
+            "cause": "wrong_destination",
+            "reason": "The account turned out not to be theirs.",
+        },
+    )
+    await story.fay.post(f"/v1/reversals/{asked['id']}/approve")
+
+    async def is_back() -> bool:
+        return bool((await story.fay.get(path))["state"] == "reversed")
+
+    await until("the transfer came back", is_back)
+    story.tell.say(
+        f"Finn has {money(paid[-1]['amount_minor'])} taken back that went to a wrong account; Fay "
+        "approves. It is owed again."
+    )
+
+
 async def _explain(story: Story) -> None:
     """What finance reads of each payout that did not simply go through."""
     names = {performer.id: performer.name for performer in story.troupe.performers}
@@ -145,4 +172,5 @@ async def _transfers(story: Story, destinations: set[str]) -> list[dict[str, Any
         }
         for transfer in found
         if transfer["destination"] in destinations
+        and transfer["amount"] > transfer["amount_reversed"]
     ]

@@ -13,6 +13,7 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.accounts.models import Client
+from marketplace.funding import disputes
 from marketplace.funding.refund_models import REFUND_MOVES, Refund, RefundState
 from marketplace.funding.reserves import WalletTooLow, wallet
 from marketplace.ledger import service as ledger
@@ -39,6 +40,12 @@ class DepositsDoNotCover(Conflict):
     code = "deposits_do_not_cover"
 
 
+class RefundsPaused(Conflict):
+    """A payment of this client is disputed; refunds wait until that is decided."""
+
+    code = "refunds_paused"
+
+
 class RequesterMayNotDecide(Forbidden):
     """Somebody other than who asked for the refund must decide."""
 
@@ -62,7 +69,7 @@ async def request(
 ) -> list[Refund]:
     """Take the amount out of the wallet and commit what Stripe will be asked for, part by part.
 
-    Raises WalletTooLow, DepositsDoNotCover.
+    Raises WalletTooLow, RefundsPaused, DepositsDoNotCover.
     """
     client = await session.get(Client, client_id)
     if client is None:
@@ -70,6 +77,8 @@ async def request(
     if client.currency != currency:
         raise InvalidField("body.currency", f"the wallet is in {client.currency}")
     await take_turns(session, "refunds of", client_id)
+    if await disputes.any_open(session, client_id):
+        raise RefundsPaused
     parts = await _split(session, client_id, amount_minor)
     request_id, now = new_id(), await clock.now(session)
     refunds = [
@@ -101,13 +110,18 @@ async def request(
 # What is left of each deposit, the newest first: a new payment is the likeliest to be refundable
 # still (https://docs.stripe.com/refunds: some methods know no refund after 180 days).
 LEFT = """
-    SELECT deposit.id, deposit.amount_minor - coalesce(sum(refund.amount_minor), 0)::bigint AS minor
-    FROM deposit
-    LEFT JOIN refund
-        ON refund.deposit_id = deposit.id AND refund.state NOT IN ('refused', 'returned')
+    SELECT deposit.id, (deposit.amount_minor - refunded - lost)::bigint AS minor
+    FROM deposit,
+    LATERAL (
+        SELECT coalesce(sum(amount_minor), 0) AS refunded FROM refund
+        WHERE deposit_id = deposit.id AND state NOT IN ('refused', 'returned')
+    ) AS back,
+    LATERAL (
+        SELECT coalesce(sum(withdrawn_minor), 0) AS lost FROM dispute
+        WHERE deposit_id = deposit.id AND state = 'lost'
+    ) AS taken
     WHERE deposit.client_id = :client AND deposit.state IN ('credited', 'available')
-    GROUP BY deposit.id
-    HAVING deposit.amount_minor > coalesce(sum(refund.amount_minor), 0)
+      AND deposit.amount_minor > refunded + lost
     ORDER BY deposit.id DESC
 """
 
@@ -137,6 +151,8 @@ async def _flush(session: AsyncSession) -> None:
     except sa.exc.IntegrityError as error:
         if violated(error) == "refund_within_deposit":
             raise DepositsDoNotCover from error
+        if violated(error) == "refund_while_disputed":
+            raise RefundsPaused from error
         raise
 
 

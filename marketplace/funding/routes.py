@@ -7,7 +7,7 @@ from sqlmodel import col, select
 
 from marketplace.accounts.models import Client, Scope
 from marketplace.accounts.principals import Finance, Principal, client_with
-from marketplace.funding import deposits, topups
+from marketplace.funding import debts, deposits, topups
 from marketplace.funding.models import Deposit, Topup
 from marketplace.funding.schemas import (
     DepositAnswer,
@@ -74,7 +74,7 @@ async def read_deposit(deposit_id: UUID, session: Session, client: WalletReader)
 
 @router.get("/wallet")
 async def read_wallet(session: Session, client: WalletReader) -> WalletAnswer:
-    """What is free in your wallet, and what is set aside for your jobs."""
+    """What is free in your wallet, and what is set aside."""
     currency = (await session.get_one(Client, client.client)).currency
     balance = await ledger.guarded_balance(
         session, AccountKind.CLIENT_WALLET, client.client, currency
@@ -88,7 +88,20 @@ async def read_wallet(session: Session, client: WalletReader) -> WalletAnswer:
         ),
         {"client": client.client},
     )
-    return WalletAnswer(currency=currency, balance_minor=balance, reserved_minor=int(reserved or 0))
+    disputed = await session.scalar(
+        sa.text(
+            "SELECT coalesce(sum(held_minor), 0) FROM dispute"
+            " WHERE client_id = :client AND state = 'open'"
+        ),
+        {"client": client.client},
+    )
+    return WalletAnswer(
+        currency=currency,
+        balance_minor=balance,
+        reserved_minor=int(reserved or 0),
+        disputed_minor=int(disputed or 0),
+        owed_minor=await debts.owed_by(session, client.client, currency),
+    )
 
 
 @router.post(

@@ -39,6 +39,11 @@ class WalletAnswer(Answer):
     currency: str = Field(examples=["USD"])
     balance_minor: int = Field(description="Free to reserve.", examples=[61_705])
     reserved_minor: int = Field(description="Set aside for your jobs.", examples=[38_295])
+    disputed_minor: int = Field(
+        description="Set aside until a payment that your bank takes back is decided.",
+        examples=[0],
+    )
+    owed_minor: int = Field(description="What you owe after a lost dispute.", examples=[0])
 
 
 class NewTopup(Body):

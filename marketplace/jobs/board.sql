@@ -24,6 +24,9 @@ WITH performer AS (
                  + CASE WHEN performer.age_band = ANY (job.age_bands) THEN 2 ELSE 0 END AS fit
         ) AS matched
         WHERE job.state = 'open'
+          AND NOT EXISTS (
+              SELECT FROM dispute WHERE dispute.client_id = job.client_id AND dispute.state = 'open'
+          )
           AND job.languages && performer.spoken
           AND job.skills <@ performer.skills
           AND job.client_id IS DISTINCT FROM performer.acts_for

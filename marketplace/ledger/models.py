@@ -57,6 +57,8 @@ class TransactionKind(StrEnum):
     DISPUTE_OPENED = "dispute_opened"
     DISPUTE_WON = "dispute_won"
     DISPUTE_LOST = "dispute_lost"
+    CLIENT_DEBT_SETTLED = "client_debt_settled"
+    CLIENT_DEBT_WRITTEN_OFF = "client_debt_written_off"
     WITHDRAWAL_SENT = "withdrawal_sent"
     WITHDRAWAL_CONFIRMED = "withdrawal_confirmed"
     WITHDRAWAL_REFUSED = "withdrawal_refused"
@@ -88,6 +90,8 @@ SOURCE_TABLES = {
     TransactionKind.DISPUTE_OPENED: "dispute",
     TransactionKind.DISPUTE_WON: "dispute",
     TransactionKind.DISPUTE_LOST: "dispute",
+    TransactionKind.CLIENT_DEBT_SETTLED: "client_debt_decision",
+    TransactionKind.CLIENT_DEBT_WRITTEN_OFF: "client_debt_decision",
     TransactionKind.WITHDRAWAL_SENT: "withdrawal",
     TransactionKind.WITHDRAWAL_CONFIRMED: "withdrawal",
     TransactionKind.WITHDRAWAL_REFUSED: "withdrawal",

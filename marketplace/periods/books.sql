@@ -16,7 +16,7 @@ WITH ledger AS (
            coalesce(sum(line.net_minor) FILTER (WHERE booked.booked_at >= :end), 0) AS booked_later,
            count(*) FILTER (WHERE booked.id IS NULL) AS not_booked
     FROM stripe_line AS line LEFT JOIN booked ON booked.id = line.id
-    WHERE line.created_at < :end
+    WHERE line.created_at < :end AND line.net_minor <> 0
     GROUP BY line.currency
 ), currencies AS (
     SELECT currency FROM ledger UNION SELECT currency FROM stripe

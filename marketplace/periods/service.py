@@ -180,8 +180,8 @@ def _problems(books: Any) -> list[str]:
         )
     if books["lines_not_booked"]:
         problems.append(
-            f"{currency}: {books['lines_not_booked']} of Stripe's lines are in no booking; see the "
-            "reconciliation report"
+            f"{currency}: {books['lines_not_booked']} of Stripe's lines are in no booking; see "
+            "GET /v1/exceptions, and GET /v1/reports/reconciliation for what is on its way"
         )
     listed = books["stripe_lines_minor"] - books["booked_later_minor"]
     if books["cash_minor"] != listed and not books["lines_not_booked"]:

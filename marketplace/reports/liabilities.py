@@ -253,10 +253,11 @@ def _rolled(line: Mapping[str, Any]) -> dict[str, Any]:
 
 FEES_COLUMNS = ("side", "kind", "client_id", "currency", "transactions", "amount_minor")
 
-# Income: our fee on pay, by the client whose reserve paid it. Cost: Stripe's fee on deposits.
+# Income: our fee on pay, by the client whose reserve paid it. Cost: Stripe's fee on deposits
+# and disputes.
 FEES = """
     SELECT CASE account.kind WHEN 'platform_fees' THEN 'income' ELSE 'cost' END AS side,
-           header.kind, coalesce(claim.client_id, deposit.client_id) AS client_id,
+           header.kind, coalesce(claim.client_id, deposit.client_id, dispute.client_id) AS client_id,
            account.currency, count(DISTINCT header.id) AS transactions,
            sum(CASE account.kind WHEN 'platform_fees' THEN -entry.amount_minor ELSE entry.amount_minor END)
                ::bigint AS amount_minor
@@ -267,7 +268,8 @@ FEES = """
     LEFT JOIN correction ON correction.id = header.source_id
     LEFT JOIN claim ON claim.id = coalesce(pay_decision.claim_id, correction.claim_id)
     LEFT JOIN deposit ON deposit.id = header.source_id
-    WHERE account.kind IN ('platform_fees', 'stripe_fees')
+    LEFT JOIN dispute ON dispute.id = header.source_id
+    WHERE account.kind IN ('platform_fees', 'stripe_fees', 'dispute_fees')
       AND header.booked_at >= :since AND header.booked_at <= :as_of
     GROUP BY 1, 2, 3, 4
     ORDER BY 4, 1 DESC, 2, 3
@@ -280,7 +282,7 @@ FEES_BOOKED = """
     FROM ledger_entry AS entry
     JOIN account ON account.id = entry.account_id
     JOIN ledger_transaction AS header ON header.id = entry.transaction_id
-    WHERE account.kind IN ('platform_fees', 'stripe_fees')
+    WHERE account.kind IN ('platform_fees', 'stripe_fees', 'dispute_fees')
       AND header.booked_at >= :since AND header.booked_at <= :as_of
     GROUP BY account.currency
 """

@@ -7,12 +7,13 @@ from fastapi import APIRouter, Depends, Query, Response
 from pydantic import Field
 
 from marketplace.accounts.principals import Finance, Performer
-from marketplace.reports import duties, earnings, finance, liabilities, reconciliation
+from marketplace.reports import duties, earnings, finance, liabilities, performers, reconciliation
 from marketplace.reports.schemas import (
     Duties,
     Fees,
     Liabilities,
     PayoutReport,
+    PerformerReport,
     RateReport,
     Reconciliation,
     RollForward,
@@ -173,6 +174,18 @@ async def read_payout_report(
 ) -> Response:
     """A run line by line: seconds × rate, gross, adjustments, net, status with reason, transfer."""
     return respond(await finance.payout_report(session, run_id, as_of), format_)
+
+
+@router.get(
+    "/reports/performers/{performer_id}",
+    response_class=Response,
+    responses={**report_of(PerformerReport), **documented(NotFound, finance.ReportDoesNotAddUp)},
+)
+async def read_performer_report(
+    performer_id: UUID, session: Session, as_of: AsOf, format_: AsFormat = Format.JSON
+) -> Response:
+    """One performer line by line: hours, rate, gross, adjustments, net, status, transfer."""
+    return respond(await performers.performer_report(session, performer_id, as_of), format_)
 
 
 @router.get("/reports/rates", response_class=Response, responses=report_of(RateReport))

@@ -94,6 +94,50 @@ class PayoutReport(Exact):
     lines: list[PayoutReportLine]
 
 
+class PerformerTotal(Exact):
+    """`net_minor` = owed + sent, and `paid_minor` what Stripe confirmed: both by the ledger.
+
+    What came back from a transfer is owed, and so counted, once more: earned = net - came back.
+    """
+
+    currency: str
+    seconds: int
+    gross_minor: int
+    adjustments_minor: int
+    net_minor: int
+    paid_minor: int
+    came_back_minor: int = Field(examples=[0])
+    owed_minor: int = Field(examples=[0])
+
+
+class PerformerReportLine(Exact):
+    """One earning, or what was changed of it later."""
+
+    ledger_entry_id: UUID
+    kind: TransactionKind = Field(examples=["claim_paid"])
+    source_id: UUID = Field(description="The claim or audition, or the correction.")
+    rate_id: UUID | None
+    seconds: int | None
+    hours: str | None = Field(description="Rounded for reading", examples=["1.0278"])
+    rate_minor_per_hour: int | None
+    gross_minor: int
+    adjustments_minor: int
+    net_minor: int
+    currency: str
+    booked_at: datetime
+    status: str = Field(description="`waiting`, or its payout's state", examples=["paid"])
+    status_reason: str | None
+    payout_id: UUID | None
+    transfer_id: str | None
+
+
+class PerformerReport(Exact):
+    as_of: datetime
+    performer_id: UUID
+    totals: list[PerformerTotal]
+    lines: list[PerformerReportLine]
+
+
 class RateReportLine(Exact):
     lineage_id: UUID
     client_id: UUID | None = Field(description="Null for the platform's own auditions.")
@@ -153,9 +197,19 @@ class UnmatchedLine(Exact):
     """A line of Stripe's, or of ours, that the other side does not have so."""
 
     id: str = Field(examples=["txn_3QxAw2LkdIwHu7ix0jVqB5tD"])
-    type: str | None = Field(description="Stripe's type", examples=["stripe_fee"])
+    type: str | None = Field(
+        description="Stripe's type; `withdrawal` and `bank_payout` are legs to a bank",
+        examples=["stripe_fee"],
+    )
     reason: Literal[
-        "on_its_way", "not_booked", "unknown_type", "amount_differs", "not_at_stripe"
+        "on_its_way",
+        "not_booked",
+        "no_event",
+        "unknown_type",
+        "amount_differs",
+        "not_at_stripe",
+        "late_at_bank",
+        "returned_by_bank",
     ] = Field(examples=["unknown_type"])
     age_seconds: int = Field(examples=[5_400])
     stripe_net_minor: int | None = Field(examples=[-200])

@@ -151,10 +151,10 @@ async def _look_at_stripe(gateway: StripeGateway, read_from: datetime) -> Stripe
 
 
 async def _single_transfer(session: AsyncSession, view: StripeView) -> Finding:
-    """I1. Per payout at most one unreversed transfer at Stripe, amount and destination equal.
+    """I1. Per payout at most one unreversed transfer at Stripe, amount and destination equal; and
+    of it came back what two people here asked for.
 
-    Of it came back what two people here asked for. Per refund at most one that stands, of its
-    amount.
+    Per refund at most one that stands, of its amount.
     """
     payouts = {
         str(row["id"]): row
@@ -182,9 +182,8 @@ async def _single_transfer(session: AsyncSession, view: StripeView) -> Finding:
         and (payout["concluded_at"] or view.read_from) <= view.read_from
         and payout_id not in at_stripe
     ]
-    violations += await _came_back(session, view)
     violations += await refund_checks.compare(session, view.refunds, view.read_from)
-    return Finding(violations)
+    return Finding(violations + await _came_back(session, view))
 
 
 async def _came_back(session: AsyncSession, view: StripeView) -> list[str]:
@@ -290,7 +289,9 @@ async def _stripe_balance(session: AsyncSession, view: StripeView) -> Finding:
         )
     }
     at_stripe = {line.id: line for line in view.balance_transactions}
-    unbooked = [line for line in view.balance_transactions if line.id not in booked]
+    unbooked = [
+        line for line in view.balance_transactions if line.id not in booked and line.net_minor
+    ]
     overdue = [line for line in unbooked if line.created_at < view.read_from - BOOKED_WITHIN]
     violations = [
         f"{line.id} nets {line.net_minor} at Stripe, {booked[line.id]['net_minor']} in the ledger"

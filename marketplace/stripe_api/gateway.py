@@ -22,6 +22,7 @@ from marketplace.stripe_api.gateway_answers import (
     ConnectedAccount,
     Deposit,
     DepositCheckout,
+    Dispute,
     OnboardingLink,
     Refund,
     Reversal,
@@ -33,6 +34,7 @@ from marketplace.stripe_api.gateway_answers import (
     read_bank_payout,
     read_deposit,
     read_deposit_checkout,
+    read_dispute,
     read_onboarding_link,
     read_refund,
     read_reversal,
@@ -265,6 +267,22 @@ class StripeGateway:
         async for refund in self._listed(listing, read_refund, params, None):
             yield refund
 
+    async def retrieve_dispute(self, dispute_id: str) -> Dispute:
+        params: Any = {"expand": ["payment_intent"]}
+        known = named(dispute_id)
+        async with self._asking():
+            dispute = await self._stripe.v1.disputes.retrieve_async(known, params)
+            return read_dispute(dispute.to_dict())
+
+    async def list_disputes(
+        self, *, created_from: datetime | None = None
+    ) -> AsyncIterator[Dispute]:
+        """Newest first, over as many pages as there are; `created_from` is inclusive."""
+        params = {**created(created_from, None), "expand": ["data.payment_intent"]}
+        listing = self._stripe.v1.disputes.list_async
+        async for dispute in self._listed(listing, read_dispute, params, None):
+            yield dispute
+
     async def balance(self, *, account_id: str | None = None) -> dict[str, BalanceAmount]:
         """By upper-case currency: the platform's, or one connected account's."""
         options = on(account_id)
@@ -312,30 +330,6 @@ class StripeGateway:
         async for transfer in self._listed(listing, read_transfer, {}, None):
             yield transfer
 
-    async def reverse_transfer(
-        self,
-        *,
-        transfer_id: str,
-        amount_minor: int,
-        metadata: dict[str, str],
-        idempotency_key: str,
-    ) -> Reversal:
-        """Takes money of a transfer back, as far as the connected account's balance covers it."""
-        params: Any = {"amount": positive(amount_minor), "metadata": metadata}
-        options, known = keyed(idempotency_key), named(transfer_id)
-        async with self._asking():
-            create = self._stripe.v1.transfers.reversals.create_async
-            return read_reversal(*_opened(await create(known, params, options)))
-
-    async def find_reversals(self, transfer_id: str) -> list[Reversal]:
-        """All that came back of one transfer, newest first."""
-        known = named(transfer_id)
-
-        def listing(params: Any, options: Any) -> Awaitable[Any]:
-            return self._stripe.v1.transfers.reversals.list_async(known, params, options)
-
-        return [reversal async for reversal in self._listed(listing, read_reversal, {}, None)]
-
     async def pay_out_to_bank(
         self,
         *,
@@ -373,6 +367,30 @@ class StripeGateway:
         params = created(created_from, None)
         async for payout in self._listed(listing, read_bank_payout, params, account_id):
             yield payout
+
+    async def reverse_transfer(
+        self,
+        *,
+        transfer_id: str,
+        amount_minor: int,
+        metadata: dict[str, str],
+        idempotency_key: str,
+    ) -> Reversal:
+        """Takes money of a transfer back, as far as the connected account's balance covers it."""
+        params: Any = {"amount": positive(amount_minor), "metadata": metadata}
+        options, known = keyed(idempotency_key), named(transfer_id)
+        async with self._asking():
+            create = self._stripe.v1.transfers.reversals.create_async
+            return read_reversal(*_opened(await create(known, params, options)))
+
+    async def find_reversals(self, transfer_id: str) -> list[Reversal]:
+        """All that came back of one transfer, newest first."""
+        known = named(transfer_id)
+
+        def listing(params: Any, options: Any) -> Awaitable[Any]:
+            return self._stripe.v1.transfers.reversals.list_async(known, params, options)
+
+        return [reversal async for reversal in self._listed(listing, read_reversal, {}, None)]
 
     async def list_balance_transactions(
         self,

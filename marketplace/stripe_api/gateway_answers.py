@@ -81,6 +81,28 @@ class Deposit:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Dispute:
+    """`status` is 'won', 'lost', 'needs_response', 'under_review', 'prevented' or 'warning_…', which
+    is an inquiry and moves nothing.
+
+    `withdrawn` and `reinstated` are Stripe's own lines of it, once they are made.
+    """
+
+    id: str
+    status: str
+    reason: str
+    amount_minor: int
+    currency: str
+    payment_intent_id: str | None
+    # Of the payment that is disputed.
+    payment_metadata: dict[str, str]
+    withdrawn: BalanceTransaction | None
+    reinstated: BalanceTransaction | None
+    answer_by: datetime | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class Topup:
     """`status` is 'pending', 'succeeded', 'failed', 'canceled' or 'reversed'."""
 
@@ -134,20 +156,6 @@ class Transfer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reversal:
-    """What came back of a transfer, from the connected account's balance into ours."""
-
-    id: str
-    transfer_id: str
-    amount_minor: int
-    currency: str
-    metadata: dict[str, str]
-    balance_transaction_id: str | None
-    created_at: datetime
-    request_id: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
 class BankPayout:
     """Out of a Stripe balance to its owner's bank account.
 
@@ -166,6 +174,20 @@ class BankPayout:
     failure_code: str | None
     failure_message: str | None
     arrives_at: datetime
+    created_at: datetime
+    request_id: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reversal:
+    """What came back of a transfer, from the connected account's balance into ours."""
+
+    id: str
+    transfer_id: str
+    amount_minor: int
+    currency: str
+    metadata: dict[str, str]
+    balance_transaction_id: str | None
     created_at: datetime
     request_id: str | None
 
@@ -225,6 +247,26 @@ def read_deposit(body: dict[str, Any], request_id: str | None) -> Deposit:
         charge_id=charge.get("id"),
         balance_transaction=None if booked is None else read_balance_transaction(booked),
         request_id=request_id,
+    )
+
+
+def read_dispute(body: dict[str, Any]) -> Dispute:
+    """Expects `payment_intent` expanded."""
+    intent = body.get("payment_intent") or {}
+    lines = [read_balance_transaction(line) for line in body["balance_transactions"]]
+    answer_by = (body.get("evidence_details") or {}).get("due_by")
+    return Dispute(
+        id=body["id"],
+        status=body["status"],
+        reason=body["reason"],
+        amount_minor=body["amount"],
+        currency=body["currency"].upper(),
+        payment_intent_id=intent.get("id"),
+        payment_metadata=intent.get("metadata") or {},
+        withdrawn=next((line for line in lines if line.amount_minor < 0), None),
+        reinstated=next((line for line in lines if line.amount_minor > 0), None),
+        answer_by=None if answer_by is None else _moment(answer_by),
+        created_at=_moment(body["created"]),
     )
 
 
@@ -293,19 +335,6 @@ def read_transfer(body: dict[str, Any], request_id: str | None = None) -> Transf
     )
 
 
-def read_reversal(body: dict[str, Any], request_id: str | None = None) -> Reversal:
-    return Reversal(
-        id=body["id"],
-        transfer_id=body["transfer"],
-        amount_minor=body["amount"],
-        currency=body["currency"].upper(),
-        metadata=body.get("metadata") or {},
-        balance_transaction_id=body.get("balance_transaction"),
-        created_at=_moment(body["created"]),
-        request_id=request_id,
-    )
-
-
 def read_bank_payout(body: dict[str, Any], request_id: str | None = None) -> BankPayout:
     return BankPayout(
         id=body["id"],
@@ -319,6 +348,19 @@ def read_bank_payout(body: dict[str, Any], request_id: str | None = None) -> Ban
         failure_code=body.get("failure_code"),
         failure_message=body.get("failure_message"),
         arrives_at=_moment(body["arrival_date"]),
+        created_at=_moment(body["created"]),
+        request_id=request_id,
+    )
+
+
+def read_reversal(body: dict[str, Any], request_id: str | None = None) -> Reversal:
+    return Reversal(
+        id=body["id"],
+        transfer_id=body["transfer"],
+        amount_minor=body["amount"],
+        currency=body["currency"].upper(),
+        metadata=body.get("metadata") or {},
+        balance_transaction_id=body.get("balance_transaction"),
         created_at=_moment(body["created"]),
         request_id=request_id,
     )

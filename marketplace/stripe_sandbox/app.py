@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from marketplace.stripe_sandbox import control, hosted
+from marketplace.stripe_sandbox import control, control_payments, hosted
 from marketplace.stripe_sandbox.api import Sandbox, serve
 from marketplace.stripe_sandbox.deliveries import deliver_forever
 
@@ -34,6 +34,7 @@ def build_app(
 
     app = FastAPI(lifespan=lifespan, openapi_url=None)
     app.include_router(control.router)
+    app.include_router(control_payments.router)
     app.include_router(hosted.router)
     app.add_route("/v1/{path:path}", serve, methods=METHODS)
     app.add_route("/v2/{path:path}", serve, methods=METHODS)

@@ -69,7 +69,7 @@ def book(call: Call, movement: Movement) -> dict[str, Any]:
 def require_available(
     call: Call, *, amount_minor: int, currency: str, account: str = state.PLATFORM
 ) -> None:
-    """Refuses what the account's available balance in this currency does not cover."""
+    """Refuses what an account's available balance in this currency does not cover."""
     available, _ = balance_of(call, account).get(currency, (0, 0))
     if available < amount_minor:
         raise balance_insufficient()

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, HTTPException, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from marketplace.stripe_sandbox import faults, payouts, refunds, state
+from marketplace.stripe_sandbox import faults, payouts, state
 from marketplace.stripe_sandbox.accounts import set_transfers_capability
 from marketplace.stripe_sandbox.api import Sandbox
 from marketplace.stripe_sandbox.balances import Movement, balance_of, book
@@ -201,29 +201,6 @@ async def set_capability(request: Request, account_id: str, wanted: Capability) 
     return {"transfers": wanted.transfers}
 
 
-class NewReversal(Strict):
-    amount: int | None = Field(default=None, ge=1)
-
-
-@router.post("/transfers/{transfer_id}/reversals", status_code=201)
-async def reverse_by_hand(
-    request: Request, transfer_id: str, wanted: NewReversal
-) -> dict[str, str]:
-    """As somebody may on Stripe's own pages; without an amount, all that is left."""
-    sandbox = _sandbox(request)
-    call = Call(db=sandbox.db, now=state.virtual_now(sandbox.db), base_url="")
-    try:
-        with state.transaction(sandbox.db):
-            transfer = state.find(sandbox.db, "transfer", transfer_id, account=state.PLATFORM)
-            if transfer is None:
-                raise resource_missing("transfer", transfer_id, param="id")
-            reversal = reverse(call, transfer, amount_minor=wanted.amount)
-    except StripeError as error:
-        raise HTTPException(status_code=error.status, detail=str(error)) from error
-    sandbox.events_written.set()
-    return {"id": reversal["id"]}
-
-
 class BankSays(Strict):
     """What becomes of a payout: `failed` and `canceled` bring the money back."""
 
@@ -284,6 +261,29 @@ async def pay_out_by_schedule(request: Request, new: NewAutomaticPayout) -> dict
     return {"id": payout["id"]}
 
 
+class NewReversal(Strict):
+    amount: int | None = Field(default=None, ge=1)
+
+
+@router.post("/transfers/{transfer_id}/reversals", status_code=201)
+async def reverse_by_hand(
+    request: Request, transfer_id: str, wanted: NewReversal
+) -> dict[str, str]:
+    """As somebody may on Stripe's own pages; without an amount, all that is left."""
+    sandbox = _sandbox(request)
+    call = Call(db=sandbox.db, now=state.virtual_now(sandbox.db), base_url="")
+    try:
+        with state.transaction(sandbox.db):
+            transfer = state.find(sandbox.db, "transfer", transfer_id, account=state.PLATFORM)
+            if transfer is None:
+                raise resource_missing("transfer", transfer_id, param="id")
+            reversal = reverse(call, transfer, amount_minor=wanted.amount)
+    except StripeError as error:
+        raise HTTPException(status_code=error.status, detail=str(error)) from error
+    sandbox.events_written.set()
+    return {"id": reversal["id"]}
+
+
 class NewFee(Strict):
     amount: int = Field(ge=1)
     currency: str = Field(pattern="^[a-z]{3}$")
@@ -306,28 +306,6 @@ async def take_fee(request: Request, fee: NewFee) -> dict[str, str]:
     )
     with state.transaction(sandbox.db):
         return {"id": book(call, movement)["id"]}
-
-
-class RefundEnd(Strict):
-    status: Literal["succeeded", "failed"]
-
-
-@router.put("/refunds/{refund_id}")
-async def end_refund(request: Request, refund_id: str, wanted: RefundEnd) -> dict[str, str]:
-    """Ends a refund that is on its way, or lets the bank send back one that has succeeded."""
-    sandbox = _sandbox(request)
-    call = Call(db=sandbox.db, now=state.virtual_now(sandbox.db), base_url="")
-    end = refunds.succeed if wanted.status == "succeeded" else refunds.fail
-    try:
-        with state.transaction(sandbox.db):
-            refund = state.find(sandbox.db, "refund", refund_id)
-            if refund is None:
-                raise HTTPException(status_code=404, detail="no such refund")
-            end(call, refund)
-    except StripeError as error:
-        raise HTTPException(status_code=error.status, detail=str(error)) from error
-    sandbox.events_written.set()
-    return {"status": wanted.status}
 
 
 @router.get("/state")

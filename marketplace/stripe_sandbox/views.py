@@ -20,6 +20,7 @@ EXPANDABLE: dict[str, dict[str, tuple[str, ...]]] = {
         "payment_intent": ("payment_intent",),
         "source_transfer": ("transfer",),
     },
+    "dispute": {"charge": ("charge",), "payment_intent": ("payment_intent",)},
     "payout": {
         "balance_transaction": ("balance_transaction",),
         "failure_balance_transaction": ("balance_transaction",),
@@ -41,7 +42,9 @@ EXPANDABLE: dict[str, dict[str, tuple[str, ...]]] = {
         "transfer": ("transfer",),
     },
     "balance_transaction": {
-        "source": ("charge", "payout", "refund", "topup", "transfer", "transfer_reversal")
+        "source": (
+            *("charge", "dispute", "payout", "refund", "topup", "transfer", "transfer_reversal"),
+        )
     },
 }
 

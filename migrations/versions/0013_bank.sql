@@ -124,13 +124,19 @@ CREATE TRIGGER kept BEFORE UPDATE ON withdrawal FOR EACH ROW EXECUTE FUNCTION
 
 -- What is at Stripe by the ledger beyond all that is owed to others, or on its way to somebody.
 CREATE FUNCTION withdrawable_minor(wanted text) RETURNS bigint LANGUAGE sql STABLE AS $$
-    SELECT coalesce(sum(entry.amount_minor), 0)::bigint
-    FROM public.ledger_entry AS entry
-    JOIN public.account ON account.id = entry.account_id
-    WHERE account.currency = wanted AND account.kind IN (
-        'stripe_pending', 'stripe_available',
-        'client_wallet', 'wallet_disputed', 'job_reserve', 'performer_payable',
-        'transfers_in_flight', 'refunds_in_flight', 'bank_in_transit')
+    SELECT coalesce(sum(minor), 0)::bigint
+    FROM (
+        SELECT account.kind, sum(entry.amount_minor) AS minor
+        FROM public.ledger_entry AS entry
+        JOIN public.account ON account.id = entry.account_id
+        WHERE account.currency = wanted AND account.kind IN (
+            'stripe_pending', 'stripe_available',
+            'client_wallet', 'wallet_disputed', 'job_reserve', 'performer_payable',
+            'transfers_in_flight', 'refunds_in_flight', 'bank_in_transit', 'performer_receivable')
+        GROUP BY account.id
+    ) AS books
+    -- Of what is owed to us nothing is at hand; a debt that was paid before it was found is somebody's.
+    WHERE kind <> 'performer_receivable' OR minor < 0
 $$;
 
 -- A withdrawal begins as a request; it is sent only from what nobody is owed. Two that are sent at

@@ -139,3 +139,39 @@ def test_who_may_read_them(world: World, ana: Person, finn: Person, acme: Client
     assert ana.refused("GET", ALL) == "403 forbidden"
     assert acme.refused("GET", OWN) == "403 forbidden"
     assert Caller(world).refused("GET", OWN) == "401 unauthorized"
+
+
+def legs(world: World, finn: Person) -> list[tuple[str, str]]:
+    told = finn.get("/v1/reports/reconciliation")
+    assert finn.get("/v1/reports/reconciliation", as_of=told["as_of"]) == told
+    return [(line["type"], line["reason"]) for line in told["unmatched"]]
+
+
+def test_what_came_back_is_unmatched_until_a_later_one_arrived(
+    world: World, ana: Person, finn: Person
+) -> None:
+    world.advance(DAY)
+    world.sweep("poll_bank_payouts", "stripe_lines")
+    assert legs(world, finn) == []
+    bank_says(world, own(ana), "failed")
+    world.advance(DAY)
+    world.sweep("poll_bank_payouts", "stripe_lines")
+    assert legs(world, finn) == [("bank_payout", "returned_by_bank")]
+    # Nothing of ours is missing.
+    assert finn.get("/v1/reports/reconciliation")["reconciled"] is True
+    account = world.value("SELECT stripe_account_id FROM bank_payout")
+    world.stripe.control("POST", "payouts", amount=123, currency="usd", account=account)
+    world.advance(3 * DAY)
+    world.sweep("poll_bank_payouts")
+    assert [each["state"] for each in ana.get(OWN)["items"]] == ["paid", "failed"]
+    assert legs(world, finn) == []
+
+
+def test_what_does_not_arrive_for_a_week_is_unmatched(
+    world: World, ana: Person, finn: Person
+) -> None:
+    world.stripe.control("PUT", "settings", payout_after_seconds=30 * DAY)
+    world.advance(DAY)
+    world.sweep("poll_bank_payouts", "stripe_lines")
+    world.advance(8 * DAY)
+    assert legs(world, finn) == [("bank_payout", "late_at_bank")]

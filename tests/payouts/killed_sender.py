@@ -7,7 +7,6 @@ is due.
 
 import asyncio
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable
@@ -39,7 +38,7 @@ def stop() -> None:
 
 def end_at(when: str, step: str, end: Callable[[], None], engine: sa.Engine) -> None:
     if step in CALLS:
-        end_at_call(when, CALLS[step], "/v1/transfers", end)
+        end_at_call(when, CALLS[step], end, lambda url: urlsplit(url).path == "/v1/transfers")
     elif step == "reading":
         _end_at_reading(end, engine)
     else:
@@ -78,12 +77,13 @@ def _end_at_reading(end: Callable[[], None], engine: sa.Engine) -> None:
     sa.event.listen(engine, "after_cursor_execute", look)
 
 
-def end_at_call(when: str, wanted: str, path: str, end: Callable[[], None]) -> None:
+def end_at_call(
+    when: str, wanted: str, end: Callable[[], None], is_there: Callable[[str], bool]
+) -> None:
     ask = gateway_requests.HttpClient.request
 
     async def request(self: Any, method: str, url: Any, **rest: Any) -> Any:
-        is_there = re.fullmatch(path, urlsplit(str(url)).path) is not None
-        is_it = method.upper() == wanted and is_there
+        is_it = method.upper() == wanted and is_there(str(url))
         if is_it and when == "before":
             end()
         answer = await ask(self, method, url, **rest)

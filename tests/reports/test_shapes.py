@@ -10,6 +10,7 @@ from marketplace.reports.schemas import (
     Fees,
     Liabilities,
     PayoutReport,
+    PerformerReport,
     RateReport,
     Reconciliation,
     RollForward,
@@ -23,6 +24,7 @@ from tests.world import Person, World
     ("path", "answer"),
     [
         ("/v1/reports/payout-runs/{run}", PayoutReport),
+        ("/v1/reports/performers/{performer}", PerformerReport),
         ("/v1/reports/rates", RateReport),
         ("/v1/reports/trial-balance", TrialBalance),
         ("/v1/reports/reconciliation", Reconciliation),
@@ -41,7 +43,7 @@ def test_a_report_is_what_is_described(
     world.stripe.fee(200)
     world.sweep("stripe_lines")
     for run_id in (paid.run["id"], run["id"]):
-        text = finn.ask("GET", path.format(run=run_id, month=month)).text
+        text = finn.ask("GET", path.format(run=run_id, month=month, performer=paid.ana.id)).text
         # Dumped by the description's fields, it is the same report, field by field.
         described = answer.model_validate_json(text).model_dump_json()
         assert json.dumps(json.loads(described)) == json.dumps(json.loads(text))

@@ -27,7 +27,14 @@ MADE_UP: tuple[Any, ...] = ("text", "…", {})
 MAY_BE_ZERO = {
     *("adjustments_minor", "held_minor", "paid_minor", "sending_minor", "sum_minor"),
     *("adjusted_minor", "alarm_minor", "booked_later_minor", "ledger_sum_minor"),
-    *("opening_minor", "released_minor", "returned_minor", "retakes_granted"),
+    *(
+        "disputed_minor",
+        "owed_minor",
+        "opening_minor",
+        "released_minor",
+        "returned_minor",
+        "retakes_granted",
+    ),
     *("reversed_minor", "taken_back_minor", "owed_back_minor", "platform_minor"),
 }
 

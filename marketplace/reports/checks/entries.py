@@ -84,18 +84,6 @@ TRANSFERS = """
     WHERE outcome = 'refused'
 """
 
-REVERSALS = """
-    SELECT 'transfer_reversed', reversal.id, reversal.currency, entry.*
-    FROM transfer_reversal AS reversal
-    LEFT JOIN payout ON payout.id = payout_id, LATERAL (VALUES
-        ('stripe_available', NULL::uuid, reversal.amount_minor),
-        -- Owed again, or a debt that is paid: nothing else is ever taken back.
-        (CASE cause WHEN 'wrong_destination' THEN 'performer_payable'
-            ELSE 'performer_receivable' END, performer_id, -reversal.amount_minor)
-    ) AS entry
-    WHERE reversal.state = 'reversed'
-"""
-
 WITHDRAWALS = """
     SELECT kind, withdrawal.id, currency, entry.*
     FROM withdrawal, LATERAL (VALUES
@@ -142,6 +130,70 @@ REFUNDS = """
     WHERE state = 'returned'
 """
 
+LINE_BOOKINGS = """
+    SELECT CASE booked_as WHEN 'stripe_fee' THEN 'stripe_fee_booked' ELSE 'capital_booked' END,
+           id, currency, entry.*
+    FROM line_booking, LATERAL (VALUES
+        ('stripe_available', NULL::uuid, net_minor),
+        (CASE booked_as WHEN 'stripe_fee' THEN 'stripe_fees' ELSE 'platform_capital' END,
+         NULL, -net_minor)
+    ) AS entry
+    WHERE state = 'booked'
+"""
+
+DISPUTES = """
+    SELECT 'dispute_opened', id, currency, entry.*
+    FROM dispute, LATERAL (VALUES
+        ('disputes_receivable', NULL::uuid, withdrawn_minor),
+        ('dispute_fees', NULL, fee_minor),
+        ('stripe_available', NULL, -withdrawn_minor - fee_minor),
+        ('client_wallet', client_id, held_minor),
+        ('wallet_disputed', client_id, -held_minor)
+    ) AS entry
+    WHERE opened_transaction_id IS NOT NULL
+    UNION ALL
+    SELECT 'dispute_won', id, currency, entry.*
+    FROM dispute, LATERAL (VALUES
+        ('stripe_available', NULL::uuid, withdrawn_minor + fee_returned_minor),
+        ('dispute_fees', NULL, -fee_returned_minor),
+        ('disputes_receivable', NULL, -withdrawn_minor),
+        ('wallet_disputed', client_id, held_minor),
+        ('client_wallet', client_id, -held_minor)
+    ) AS entry
+    WHERE state = 'won'
+    UNION ALL
+    -- What was set aside, then what open roles gave up by way of the wallet; the rest is owed.
+    SELECT 'dispute_lost', id, currency, entry.*
+    FROM dispute, LATERAL (VALUES
+        ('wallet_disputed', client_id, held_minor),
+        ('client_wallet', client_id, from_reserves_minor),
+        ('client_receivable', client_id, withdrawn_minor - held_minor - from_reserves_minor),
+        ('disputes_receivable', NULL::uuid, -withdrawn_minor)
+    ) AS entry
+    WHERE state = 'lost'
+    UNION ALL
+    SELECT CASE remedy WHEN 'settle' THEN 'client_debt_settled' ELSE 'client_debt_written_off' END,
+           id, currency, entry.*
+    FROM client_debt_decision, LATERAL (VALUES
+        (CASE remedy WHEN 'settle' THEN 'client_wallet' ELSE 'bad_debt' END,
+         CASE remedy WHEN 'settle' THEN client_id END, amount_minor),
+        ('client_receivable', client_id, -amount_minor)
+    ) AS entry
+    WHERE state = 'confirmed'
+"""
+
+REVERSALS = """
+    SELECT 'transfer_reversed', reversal.id, reversal.currency, entry.*
+    FROM transfer_reversal AS reversal
+    LEFT JOIN payout ON payout.id = payout_id, LATERAL (VALUES
+        ('stripe_available', NULL::uuid, reversal.amount_minor),
+        -- Owed again, or a debt that is paid: nothing else is ever taken back.
+        (CASE cause WHEN 'wrong_destination' THEN 'performer_payable'
+            ELSE 'performer_receivable' END, performer_id, -reversal.amount_minor)
+    ) AS entry
+    WHERE reversal.state = 'reversed'
+"""
+
 CORRECTIONS = """
     SELECT event.kind, correction.id, correction.currency, entry.*
     FROM correction
@@ -175,10 +227,12 @@ EVENTS = (
     RESERVES,
     PAY,
     TRANSFERS,
+    WITHDRAWALS,
+    LINE_BOOKINGS,
+    REFUNDS,
+    DISPUTES,
     REVERSALS,
     CORRECTIONS,
-    WITHDRAWALS,
-    REFUNDS,
 )
 
 I5_ENTRIES = f"""

@@ -55,14 +55,14 @@ OWED = """
     SELECT account.currency, coalesce(-sum(amount_minor), 0)::bigint AS minor
     FROM account JOIN ledger_entry ON account_id = account.id
     WHERE kind IN (
-        'client_wallet', 'job_reserve', 'performer_payable', 'transfers_in_flight',
-        'refunds_in_flight', 'bank_in_transit'
-    )
-       -- A debt that was paid before it was found: it is somebody's.
-       OR account.id IN (
-           SELECT account_id FROM ledger_entry JOIN account AS debt ON debt.id = account_id
-           WHERE debt.kind = 'performer_receivable'
-           GROUP BY account_id HAVING sum(amount_minor) < 0
-       )
+            'client_wallet', 'job_reserve', 'performer_payable', 'transfers_in_flight',
+            'refunds_in_flight', 'bank_in_transit'
+        )
+        -- A debt that was paid before it was found: it is somebody's.
+        OR account.id IN (
+            SELECT account_id FROM ledger_entry JOIN account AS debt ON debt.id = account_id
+            WHERE debt.kind = 'performer_receivable'
+            GROUP BY account_id HAVING sum(amount_minor) < 0
+        )
     GROUP BY account.currency
 """

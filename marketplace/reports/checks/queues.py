@@ -11,6 +11,7 @@ QUEUES = {
     "SELECT FROM payout_run WHERE payout_run.id = payout.run_id AND payout_run.state = 'paused'))",
     "reversal": "transfer_reversal WHERE due_at IS NOT NULL",
     "deposit": "deposit WHERE due_at IS NOT NULL",
+    "dispute": "dispute WHERE due_at IS NOT NULL",
     "refund": "refund WHERE due_at IS NOT NULL",
     "topup": "topup WHERE due_at IS NOT NULL",
     "withdrawal": "withdrawal WHERE due_at IS NOT NULL",

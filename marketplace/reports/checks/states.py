@@ -20,18 +20,6 @@ I9 = """
     ) AS effects ON true
     WHERE booked <> CASE WHEN state = 'succeeded' THEN 1 ELSE 0 END
     UNION ALL
-    SELECT format('reversal %s is %s, but it is booked %s times', reversal.id, state, booked)
-    FROM transfer_reversal AS reversal
-    JOIN LATERAL (
-        SELECT count(*) AS booked FROM ledger_transaction
-        JOIN booked_balance_transaction AS line ON line.ledger_transaction_id = ledger_transaction.id
-        WHERE source_id = reversal.id AND kind = 'transfer_reversed'
-          AND line.id = reversal.balance_transaction_id
-    ) AS effects ON true
-    -- Stripe need not name its line; then `reconciliation` and I4 do.
-    WHERE booked <> CASE WHEN state = 'reversed' AND balance_transaction_id IS NOT NULL
-        THEN 1 ELSE 0 END
-    UNION ALL
     SELECT format('withdrawal %s is %s, but Stripe''s lines of it are booked %s times',
                   withdrawal.id, state, booked)
     FROM withdrawal
@@ -51,6 +39,34 @@ I9 = """
     WHERE booked <> CASE state WHEN 'returned' THEN 2 WHEN 'succeeded' THEN 1
         ELSE num_nonnulls(confirmed_transaction_id) END
     UNION ALL
+    SELECT format('line booking %s is %s, but %s is booked as %s', said.id, state, line_id,
+                  coalesce(line.ledger_transaction_id::text, 'nothing'))
+    FROM line_booking AS said
+    LEFT JOIN booked_balance_transaction AS line ON line.id = line_id
+    WHERE state = 'booked' AND line.ledger_transaction_id IS DISTINCT FROM said.ledger_transaction_id
+    UNION ALL
+    SELECT format('dispute %s is %s, but its lines are booked %s times', dispute.id, state, booked)
+    FROM dispute
+    JOIN LATERAL (
+        SELECT count(*) AS booked FROM ledger_transaction
+        JOIN booked_balance_transaction ON ledger_transaction_id = ledger_transaction.id
+        WHERE source_id = dispute.id AND kind LIKE 'dispute%'
+    ) AS effects ON true
+    WHERE booked <> CASE state WHEN 'won' THEN 2 WHEN 'lost' THEN 1
+        ELSE num_nonnulls(opened_transaction_id) END
+    UNION ALL
+    SELECT format('reversal %s is %s, but it is booked %s times', reversal.id, state, booked)
+    FROM transfer_reversal AS reversal
+    JOIN LATERAL (
+        SELECT count(*) AS booked FROM ledger_transaction
+        JOIN booked_balance_transaction AS line ON line.ledger_transaction_id = ledger_transaction.id
+        WHERE source_id = reversal.id AND kind = 'transfer_reversed'
+          AND line.id = reversal.balance_transaction_id
+    ) AS effects ON true
+    -- Stripe need not name its line; then `reconciliation` and I4 do.
+    WHERE booked <> CASE WHEN state = 'reversed' AND balance_transaction_id IS NOT NULL
+        THEN 1 ELSE 0 END
+    UNION ALL
     SELECT format('event %s waits since %s: %s', id, received_at, coalesce(last_error, 'not tried'))
     FROM stripe_event
     WHERE handled_at IS NULL AND received_at < marketplace_now() - interval '24 hours'
@@ -69,7 +85,10 @@ I11 = """
         UNION ALL SELECT 'claim', id, state FROM claim
         UNION ALL SELECT 'correction', id, state FROM correction
         UNION ALL SELECT 'deposit', id, state FROM deposit
+        UNION ALL SELECT 'client_debt_decision', id, state FROM client_debt_decision
+        UNION ALL SELECT 'dispute', id, state FROM dispute
         UNION ALL SELECT 'job', id, state FROM job
+        UNION ALL SELECT 'line_booking', id, state FROM line_booking
         UNION ALL SELECT 'payout', id, state FROM payout
         UNION ALL SELECT 'payout_run', id, state FROM payout_run
         UNION ALL SELECT 'performer', person_id, state FROM performer
@@ -78,8 +97,8 @@ I11 = """
         UNION ALL SELECT 'role', id, state FROM role
         UNION ALL SELECT 'submission', id, state FROM submission
         UNION ALL SELECT 'topup', id, state FROM topup
-        UNION ALL SELECT 'transfer_reversal', id, state FROM transfer_reversal
         UNION ALL SELECT 'withdrawal', id, state FROM withdrawal
+        UNION ALL SELECT 'transfer_reversal', id, state FROM transfer_reversal
         UNION ALL SELECT 'withholding', id, state FROM withholding
     )
     SELECT format('%s %s moved from %s to %s', subject_type, subject_id,

@@ -16,9 +16,7 @@ I5 = """
         WHEN 'payout_attempt' THEN EXISTS (SELECT FROM payout_attempt
             WHERE id = source_id AND ledger_transaction.id
                 IN (in_flight_transaction_id, conclusion_transaction_id))
-        WHEN 'correction' THEN EXISTS (SELECT FROM correction
-            WHERE id = source_id AND ledger_transaction_id = ledger_transaction.id)
-        WHEN 'transfer_reversal' THEN EXISTS (SELECT FROM transfer_reversal
+        WHEN 'line_booking' THEN EXISTS (SELECT FROM line_booking
             WHERE id = source_id AND ledger_transaction_id = ledger_transaction.id)
         WHEN 'withdrawal' THEN EXISTS (SELECT FROM withdrawal
             WHERE id = source_id AND ledger_transaction.id
@@ -26,6 +24,15 @@ I5 = """
         WHEN 'refund' THEN EXISTS (SELECT FROM refund
             WHERE id = source_id AND ledger_transaction.id IN
                 (sent_transaction_id, confirmed_transaction_id, ended_transaction_id))
+        WHEN 'dispute' THEN EXISTS (SELECT FROM dispute
+            WHERE id = source_id
+              AND ledger_transaction.id IN (opened_transaction_id, ended_transaction_id))
+        WHEN 'client_debt_decision' THEN EXISTS (SELECT FROM client_debt_decision
+            WHERE id = source_id AND ledger_transaction_id = ledger_transaction.id)
+        WHEN 'correction' THEN EXISTS (SELECT FROM correction
+            WHERE id = source_id AND ledger_transaction_id = ledger_transaction.id)
+        WHEN 'transfer_reversal' THEN EXISTS (SELECT FROM transfer_reversal
+            WHERE id = source_id AND ledger_transaction_id = ledger_transaction.id)
         ELSE false
     END
     UNION ALL
@@ -68,6 +75,32 @@ I5 = """
           AND conclusion_transaction_id IS NOT NULL
     )
     UNION ALL
+    -- Of a deposit never more goes back than came in.
+    SELECT format('deposit %s of %s is refunded by %s', deposit.id, deposit.amount_minor,
+                  sum(refund.amount_minor))
+    FROM deposit
+    JOIN refund ON refund.deposit_id = deposit.id AND refund.state NOT IN ('refused', 'returned')
+    GROUP BY deposit.id
+    HAVING sum(refund.amount_minor) > deposit.amount_minor
+        OR bool_or(refund.client_id <> deposit.client_id OR refund.currency <> deposit.currency)
+    UNION ALL
+    -- What is set aside for disputes is that of the open ones; nobody owes less than nothing.
+    SELECT format('client %s has %s set aside for disputes, its open ones %s',
+                  account.owner_id, -sum(entry.amount_minor), max(due.minor))
+    FROM account
+    JOIN ledger_entry AS entry ON entry.account_id = account.id
+    JOIN LATERAL (
+        SELECT coalesce(sum(held_minor), 0) AS minor FROM dispute
+        WHERE client_id = account.owner_id AND currency = account.currency AND state = 'open'
+    ) AS due ON true
+    WHERE account.kind = 'wallet_disputed'
+    GROUP BY account.id HAVING -sum(entry.amount_minor) <> max(due.minor)
+    UNION ALL
+    SELECT format('client %s owes %s', account.owner_id, sum(entry.amount_minor))
+    FROM account JOIN ledger_entry AS entry ON entry.account_id = account.id
+    WHERE account.kind = 'client_receivable'
+    GROUP BY account.id HAVING sum(entry.amount_minor) < 0
+    UNION ALL
     SELECT format('payout %s of %s is %s, but %s of it came back', payout.id, payout.amount_minor,
                   payout.state, returned)
     FROM payout
@@ -80,15 +113,6 @@ I5 = """
            ELSE payout.state <> CASE WHEN returned < payout.amount_minor THEN 'partly_reversed'
                ELSE 'reversed' END
        END)
-    UNION ALL
-    -- Of a deposit never more goes back than came in.
-    SELECT format('deposit %s of %s is refunded by %s', deposit.id, deposit.amount_minor,
-                  sum(refund.amount_minor))
-    FROM deposit
-    JOIN refund ON refund.deposit_id = deposit.id AND refund.state NOT IN ('refused', 'returned')
-    GROUP BY deposit.id
-    HAVING sum(refund.amount_minor) > deposit.amount_minor
-        OR bool_or(refund.client_id <> deposit.client_id OR refund.currency <> deposit.currency)
     UNION ALL
     SELECT format('claim %s ended with time on it, but no decision is made or due', claim.id)
     FROM claim

@@ -2,7 +2,7 @@
 
 The tree is what the rows say. A reference that must lead somewhere and does not, and arithmetic that
 does not come out, make it incomplete. `links` says where each row leads, `arithmetic` what must come
-out, `text` what is shown.
+out, `text` what is shown, `access` to whom.
 """
 
 from marketplace.reports.explain.nodes import Node

@@ -43,11 +43,15 @@ AT_STRIPE = {
     TransactionKind.DEPOSIT_CREDITED,
     TransactionKind.TOPUP_SUCCEEDED,
     TransactionKind.TRANSFER_CONFIRMED,
-    TransactionKind.TRANSFER_REVERSED,
     TransactionKind.WITHDRAWAL_CONFIRMED,
     TransactionKind.WITHDRAWAL_RETURNED,
+    TransactionKind.STRIPE_FEE_BOOKED,
+    TransactionKind.CAPITAL_BOOKED,
     TransactionKind.REFUND_CONFIRMED,
     TransactionKind.REFUND_RETURNED,
+    TransactionKind.DISPUTE_OPENED,
+    TransactionKind.DISPUTE_WON,
+    TransactionKind.TRANSFER_REVERSED,
 }
 
 
@@ -75,10 +79,13 @@ DOWN: dict[str, tuple[Link, ...]] = {
     "task": (Link("job", "id", "job_id", required=always),),
     "audition": (Link("rate", "id", "rate_id", required=always),),
     "refund": (Link("deposit", "id", "deposit_id", required=always),),
+    "dispute": (Link("deposit", "id", "deposit_id", required=always),),
+    "client_debt_decision": (Link("dispute", "client_id", "client_id", required=always),),
     "rate": (Link("rate_lineage", "id", "lineage_id", required=always),),
     "booked_balance_transaction": (
         Link("ledger_transaction", "id", "ledger_transaction_id", required=always),
     ),
+    "line_booking": (Link("stripe_line", "id", "line_id", required=always),),
     "correction": (
         Link("claim", "id", "claim_id", required=always, when=lambda row: bool(row["claim_id"])),
     ),
@@ -117,6 +124,24 @@ UP: dict[str, tuple[Link, ...]] = {
             required=lambda row: row["state"] in {"credited", "available"},
         ),
         Link("refund", "deposit_id", "id"),
+        Link("dispute", "deposit_id", "id"),
+    ),
+    "dispute": (
+        Link("ledger_transaction", "id", "opened_transaction_id"),
+        Link(
+            "ledger_transaction",
+            "id",
+            "ended_transaction_id",
+            required=lambda row: row["state"] in {"won", "lost"},
+        ),
+    ),
+    "client_debt_decision": (
+        Link(
+            "ledger_transaction",
+            "id",
+            "ledger_transaction_id",
+            required=lambda row: row["state"] == "confirmed",
+        ),
     ),
     "refund": (
         Link("ledger_transaction", "id", "sent_transaction_id", required=always),
@@ -140,6 +165,18 @@ UP: dict[str, tuple[Link, ...]] = {
             "id",
             required=lambda row: row["state"] == "succeeded",
         ),
+    ),
+    "line_booking": (
+        Link(
+            "ledger_transaction",
+            "id",
+            "ledger_transaction_id",
+            required=lambda row: row["state"] == "booked",
+        ),
+    ),
+    "stripe_line": (
+        Link("line_booking", "line_id", "id"),
+        Link("booked_balance_transaction", "id", "id"),
     ),
     "withdrawal": (
         Link(
@@ -235,11 +272,14 @@ TABLES = (
     "deposit",
     "topup",
     "refund",
+    "dispute",
+    "client_debt_decision",
     "reserve_move",
+    "withdrawal",
+    "line_booking",
+    "bank_payout",
     "transfer_reversal",
     "correction",
-    "withdrawal",
-    "bank_payout",
 )
 
 # Stripe's own ids: which row of ours carries them, in which column.
@@ -249,15 +289,17 @@ STRIPE_IDS = (
     ("deposit", "checkout_session_id"),
     ("deposit", "payment_intent_id"),
     ("refund", "stripe_refund_id"),
+    ("dispute", "stripe_dispute_id"),
     ("topup", "stripe_topup_id"),
-    ("transfer_reversal", "reversal_id"),
     ("withdrawal", "stripe_payout_id"),
     ("bank_payout", "stripe_payout_id"),
+    ("stripe_line", "id"),
+    ("transfer_reversal", "reversal_id"),
 )
 
 # Rows that say little without a second look.
 READABLE = {
-    "ledger_entry": "(SELECT ledger_entry.*, account.kind AS account FROM ledger_entry"
+    "ledger_entry": "(SELECT ledger_entry.*, account.kind AS account, owner_id FROM ledger_entry"
     " JOIN account ON account.id = account_id) AS readable",
     "time_entry": "(SELECT time_entry.*, extract(epoch FROM ended_at - started_at)::bigint"
     " AS seconds FROM time_entry) AS readable",

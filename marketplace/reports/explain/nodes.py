@@ -2,15 +2,23 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 Row = Mapping[str, Any]
+
+
+class Direction(StrEnum):
+    DOWN = "down"  # towards the seconds and the rate
+    UP = "up"  # towards Stripe
 
 
 @dataclass
 class Node:
     table: str
     row: Row
+    # Whether it leads to the seconds or to Stripe; None where one asked.
+    direction: Direction | None = None
     problems: list[str] = field(default_factory=list)
     children: list["Node"] = field(default_factory=list)
     # All that its links led to, by table and id, whether it stands below or elsewhere in the tree.

@@ -25,9 +25,16 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "consent_grant": ("licence_version", "signed_at"),
     "audition": ("state", "paid_seconds", "rate_minor_per_hour"),
     "deposit": ("state", "checkout_session_id", "fee_minor"),
+    "dispute": (
+        *("state", "state_reason", "stripe_dispute_id", "withdrawn_minor", "fee_minor"),
+        *("held_minor", "from_reserves_minor"),
+    ),
+    "client_debt_decision": ("remedy", "state", "reason", "proposed_by", "decided_by"),
     "refund": ("state", "state_reason", "stripe_refund_id"),
     "topup": ("state", "stripe_topup_id"),
     "withdrawal": ("state", "state_reason", "stripe_payout_id", "requested_by", "approved_by"),
+    "line_booking": ("state", "booked_as", "line_id", "reason", "proposed_by", "decided_by"),
+    "stripe_line": ("type", "net_minor", "description", "created_at"),
     "bank_payout": ("state", "state_reason", "stripe_payout_id", "performer_id", "arrives_at"),
     "reserve_move": ("cause",),
     "correction": (
@@ -44,15 +51,25 @@ SHOWN: dict[str, tuple[str, ...]] = {
 }
 
 
-def lines(node: Node, depth: int = 0) -> Iterator[str]:
-    """The tree as indented text."""
-    shown = [
-        f"{name}={_text(node.row[name])}"
+def facts(node: Node) -> dict[str, str]:
+    """What is shown of a row, by name."""
+    return {
+        name: _text(node.row[name])
         for name in SHOWN.get(node.table, ())
         if node.row[name] is not None
-    ]
+    }
+
+
+def amount_minor(node: Node) -> int | None:
     amount = node.row.get("amount_minor", node.row.get("pay_minor"))
-    money = [display(amount, node.row["currency"])] if amount and "currency" in node.row else []
+    return amount if "currency" in node.row else None
+
+
+def lines(node: Node, depth: int = 0) -> Iterator[str]:
+    """The tree as indented text."""
+    shown = [f"{name}={text}" for name, text in facts(node).items()]
+    amount = amount_minor(node)
+    money = [display(amount, node.row["currency"])] if amount else []
     yield "  " * depth + " ".join([node.table, str(node.row["id"]), *money, *shown])
     for problem in node.problems:
         yield "  " * (depth + 1) + f"MISSING: {problem}"

@@ -15,8 +15,13 @@ from marketplace.reports.explain.links import (
     UP,
     Link,
 )
-from marketplace.reports.explain.nodes import Node, Row
+from marketplace.reports.explain.nodes import Direction, Node, Row
 from marketplace.shared.database import rows
+
+LINKS: Mapping[Direction, Mapping[str, tuple[Link, ...]]] = {
+    Direction.DOWN: DOWN,
+    Direction.UP: UP,
+}
 
 
 async def explain(session: AsyncSession, id_: str) -> Node | None:
@@ -26,8 +31,8 @@ async def explain(session: AsyncSession, id_: str) -> Node | None:
         return None
     node = Node(*found)
     seen = {(node.table, node.row["id"])}
-    await _follow(session, node, DOWN, set(seen))
-    await _follow(session, node, UP, set(seen))
+    for direction in Direction:
+        await _follow(session, node, direction, set(seen))
     check(node)
     return node
 
@@ -59,10 +64,10 @@ async def _select(session: AsyncSession, table: str, column: str, value: Any) ->
 async def _follow(
     session: AsyncSession,
     node: Node,
-    links: Mapping[str, tuple[Link, ...]],
+    direction: Direction,
     seen: set[tuple[str, Any]],
 ) -> None:
-    for link in links.get(node.table, ()):
+    for link in LINKS[direction].get(node.table, ()):
         if not link.when(node.row):
             continue
         found = await _select(session, link.table, link.column, node.row[link.own])
@@ -74,7 +79,7 @@ async def _follow(
             if not link.shown or (link.table, row["id"]) in seen:
                 continue
             seen.add((link.table, row["id"]))
-            child = Node(link.table, row)
+            child = Node(link.table, row, direction)
             node.children.append(child)
-            await _follow(session, child, links, seen)
+            await _follow(session, child, direction, seen)
             check(child)

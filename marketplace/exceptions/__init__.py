@@ -1,0 +1,1 @@
+"""What Stripe's books have and no event of ours explains: finance says what it is, by two people."""

@@ -1,0 +1,217 @@
+"""The queue of what nobody explains, and two people's word about a line of it."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from marketplace.exceptions.models import (
+    LINE_BOOKING_MOVES,
+    BookedAs,
+    LineBooking,
+    LineBookingState,
+)
+from marketplace.ledger import service as ledger
+from marketplace.ledger.models import AccountKind, TransactionKind
+from marketplace.reports.reconciliation import BOOKED_BY, JUDGED, ON_ITS_WAY_HOURS
+from marketplace.shared import clock
+from marketplace.shared.database import Sessions, rows, statement, violated
+from marketplace.shared.problems import Conflict, Forbidden, NotFound
+from marketplace.shared.states import move
+from marketplace.stripe_api.models import BookedBalanceTransaction
+
+OPEN = f"""
+    {JUDGED}
+    SELECT judged.*, stripe_line.description, proposed.id AS line_booking_id
+    FROM judged
+    LEFT JOIN stripe_line ON stripe_line.id = judged.id
+    LEFT JOIN line_booking AS proposed
+        ON proposed.line_id = judged.id AND proposed.state = 'proposed'
+    WHERE judged.reason <> 'on_its_way'
+      AND (CAST(:only AS text) IS NULL OR judged.id = :only)
+      AND (CAST(:after_at AS timestamptz) IS NULL OR
+           (judged.created_at, judged.id) > (:after_at, CAST(:after_id AS text)))
+    ORDER BY judged.created_at, judged.id
+    LIMIT :most
+"""  # noqa: S608 - this package's words
+# Of lines that stand as Stripe has them, and are in no booking.
+BOOKABLE = ("not_booked", "no_event", "unknown_type")
+KINDS = {
+    BookedAs.STRIPE_FEE: (TransactionKind.STRIPE_FEE_BOOKED, AccountKind.STRIPE_FEES),
+    BookedAs.CAPITAL: (TransactionKind.CAPITAL_BOOKED, AccountKind.PLATFORM_CAPITAL),
+}
+
+
+class NoException(Conflict):
+    """This line is booked, or may yet be: an event of ours that explains it is on its way."""
+
+    code = "no_exception"
+
+
+class NotBookableAs(Conflict):
+    """A line of this kind is not booked as that."""
+
+    code = "not_bookable_as"
+
+
+class AlreadyProposed(Conflict):
+    """Somebody has said what this line is; approve or discard that first."""
+
+    code = "already_proposed"
+
+
+class LineBookedMeanwhile(Conflict):
+    """The line's own event came after all and has booked it; discard this."""
+
+    code = "line_booked_meanwhile"
+
+
+class ProposerMayNotApprove(Forbidden):
+    """What a line is, is approved by somebody other than the person who said so."""
+
+    code = "proposer_may_not_approve"
+
+
+async def find_open(
+    session: AsyncSession,
+    *,
+    most: int,
+    after: tuple[datetime, str] | None = None,
+    only: str | None = None,
+) -> list[dict[str, Any]]:
+    """What no event of ours explains by now, the oldest first."""
+    after_at, after_id = after or (None, None)
+    found = await rows(
+        session,
+        OPEN,
+        as_of=await clock.now(session),
+        known=list(BOOKED_BY),
+        on_its_way=ON_ITS_WAY_HOURS,
+        only=only,
+        after_at=after_at,
+        after_id=after_id,
+        most=most,
+    )
+    return [{**row, "may_be_booked_as": may_be_booked_as(row)} for row in found]
+
+
+def may_be_booked_as(row: Any) -> list[BookedAs]:
+    """A movement of money is never a fee; what is not as Stripe has it is nobody's to book."""
+    if row["reason"] not in BOOKABLE:
+        return []
+    if row["type"] in BOOKED_BY:
+        return [BookedAs.CAPITAL]
+    return [BookedAs.STRIPE_FEE, BookedAs.CAPITAL]
+
+
+async def propose(
+    session: AsyncSession, *, line_id: str, booked_as: BookedAs, reason: str, proposed_by: UUID
+) -> LineBooking:
+    """Say what a line is. Nothing is booked before a second person says so, too."""
+    if not await rows(session, "SELECT FROM stripe_line WHERE id = :id", id=line_id):
+        raise NotFound
+    found = await find_open(session, most=1, only=line_id)
+    if not found:
+        raise NoException
+    (line,) = found
+    if booked_as not in line["may_be_booked_as"]:
+        raise NotBookableAs(may_be_booked_as=[each.value for each in line["may_be_booked_as"]])
+    proposed = LineBooking(
+        line_id=line_id,
+        booked_as=booked_as,
+        currency=line["currency"],
+        net_minor=line["stripe_net_minor"],
+        reason=reason,
+        proposed_by=proposed_by,
+        state=LineBookingState.PROPOSED,
+    )
+    try:
+        async with session.begin_nested():
+            session.add(proposed)
+    except sa.exc.IntegrityError as error:
+        match violated(error):
+            case "uq_line_booking_line":
+                raise AlreadyProposed from error
+            case "line_booking_line":
+                raise NoException from error
+        raise
+    await session.refresh(proposed)
+    return proposed
+
+
+async def find(session: AsyncSession, booking_id: UUID, *, lock: bool = False) -> LineBooking:
+    query = select(LineBooking).where(LineBooking.id == booking_id)
+    if lock:
+        query = query.with_for_update(key_share=True).execution_options(populate_existing=True)
+    found = (await session.exec(query)).first()
+    if found is None:
+        raise NotFound
+    return found
+
+
+async def approve(session: AsyncSession, *, booking_id: UUID, approver: UUID) -> LineBooking:
+    """Book the line as somebody else said."""
+    booking = await find(session, booking_id, lock=True)
+    if booking.proposed_by == approver:
+        raise ProposerMayNotApprove
+    now = await clock.now(session)
+    posting = _posting(booking)
+    if booking.state is LineBookingState.PROPOSED:
+        await _book(session, booking, posting)
+    move(booking, LineBookingState.BOOKED, LINE_BOOKING_MOVES)
+    booking.decided_by, booking.decided_at = approver, now
+    booking.ledger_transaction_id = posting.id
+    await session.flush()
+    return booking
+
+
+async def _book(session: AsyncSession, booking: LineBooking, posting: ledger.Posting) -> None:
+    await ledger.post(session, posting)
+    taken = await session.execute(
+        sa.dialects.postgresql.insert(BookedBalanceTransaction)
+        .values(
+            id=booking.line_id,
+            net_minor=booking.net_minor,
+            currency=booking.currency,
+            ledger_transaction_id=posting.id,
+        )
+        .on_conflict_do_nothing()
+        .returning(col(BookedBalanceTransaction.id))
+    )
+    if taken.first() is None:
+        raise LineBookedMeanwhile
+
+
+def _posting(booking: LineBooking) -> ledger.Posting:
+    kind, account = KINDS[booking.booked_as]
+    cash, other = (AccountKind.STRIPE_AVAILABLE, None), (account, None)
+    debited, credited = (cash, other) if booking.net_minor > 0 else (other, cash)
+    return ledger.Posting(
+        kind=kind,
+        source_id=booking.id,
+        currency=booking.currency,
+        moves=((debited, credited, abs(booking.net_minor)),),
+    )
+
+
+async def discard(
+    session: AsyncSession, *, booking_id: UUID, reason: str, decided_by: UUID
+) -> LineBooking:
+    """It is something else; the line waits on."""
+    booking = await find(session, booking_id, lock=True)
+    now = await clock.now(session)
+    move(booking, LineBookingState.DISCARDED, LINE_BOOKING_MOVES, reason=reason)
+    booking.decided_by, booking.decided_at = decided_by, now
+    await session.flush()
+    return booking
+
+
+async def attach_late_lines(sessions: Sessions) -> int:
+    """Name the line of each booked event whose line Stripe did not name at first."""
+    async with sessions() as session:
+        attached = await rows(session, statement("marketplace.exceptions", "late_lines.sql"))
+        await session.commit()
+    return len(attached)

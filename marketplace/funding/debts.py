@@ -1,0 +1,151 @@
+"""What clients owe after lost disputes. Nothing is taken by itself: finance settles a debt out of
+the client's wallet, or writes it off, and a second person confirms it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlmodel import select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from marketplace.accounts.models import Client
+from marketplace.funding.dispute_models import (
+    DEBT_MOVES,
+    ClientDebtDecision,
+    DebtRemedy,
+    DebtState,
+)
+from marketplace.funding.reserves import WalletTooLow, wallet
+from marketplace.ledger import service as ledger
+from marketplace.ledger.models import AccountKind, TransactionKind
+from marketplace.shared.database import rows, take_turns
+from marketplace.shared.problems import Conflict, Forbidden, NotFound
+from marketplace.shared.states import move
+
+BAD_DEBT: ledger.Account = (AccountKind.BAD_DEBT, None)
+
+
+class ClientOwesLess(Conflict):
+    """The client does not owe that much."""
+
+    code = "client_owes_less"
+
+
+class ProposerMayNotConfirm(Forbidden):
+    """Somebody other than who proposed this must decide."""
+
+    code = "proposer_may_not_confirm"
+
+
+OWED = """
+    SELECT account.owner_id AS client_id, account.currency, sum(amount_minor)::bigint AS owed_minor,
+           min(header.booked_at) AS since,
+           (SELECT coalesce(max(balance_minor), 0) FROM account_balance
+            WHERE account_id = account_id('client_wallet', account.owner_id, account.currency))
+               AS wallet_minor
+    FROM account
+    JOIN ledger_entry AS entry ON entry.account_id = account.id
+    JOIN ledger_transaction AS header ON header.id = entry.transaction_id
+    WHERE account.kind = 'client_receivable'
+    GROUP BY account.id
+    HAVING sum(amount_minor) <> 0
+    ORDER BY min(header.booked_at), account.owner_id
+"""
+
+
+async def owed(session: AsyncSession) -> list[Mapping[str, Any]]:
+    """Each client that owes something, since when, and what is in its wallet."""
+    return await rows(session, OWED)
+
+
+async def owed_by(session: AsyncSession, client_id: UUID, currency: str) -> int:
+    minor = await session.scalar(
+        sa.text("SELECT client_owes(:client, :currency)"),
+        {"client": client_id, "currency": currency},
+    )
+    return int(minor or 0)
+
+
+async def propose(
+    session: AsyncSession,
+    *,
+    client_id: UUID,
+    remedy: DebtRemedy,
+    amount_minor: int,
+    currency: str,
+    reason: str,
+    proposed_by: UUID,
+) -> ClientDebtDecision:
+    if await session.get(Client, client_id) is None:
+        raise NotFound
+    await _require_owed(session, client_id, currency, amount_minor)
+    decision = ClientDebtDecision(
+        client_id=client_id,
+        currency=currency,
+        amount_minor=amount_minor,
+        remedy=remedy,
+        reason=reason,
+        state=DebtState.PROPOSED,
+        proposed_by=proposed_by,
+    )
+    session.add(decision)
+    await session.flush()
+    return decision
+
+
+async def _require_owed(
+    session: AsyncSession, client_id: UUID, currency: str, amount_minor: int
+) -> None:
+    if (owes := await owed_by(session, client_id, currency)) < amount_minor:
+        raise ClientOwesLess(owed_minor=owes)
+
+
+async def decide(
+    session: AsyncSession, *, decision_id: UUID, confirm: bool, reason: str, decided_by: UUID
+) -> ClientDebtDecision:
+    """A second person's word. Raises ClientOwesLess, WalletTooLow."""
+    found = await session.exec(
+        select(ClientDebtDecision)
+        .where(ClientDebtDecision.id == decision_id)
+        .with_for_update(key_share=True)
+    )
+    decision = found.first()
+    if decision is None:
+        raise NotFound
+    if decision.proposed_by == decided_by:
+        raise ProposerMayNotConfirm
+    if decision.state is DebtState.PROPOSED and confirm:
+        # One decision about a client's debt after the other: what is owed is read in its turn.
+        await take_turns(session, "debt of", decision.client_id)
+        await _require_owed(session, decision.client_id, decision.currency, decision.amount_minor)
+        booked = await _book(session, decision)
+    else:
+        booked = None
+    to = DebtState.CONFIRMED if confirm else DebtState.REJECTED
+    move(decision, to, DEBT_MOVES, reason=reason)
+    decision.decided_by, decision.ledger_transaction_id = decided_by, booked
+    await session.flush()
+    await session.refresh(decision)
+    return decision
+
+
+async def _book(session: AsyncSession, decision: ClientDebtDecision) -> UUID:
+    settles = decision.remedy is DebtRemedy.SETTLE
+    kind = (
+        TransactionKind.CLIENT_DEBT_SETTLED if settles else TransactionKind.CLIENT_DEBT_WRITTEN_OFF
+    )
+    bearer = wallet(decision.client_id) if settles else BAD_DEBT
+    debt: ledger.Account = (AccountKind.CLIENT_RECEIVABLE, decision.client_id)
+    posting = ledger.Posting(
+        kind=kind,
+        source_id=decision.id,
+        currency=decision.currency,
+        moves=((bearer, debt, decision.amount_minor),),
+    )
+    try:
+        await ledger.post(session, posting)
+    except ledger.BalanceTooLow as error:
+        raise WalletTooLow from error
+    return posting.id

@@ -1,0 +1,21 @@
+"""What finance books of Stripe's lines that no event of ours explains."""
+
+from alembic import op
+
+from migrations.sql import run_file
+
+revision = "0014"
+down_revision = "0013"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    run_file("0014_line_bookings.sql")
+
+
+def downgrade() -> None:
+    op.execute("DROP FUNCTION check_line_booking() CASCADE")
+    op.execute("DROP FUNCTION guard_line_booking() CASCADE")
+    op.execute("DROP TABLE line_booking")
+    op.execute("DELETE FROM allowed_move WHERE subject = 'line_booking'")

@@ -1,0 +1,99 @@
+-- What finance books of Stripe's lines that no event of ours explains.
+
+CREATE TABLE line_booking (
+    id uuid NOT NULL,
+    line_id text NOT NULL,
+    booked_as text NOT NULL,
+    currency text NOT NULL,
+    net_minor bigint NOT NULL,
+    reason text NOT NULL,
+    proposed_by uuid NOT NULL,
+    proposed_at timestamptz DEFAULT marketplace_now() NOT NULL,
+    state text NOT NULL,
+    state_reason text,
+    decided_by uuid,
+    decided_at timestamptz,
+    ledger_transaction_id uuid,
+    CONSTRAINT pk_line_booking PRIMARY KEY (id),
+    CONSTRAINT ck_line_booking_moves_something CHECK (net_minor <> 0),
+    CONSTRAINT ck_line_booking_booked_as_known CHECK (booked_as IN ('stripe_fee', 'capital')),
+    CONSTRAINT ck_line_booking_second_person CHECK (state <> 'booked' OR decided_by <> proposed_by),
+    CONSTRAINT ck_line_booking_decided_by_somebody CHECK ((state = 'proposed') = (decided_by IS NULL) AND (decided_by IS NULL) = (decided_at IS NULL)),
+    CONSTRAINT ck_line_booking_booked_as_said CHECK ((state = 'booked') = (ledger_transaction_id IS NOT NULL)),
+    CONSTRAINT uq_line_booking_ledger_transaction_id UNIQUE (ledger_transaction_id),
+    CONSTRAINT fk_line_booking_line_id FOREIGN KEY(line_id) REFERENCES stripe_line (id),
+    CONSTRAINT fk_line_booking_proposed_by FOREIGN KEY(proposed_by) REFERENCES person (id),
+    CONSTRAINT fk_line_booking_decided_by FOREIGN KEY(decided_by) REFERENCES person (id),
+    CONSTRAINT fk_line_booking_ledger_transaction_id FOREIGN KEY(ledger_transaction_id) REFERENCES ledger_transaction (id)
+);
+CREATE UNIQUE INDEX uq_line_booking_line ON line_booking (line_id) WHERE state <> 'discarded';
+
+INSERT INTO allowed_move (subject, from_state, to_state) VALUES
+    ('line_booking', NULL, 'proposed'),
+    ('line_booking', 'proposed', 'booked'),
+    ('line_booking', 'proposed', 'discarded');
+
+CREATE TRIGGER born AFTER INSERT ON line_booking FOR EACH ROW EXECUTE FUNCTION record_move('id');
+CREATE TRIGGER moved AFTER UPDATE OF state ON line_booking FOR EACH ROW
+    WHEN (OLD.state IS DISTINCT FROM NEW.state) EXECUTE FUNCTION record_move('id');
+CREATE TRIGGER final BEFORE UPDATE ON line_booking
+    FOR EACH ROW EXECUTE FUNCTION refuse_change_when_final('decided_at');
+CREATE TRIGGER never_emptied BEFORE TRUNCATE ON line_booking
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- It speaks of a line as Stripe has it, and of none that is booked already.
+CREATE FUNCTION guard_line_booking() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
+BEGIN
+    IF NOT EXISTS (
+        SELECT FROM stripe_line
+        WHERE id = NEW.line_id AND currency = NEW.currency AND net_minor = NEW.net_minor
+    ) OR EXISTS (SELECT FROM booked_balance_transaction WHERE id = NEW.line_id) THEN
+        RAISE EXCEPTION '% is not what Stripe has, or is booked already', NEW.line_id
+            USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = 'line_booking_line';
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER guard BEFORE INSERT ON line_booking
+    FOR EACH ROW EXECUTE FUNCTION guard_line_booking();
+
+-- What is booked is what two people said, to the cent; and Stripe's line is named. Arguments: the
+-- column that holds the booking's id in the row that is written.
+CREATE FUNCTION check_line_booking() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
+DECLARE
+    checked uuid := (to_jsonb(NEW) ->> TG_ARGV[0])::uuid;
+BEGIN
+    IF NOT EXISTS (
+        SELECT FROM line_booking AS said
+        JOIN ledger_transaction AS booked ON booked.id = said.ledger_transaction_id
+        JOIN booked_balance_transaction AS line
+            ON line.id = said.line_id AND line.ledger_transaction_id = booked.id
+            AND line.net_minor = said.net_minor AND line.currency = said.currency
+        WHERE said.id = checked AND said.state = 'booked'
+          AND booked.source_id = said.id AND booked.currency = said.currency
+          AND booked.kind = CASE said.booked_as
+              WHEN 'stripe_fee' THEN 'stripe_fee_booked' ELSE 'capital_booked' END
+          AND 2 = (SELECT count(*) FROM ledger_entry WHERE transaction_id = booked.id)
+          AND 2 = (
+              SELECT count(*) FROM ledger_entry AS entry
+              JOIN account ON account.id = entry.account_id
+              WHERE entry.transaction_id = booked.id AND (account.kind, entry.amount_minor) IN (
+                  ('stripe_available', said.net_minor),
+                  (CASE said.booked_as WHEN 'stripe_fee' THEN 'stripe_fees'
+                      ELSE 'platform_capital' END, -said.net_minor))
+          )
+    ) THEN
+        RAISE EXCEPTION 'what is booked for % is not what was said of its line', checked
+            USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = 'line_booking_booked';
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE CONSTRAINT TRIGGER line_booked AFTER INSERT ON ledger_transaction
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (NEW.source_type = 'line_booking')
+    EXECUTE FUNCTION check_line_booking('source_id');
+CREATE CONSTRAINT TRIGGER line_booked AFTER UPDATE ON line_booking
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (NEW.state = 'booked')
+    EXECUTE FUNCTION check_line_booking('id');

@@ -1,0 +1,133 @@
+"""What a client owes after a lost dispute is settled or written off by two people, never by itself."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.funding.test_disputes import ROLE_MINOR, becomes, opened, told
+from tests.reports.conftest import violations
+from tests.world import Client, Json, Person, World
+
+DEBTS = "/v1/client-debts"
+DECISIONS = "/v1/client-debt-decisions"
+YES = {"confirm": True, "reason": "Agreed on the phone."}
+NO = {"confirm": False, "reason": "They will pay after all."}
+
+
+@pytest.fixture
+def acme(world: World, settled: Client, finn: Person, ana: Person) -> Client:
+    """Owes 127.65: all it paid was taken back while Ana holds one role."""
+    world.capital(finn, 200_000)
+    world.claim(ana, world.published_job(settled))
+    becomes(world, opened(world, settled), "lost")
+    told(world)
+    assert settled.get("/v1/wallet")["owed_minor"] == ROLE_MINOR
+    return settled
+
+
+def propose(finn: Person, acme: Client, remedy: str, minor: int = ROLE_MINOR) -> Json:
+    wanted = {
+        "remedy": remedy,
+        "amount_minor": minor,
+        "currency": "USD",
+        "reason": "The client is insolvent.",
+    }
+    proposed: Json = finn.post(f"{DEBTS}/{acme.id}/decisions", wanted)
+    assert proposed["state"] == "proposed"
+    return proposed
+
+
+def decide(fay: Person, proposed: Json, word: Json) -> Json:
+    decided: Json = fay.post(f"{DECISIONS}/{proposed['id']}/decision", word)
+    return decided
+
+
+def owed(finn: Person) -> list[int]:
+    return [debt["owed_minor"] for debt in finn.get(DEBTS)["items"]]
+
+
+def test_finance_reads_who_owes_what(world: World, acme: Client, finn: Person) -> None:
+    (debt,) = finn.get(DEBTS)["items"]
+    assert (debt["client_id"], debt["owed_minor"], debt["wallet_minor"]) == (
+        *(acme.id, ROLE_MINOR, 0),
+    )
+    world.deposit(acme, 5_000)
+    (debt,) = finn.get(DEBTS)["items"]
+    assert (debt["owed_minor"], debt["wallet_minor"]) == (ROLE_MINOR, 5_000)
+    assert acme.wallet_minor == 5_000
+
+
+def test_two_people_write_it_off(world: World, acme: Client, finn: Person, fay: Person) -> None:
+    proposed = propose(finn, acme, "write_off")
+    path = f"{DECISIONS}/{proposed['id']}/decision"
+    assert finn.refused("POST", path, YES) == "403 proposer_may_not_confirm"
+    assert owed(finn) == [ROLE_MINOR]
+    decided = fay.post(path, YES, key="once")
+    assert (decided["state"], decided["decided_by"]) == ("confirmed", fay.id)
+    assert fay.post(path, YES, key="once") == decided
+    assert fay.refused("POST", path, YES) == "409 move_not_allowed"
+    assert owed(finn) == []
+    assert world.ledger("bad_debt") == ROLE_MINOR
+    assert violations(world) == {}
+
+
+def test_it_is_settled_out_of_a_later_deposit(
+    world: World, acme: Client, finn: Person, fay: Person
+) -> None:
+    proposed = propose(finn, acme, "settle")
+    path = f"{DECISIONS}/{proposed['id']}/decision"
+    assert fay.refused("POST", path, YES) == "409 wallet_too_low"
+    world.deposit(acme, 20_000)
+    assert decide(fay, proposed, YES)["state"] == "confirmed"
+    assert acme.wallet_minor == 20_000 - ROLE_MINOR
+    assert owed(finn) == []
+    assert violations(world) == {}
+
+
+def test_the_second_person_may_say_no(
+    world: World, acme: Client, finn: Person, fay: Person
+) -> None:
+    proposed = propose(finn, acme, "write_off")
+    rejected = decide(fay, proposed, NO)
+    assert (rejected["state"], rejected["state_reason"]) == ("rejected", NO["reason"])
+    assert owed(finn) == [ROLE_MINOR]
+    assert [each["id"] for each in finn.get(DECISIONS, state="rejected")["items"]] == [
+        proposed["id"]
+    ]
+    assert finn.get(DECISIONS, state="proposed")["items"] == []
+    assert violations(world) == {}
+
+
+def test_never_more_than_is_owed(world: World, acme: Client, finn: Person, fay: Person) -> None:
+    wanted = {
+        "remedy": "write_off",
+        "amount_minor": ROLE_MINOR + 1,
+        "currency": "USD",
+        "reason": "All of it and more.",
+    }
+    path = f"{DEBTS}/{acme.id}/decisions"
+    assert finn.refused("POST", path, wanted) == "409 client_owes_less"
+    assert finn.refused("POST", path, wanted | {"amount_minor": 0}) == "422 invalid_request"
+    nobody = f"{DEBTS}/01a2086e-1062-71bf-bf59-ec8fafc2dc31/decisions"
+    assert finn.refused("POST", nobody, wanted) == "404 not_found"
+    assert acme.refused("GET", DEBTS) == "403 forbidden"
+    two = [propose(finn, acme, "write_off") for _ in range(2)]
+    decide(fay, two[0], YES)
+    assert fay.refused("POST", f"{DECISIONS}/{two[1]['id']}/decision", YES) == (
+        "409 client_owes_less"
+    )
+
+
+def test_many_at_once_write_off_what_is_owed_once(
+    world: World, acme: Client, finn: Person, fay: Person
+) -> None:
+    proposals = [propose(finn, acme, "write_off", 5_000) for _ in range(6)]
+
+    def confirm(proposed: Json) -> int:
+        return fay.ask("POST", f"{DECISIONS}/{proposed['id']}/decision", YES).status_code
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = sorted(pool.map(confirm, proposals))
+    assert answers == [200] * 2 + [409] * 4
+    assert owed(finn) == [ROLE_MINOR - 10_000]
+    assert violations(world) == {}
