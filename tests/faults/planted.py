@@ -67,8 +67,10 @@ def asked_again_after_a_day() -> None:
 
 
 def marked_sent_before_the_call() -> None:
-    async def send(sessions: Any, gateway: StripeGateway, payout: Payout) -> None:
-        leased_until = await sending._commit_intent(sessions, gateway, payout)
+    async def send(
+        sessions: Any, gateway: StripeGateway, payout: Payout, cooling: timedelta
+    ) -> None:
+        leased_until = await sending._commit_intent(sessions, gateway, payout, cooling)
         if leased_until is None:
             return
         intent = await sending._read_intent(sessions, payout.id, leased_until)

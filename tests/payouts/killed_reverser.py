@@ -7,13 +7,14 @@ reverses all that is due.
 import asyncio
 import os
 import sys
+from urllib.parse import urlsplit
 
 from marketplace import installation
 from marketplace.app import parts_of
 from marketplace.payouts import reversing
 from tests.payouts import killed_sender
 
-REVERSALS = "/v1/transfers/[^/]+/reversals"
+PATH_ENDS = "/reversals"
 
 
 async def main(*where: str) -> None:
@@ -22,7 +23,12 @@ async def main(*where: str) -> None:
             when, step = where
             engine = parts.sessions.kw["bind"].sync_engine
             if step == "reversal":
-                killed_sender.end_at_call(when, "POST", REVERSALS, killed_sender.die)
+                killed_sender.end_at_call(
+                    when,
+                    "POST",
+                    killed_sender.die,
+                    lambda url: urlsplit(url).path.endswith(PATH_ENDS),
+                )
             else:
                 killed_sender.end_at(when, step, killed_sender.die, engine)
         await reversing.reverse_due(parts.sessions, parts.gateway)
