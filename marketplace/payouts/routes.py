@@ -293,7 +293,17 @@ async def read_reversal(reversal_id: UUID, session: Session, finance: Finance) -
 BY_TWO = documented(NotFound, MoveNotAllowed, service.OwnPayout, reversals.AskerMayNotApprove)
 
 
-@router.post("/reversals/{reversal_id}/approve", dependencies=[KEY_REQUIRED], responses=BY_TWO)
+@router.post(
+    "/reversals/{reversal_id}/approve",
+    dependencies=[KEY_REQUIRED],
+    responses=documented(
+        NotFound,
+        MoveNotAllowed,
+        service.OwnPayout,
+        reversals.AskerMayNotApprove,
+        reversals.LineBookedOtherwise,
+    ),
+)
 async def approve_reversal(reversal_id: UUID, session: Session, finance: Finance) -> ReversalAnswer:
     """Approve what somebody else asked for: it is sent, or booked if Stripe has it already."""
     reversal = await reversals.approve(session, reversal_id=reversal_id, approver=finance.person)

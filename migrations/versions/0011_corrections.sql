@@ -123,7 +123,9 @@ BEGIN
                         AND NEW.reservation_id IS DISTINCT FROM paid.reservation_id)))
             OR (NEW.pay_minor < NEW.booked_minor
                 AND (NEW.platform_minor <> -least(platform, NEW.amount_minor)
-                    OR NEW.reservation_id NOT IN (paid.reservation_id, role_reserve))))) THEN
+                    OR (NEW.reservation_id IS NOT NULL
+                        AND NEW.reservation_id IS DISTINCT FROM paid.reservation_id
+                        AND NEW.reservation_id IS DISTINCT FROM role_reserve))))) THEN
         RAISE EXCEPTION 'correction % is not what claim % and its bookings (% + %, fee %) say',
             NEW.id, NEW.claim_id, client, platform, fee
             USING ERRCODE = 'check_violation', CONSTRAINT = 'correction_exact';

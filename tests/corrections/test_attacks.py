@@ -150,3 +150,34 @@ def test_a_booking_that_nobody_approved(
             entry(header, debited, owners.get(debited, performer), 21),
             entry(header, credited, owners.get(credited, performer), -21),
         )
+
+
+def test_what_goes_back_goes_to_nobody_else(
+    mallory: Connection, world: World, finn: Person, fay: Person, claim: Json
+) -> None:
+    """Less pay, given back to the reserve of a stranger's job."""
+    stranger = world.client("Another Lab", deposit_minor=100_000)
+    world.published_job(stranger, title="Somebody else's")
+    (reserve,) = world.sql("SELECT id FROM reservation WHERE client_id = %s", stranger.id)
+    proposed = propose(finn, claim, 50)["id"]
+    header = uuid.uuid4()
+    refused(
+        mallory,
+        "correction_exact",
+        (
+            (
+                "INSERT INTO ledger_transaction (id, kind, source_type, source_id, currency,"
+                " occurred_at, accounting_date) VALUES"
+                " (%s, 'overpayment_found', 'correction', %s, 'USD', now(), now()::date)"
+            ),
+            [header, proposed],
+        ),
+        (
+            (
+                "UPDATE correction SET state = 'approved', decided_by = %s, decided_at = now(),"
+                " client_minor = -20, platform_minor = 0, fee_minor = -3, reservation_id = %s,"
+                " ledger_transaction_id = %s WHERE id = %s"
+            ),
+            [fay.id, reserve["id"], header, proposed],
+        ),
+    )

@@ -4,6 +4,7 @@ import itertools
 import random
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from fractions import Fraction
 
 import pytest
@@ -223,6 +224,8 @@ class TestDebts:
         made = finn.post("/v1/payout-runs", {"currency": "USD"})
         assert (made["payouts"], made["excluded"]) == (0, 0)
         assert violations(world) == {}
+        world.advance_to(datetime.fromisoformat(claim["pay_by"]) + timedelta(seconds=1))
+        assert "pay-by" not in violations(world)
 
     def test_never_more_than_is_owed_or_free(
         self, world: World, debtor: Person, finn: Person, fay: Person

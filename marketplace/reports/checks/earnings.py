@@ -143,6 +143,8 @@ PAY_BY = """
            coalesce(next_run_at(paid_at) < marketplace_now(), false) AS is_past
     FROM earned
     WHERE pay_by < coalesce(paid_at, marketplace_now())
+      -- What two people took off it in full is not owed.
+      AND NOT (payout_id IS NULL AND free_pay_minor(performer_id, currency) <= 0)
       -- Stated reasons: the payout's own, or the one given when a run left the performer out.
       AND CASE WHEN paid_at IS NULL THEN state_reason IS NULL ELSE NOT EXISTS (
           SELECT FROM audit_event
