@@ -17,6 +17,7 @@ from marketplace.accounts.routes import router as accounts
 from marketplace.bank.routes import router as bank
 from marketplace.claims.routes import router as claims
 from marketplace.consents.routes import router as consents
+from marketplace.corrections.routes import router as corrections
 from marketplace.deliveries.routes import router as deliveries
 from marketplace.exceptions.routes import router as exceptions
 from marketplace.funding.dispute_routes import router as disputes
@@ -40,6 +41,7 @@ from marketplace.shared.database import connect, session_factory
 from marketplace.shared.observed import Observed
 from marketplace.shared.settings import Settings
 from marketplace.stripe_api.gateway import StripeGateway
+from marketplace.stripe_api.pace import Pace
 from marketplace.stripe_api.polling import STRIPE_ERRORS
 from marketplace.stripe_api.routes import answer_stripe_error
 from marketplace.stripe_api.routes import router as stripe_api
@@ -70,6 +72,7 @@ ROUTERS = (
     reviews,
     deliveries,
     payouts,
+    corrections,
     bank,
     reports,
     explanations,
@@ -126,7 +129,9 @@ async def parts_of(
     """The connections that the application and its sweeps work with, or those of `engine`."""
     engine = engine or connect(settings.database_url, settings.database_pool_size)
     gateway = StripeGateway(
-        api_key=settings.stripe_api_key.get_secret_value(), api_base=settings.stripe_api_base
+        api_key=settings.stripe_api_key.get_secret_value(),
+        api_base=settings.stripe_api_base,
+        pace=Pace(settings.stripe_requests_per_second),
     )
     try:
         yield Parts(

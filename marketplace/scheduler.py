@@ -9,6 +9,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -315,7 +316,11 @@ SWEEPS: dict[str, Scheduled] = {
     ),
     "payouts": Scheduled(
         2,
-        lambda parts: sending.send_due(parts.sessions, parts.gateway),
+        lambda parts: sending.send_due(
+            parts.sessions,
+            parts.gateway,
+            cooling=timedelta(seconds=parts.settings.destination_cooling_seconds),
+        ),
         "send approved payouts and go on with interrupted ones",
     ),
     "reversals": Scheduled(

@@ -8,6 +8,7 @@ from marketplace.accounts import models as accounts
 from marketplace.bank import models as bank
 from marketplace.claims import models as claims
 from marketplace.consents import models as consents
+from marketplace.corrections import models as corrections
 from marketplace.deliveries import models as deliveries
 from marketplace.exceptions import models as exceptions
 from marketplace.funding import dispute_models as disputes
@@ -35,6 +36,7 @@ MODULES = (
     bank,
     claims,
     consents,
+    corrections,
     deliveries,
     exceptions,
     disputes,
@@ -66,6 +68,7 @@ MOVES: dict[str, Moves[Any]] = {
     "bank_payout": bank.BANK_PAYOUT_MOVES,
     "claim": claims.CLAIM_MOVES,
     "client_debt_decision": disputes.DEBT_MOVES,
+    "correction": corrections.CORRECTION_MOVES,
     "deposit": funding.DEPOSIT_MOVES,
     "dispute": disputes.DISPUTE_MOVES,
     "job": jobs.JOB_MOVES,

@@ -50,6 +50,8 @@ HEARTBEAT_SECONDS = 60
 LATE_IN_A_SECOND = 0.4
 TAKE = Path(__file__).parents[1] / "marketplace" / "demo_audio" / "grief-lost-letter.flac"
 STRIPE_KEY = "sk_test_sandbox"
+# Stories do not wait for their turn.
+STRIPE_REQUESTS_PER_SECOND = 10_000
 POLLS = ("poll_events", "poll_deposits", "poll_topups", "poll_accounts", "poll_bank_payouts")
 
 
@@ -58,6 +60,7 @@ def settings(**values: Any) -> Settings:
         stripe_api_key=SecretStr(STRIPE_KEY),
         stripe_webhook_secret=SecretStr("whsec_platform"),
         stripe_connect_webhook_secret=SecretStr("whsec_connect"),
+        stripe_requests_per_second=STRIPE_REQUESTS_PER_SECOND,
         **values,
     )
 

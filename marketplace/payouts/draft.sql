@@ -14,13 +14,15 @@ WITH run AS (
     JOIN ledger_entry AS entry ON entry.account_id = account.id
     JOIN ledger_transaction AS earning ON earning.id = entry.transaction_id
     WHERE is_earning(earning.kind)
-      AND earning.booked_at <= run.cut_off_at
+      -- What two people netted since then is not paid either.
+      AND (earning.booked_at <= run.cut_off_at OR earning.kind = 'receivable_netted')
       AND NOT EXISTS (
           SELECT FROM payout_line
           WHERE payout_line.ledger_entry_id = entry.id AND released_at IS NULL
       )
 ), total AS (
-    SELECT performer_id, sum(amount_minor) AS amount_minor FROM owed GROUP BY performer_id
+    SELECT performer_id, sum(amount_minor)::bigint AS amount_minor
+    FROM owed GROUP BY performer_id HAVING sum(amount_minor) > 0
 ), judged AS (
     SELECT total.performer_id, total.amount_minor, payout_account.stripe_account_id,
            CASE

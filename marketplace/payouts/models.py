@@ -4,7 +4,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, Index, SQLModel, text
 
 from marketplace.shared.columns import (
@@ -25,12 +25,16 @@ from marketplace.shared.states import Moves
 class RunState(StrEnum):
     DRAFT = "draft"  # waits for a second person
     APPROVED = "approved"  # frozen; its payouts are sent
+    PAUSED = "paused"  # approved, but no new attempt is begun until somebody lets it go on
     DISCARDED = "discarded"  # given up; its lines are free for the next run
 
 
 RUN_MOVES: Moves[RunState] = {
     None: frozenset({RunState.DRAFT}),
     RunState.DRAFT: frozenset({RunState.APPROVED, RunState.DISCARDED}),
+    # An edit after approval voids it: what is not sent yet is approved anew.
+    RunState.APPROVED: frozenset({RunState.PAUSED, RunState.DRAFT}),
+    RunState.PAUSED: frozenset({RunState.APPROVED, RunState.DRAFT}),
 }
 
 
@@ -52,7 +56,9 @@ class PayoutState(StrEnum):
 PAYOUT_MOVES: Moves[PayoutState] = {
     None: frozenset({PayoutState.DRAFT}),
     PayoutState.DRAFT: frozenset({PayoutState.APPROVED, PayoutState.RELEASED}),
-    PayoutState.APPROVED: frozenset({PayoutState.SENDING, PayoutState.HELD, PayoutState.RELEASED}),
+    PayoutState.APPROVED: frozenset(
+        {PayoutState.SENDING, PayoutState.HELD, PayoutState.RELEASED, PayoutState.DRAFT}
+    ),
     PayoutState.HELD: frozenset({PayoutState.APPROVED, PayoutState.RELEASED}),
     PayoutState.SENDING: frozenset({PayoutState.PAID, PayoutState.REFUSED, PayoutState.UNKNOWN}),
     PayoutState.UNKNOWN: frozenset({PayoutState.PAID, PayoutState.REFUSED}),
@@ -110,10 +116,12 @@ class PayoutRun(SQLModel, table=True):
         # One run per scheduled slot, whatever number of schedulers tick.
         sa.UniqueConstraint("currency", "slot_at"),
         sa.CheckConstraint("approved_by <> prepared_by", name="second_person"),
+        sa.CheckConstraint("approved_by <> ALL (edited_by)", name="not_its_editor"),
         sa.CheckConstraint(
-            "(state = 'approved') = (approved_by IS NOT NULL)", name="approved_by_somebody"
+            "(state IN ('approved', 'paused')) = (approved_by IS NOT NULL)",
+            name="approved_by_somebody",
         ),
-        updatable("state", "state_reason", "approved_by", "approved_at"),
+        updatable("state", "state_reason", "approved_by", "approved_at", "edited_by"),
     )
 
     id: UUID = key()
@@ -129,6 +137,12 @@ class PayoutRun(SQLModel, table=True):
     prepared_at: datetime = now_stamp()
     approved_by: UUID | None = link("person.id", default=None)
     approved_at: datetime | None = stamp(default=None)
+    # Who released or held a payout of it; none of them approves what is left.
+    edited_by: list[UUID] = Field(
+        default_factory=list,
+        sa_type=ARRAY(sa.Uuid),
+        sa_column_kwargs={"server_default": text("'{}'")},
+    )
 
 
 class Payout(SQLModel, table=True):
@@ -161,7 +175,9 @@ class Payout(SQLModel, table=True):
 
 
 class PayoutLine(SQLModel, table=True):
-    """One earning (an entry in the performer's payable) in one payout."""
+    """One earning (an entry in the performer's payable) in one payout; negative is a debt that two
+    people took off it.
+    """
 
     __tablename__ = "payout_line"
     __table_args__ = (
@@ -173,7 +189,7 @@ class PayoutLine(SQLModel, table=True):
             postgresql_where=text("released_at IS NULL"),
         ),
         Index("ix_payout_line_payout_id", "payout_id"),
-        sa.CheckConstraint("amount_minor > 0", name="positive"),
+        sa.CheckConstraint("amount_minor <> 0", name="not_zero"),
         updatable("released_at"),
     )
 

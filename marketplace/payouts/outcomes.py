@@ -15,8 +15,9 @@ from marketplace.payouts.models import (
     Payout,
     PayoutAttempt,
     PayoutState,
+    RunState,
 )
-from marketplace.payouts.service import find_payout, require_second_person
+from marketplace.payouts.service import find_payout, find_run, require_second_person
 from marketplace.shared import clock
 from marketplace.shared.problems import Conflict, MoveNotAllowed
 from marketplace.shared.states import move
@@ -42,7 +43,8 @@ async def conclude(
     elif outcome.refused:
         reason = f"Stripe refused it ({outcome.code}): {outcome.message}"
         await _refused(session, payout, attempt, outcome, reason=reason)
-        if outcome.code == NO_FUNDS:
+        run = await find_run(session, payout.run_id)
+        if outcome.code == NO_FUNDS and run.state is not RunState.DRAFT:
             await wait_for_funds(session, payout)
     else:
         await _unknown(session, payout, outcome)

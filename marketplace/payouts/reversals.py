@@ -51,6 +51,12 @@ class ReversalAtWork(Conflict):
     code = "reversal_at_work"
 
 
+class LineBookedOtherwise(Conflict):
+    """Finance has booked Stripe's line of it as something else already."""
+
+    code = "line_booked_otherwise"
+
+
 class AskerMayNotApprove(Forbidden):
     """A reversal is approved by somebody other than the person who asked for it."""
 
@@ -230,15 +236,7 @@ async def _book(
         occurred_at=reversal.reversed_at,
     )
     await ledger.post(session, posting)
-    if reversal.balance_transaction_id:
-        session.add(
-            BookedBalanceTransaction(
-                id=reversal.balance_transaction_id,
-                net_minor=reversal.amount_minor,
-                currency=reversal.currency,
-                ledger_transaction_id=posting.id,
-            )
-        )
+    await _note_line(session, reversal, posting.id)
     # Before the rest: reading the clock flushes what is set so far, and what is over is final.
     now = await clock.now(session)
     move(reversal, ReversalState.REVERSED, REVERSAL_MOVES)
@@ -248,6 +246,27 @@ async def _book(
     reversal.concluded_at, reversal.ledger_transaction_id = now, posting.id
     await session.flush()
     await _tell_payout(session, payout, f"Came back ({reversal.cause}): {reversal.reason}")
+
+
+async def _note_line(
+    session: AsyncSession, reversal: TransferReversal, ledger_transaction_id: UUID
+) -> None:
+    """Which line of Stripe's own books it is; nobody has booked that one otherwise."""
+    if reversal.balance_transaction_id is None:
+        return
+    line = BookedBalanceTransaction(
+        id=reversal.balance_transaction_id,
+        net_minor=reversal.amount_minor,
+        currency=reversal.currency,
+        ledger_transaction_id=ledger_transaction_id,
+    )
+    try:
+        async with session.begin_nested():
+            session.add(line)
+    except sa.exc.IntegrityError as error:
+        if violated(error) == "pk_booked_balance_transaction":
+            raise LineBookedOtherwise from error
+        raise
 
 
 async def _tell_payout(session: AsyncSession, payout: Payout, reason: str) -> None:

@@ -84,13 +84,41 @@ async def read_payout_run(run_id: UUID, session: Session, finance: Finance) -> P
     "/payout-runs/{run_id}/approve",
     dependencies=[KEY_REQUIRED],
     responses=documented(
-        NotFound, MoveNotAllowed, service.PreparerMayNotApprove, service.OwnPayout
+        NotFound,
+        MoveNotAllowed,
+        service.PreparerMayNotApprove,
+        service.EditorMayNotApprove,
+        service.OwnPayout,
     ),
 )
 async def approve_payout_run(run_id: UUID, session: Session, finance: Finance) -> PayoutRunAnswer:
     """Approve a run somebody else prepared; its payouts are sent from now on."""
     run = await service.approve(session, run_id=run_id, approver=finance.person)
     return await _answer(session, run)
+
+
+@router.post(
+    "/payout-runs/{run_id}/pause",
+    dependencies=[KEY_REQUIRED],
+    responses=documented(NotFound, MoveNotAllowed),
+)
+async def pause_payout_run(
+    run_id: UUID, body: Decision, session: Session, finance: Finance
+) -> PayoutRunAnswer:
+    """Begin no new transfer of an approved run; what is on its way goes on."""
+    return await _answer(session, await service.pause(session, run_id=run_id, reason=body.reason))
+
+
+@router.post(
+    "/payout-runs/{run_id}/resume",
+    dependencies=[KEY_REQUIRED],
+    responses=documented(NotFound, MoveNotAllowed),
+)
+async def resume_payout_run(
+    run_id: UUID, body: Decision, session: Session, finance: Finance
+) -> PayoutRunAnswer:
+    """Let a paused run go on."""
+    return await _answer(session, await service.resume(session, run_id=run_id, reason=body.reason))
 
 
 @router.post(
@@ -145,8 +173,31 @@ async def read_payout(payout_id: UUID, session: Session, finance: Finance) -> Pa
 async def release_payout(
     payout_id: UUID, body: Decision, session: Session, finance: Finance
 ) -> PayoutDetail:
-    """Give one payout up before it is sent; its earnings are free for the next run."""
-    payout = await service.release(session, payout_id=payout_id, reason=body.reason)
+    """Give one payout up before it is sent; its earnings are free for the next run.
+
+    If others of its run are not sent yet, the run's approval is void: somebody else approves again.
+    """
+    payout = await service.release(
+        session, payout_id=payout_id, reason=body.reason, editor=finance.person
+    )
+    return await _detail(session, payout)
+
+
+@router.post(
+    "/payouts/{payout_id}/hold",
+    dependencies=[KEY_REQUIRED],
+    responses=documented(NotFound, MoveNotAllowed),
+)
+async def hold_payout(
+    payout_id: UUID, body: Decision, session: Session, finance: Finance
+) -> PayoutDetail:
+    """Keep one approved payout back until somebody approves it again.
+
+    If others of its run are not sent yet, the run's approval is void: somebody else approves again.
+    """
+    payout = await service.hold(
+        session, payout_id=payout_id, reason=body.reason, editor=finance.person
+    )
     return await _detail(session, payout)
 
 
@@ -154,7 +205,12 @@ async def release_payout(
     "/payouts/{payout_id}/approve",
     dependencies=[KEY_REQUIRED],
     responses=documented(
-        NotFound, MoveNotAllowed, service.PreparerMayNotApprove, service.OwnPayout, Conflict
+        NotFound,
+        MoveNotAllowed,
+        service.PreparerMayNotApprove,
+        service.OwnPayout,
+        service.RunNotApproved,
+        Conflict,
     ),
 )
 async def approve_payout_again(
@@ -237,7 +293,17 @@ async def read_reversal(reversal_id: UUID, session: Session, finance: Finance) -
 BY_TWO = documented(NotFound, MoveNotAllowed, service.OwnPayout, reversals.AskerMayNotApprove)
 
 
-@router.post("/reversals/{reversal_id}/approve", dependencies=[KEY_REQUIRED], responses=BY_TWO)
+@router.post(
+    "/reversals/{reversal_id}/approve",
+    dependencies=[KEY_REQUIRED],
+    responses=documented(
+        NotFound,
+        MoveNotAllowed,
+        service.OwnPayout,
+        reversals.AskerMayNotApprove,
+        reversals.LineBookedOtherwise,
+    ),
+)
 async def approve_reversal(reversal_id: UUID, session: Session, finance: Finance) -> ReversalAnswer:
     """Approve what somebody else asked for: it is sent, or booked if Stripe has it already."""
     reversal = await reversals.approve(session, reversal_id=reversal_id, approver=finance.person)

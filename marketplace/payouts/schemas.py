@@ -34,6 +34,9 @@ class PayoutRunAnswer(Answer):
     prepared_by: UUID | None = Field(description="Null when the scheduler prepared it.")
     approved_by: UUID | None
     approved_at: datetime | None
+    edited_by: list[UUID] = Field(
+        description="Who released or held a payout of it; none of them approves what is left."
+    )
     payouts: int = Field(examples=[3])
     amount_minor: int = Field(examples=[13_978])
     paid_minor: int = Field(examples=[0], description="Less what came back.")

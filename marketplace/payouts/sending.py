@@ -5,7 +5,7 @@ See `stripe_api.asking` for what holds between the steps.
 
 import time
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -20,10 +20,13 @@ from marketplace.payouts.models import (
     PAYOUT_MOVES,
     Payout,
     PayoutAttempt,
+    PayoutRun,
     PayoutState,
+    RunState,
 )
 from marketplace.payouts.service import find_payout
 from marketplace.performers.models import PayoutAccount, TransfersCapability
+from marketplace.performers.payout_accounts import DESTINATION_COOLS, cools_until
 from marketplace.shared import audit, clock, sweeps
 from marketplace.shared.database import Sessions
 from marketplace.shared.ids import new_id
@@ -46,12 +49,18 @@ class Intent(asking.Intent):
     request: dict[str, Any]
 
 
-async def send_due(sessions: Sessions, gateway: StripeGateway, *, most: int = 100) -> int:
+async def send_due(
+    sessions: Sessions,
+    gateway: StripeGateway,
+    *,
+    most: int = 100,
+    cooling: timedelta = DESTINATION_COOLS,
+) -> int:
     """Send what is approved and go on with what was interrupted; answers how many were looked at."""
     looked_at = 0
     while looked_at < most and (payout := await _take_due(sessions)) is not None:
         with sweeps.one_row("payouts", payout.id):
-            await send(sessions, gateway, payout)
+            await send(sessions, gateway, payout, cooling)
         looked_at += 1
     return looked_at
 
@@ -59,7 +68,8 @@ async def send_due(sessions: Sessions, gateway: StripeGateway, *, most: int = 10
 async def _take_due(sessions: Sessions) -> Payout | None:
     """Lease one due payout, so that no other process looks at it meanwhile."""
     async with sessions() as session:
-        payout = (await session.exec(asking.next_due(Payout))).first()
+        due = asking.next_due(Payout).join(PayoutRun).where(~_waits_for_its_run())
+        payout = (await session.exec(due)).first()
         if payout is not None:
             payout.due_at = await clock.now(session) + asking.LEASE
             # What is looked for at this moment may be found: nobody may call it absent.
@@ -72,10 +82,19 @@ async def _take_due(sessions: Sessions) -> Payout | None:
         return payout
 
 
-async def send(sessions: Sessions, gateway: StripeGateway, payout: Payout) -> None:
+def _waits_for_its_run() -> sa.ColumnElement[bool]:
+    """Nothing new is begun while the run is paused; what is on its way goes on."""
+    return sa.and_(
+        col(Payout.state) == PayoutState.APPROVED, col(PayoutRun.state) != RunState.APPROVED
+    )
+
+
+async def send(
+    sessions: Sessions, gateway: StripeGateway, payout: Payout, cooling: timedelta
+) -> None:
     """One leased payout's three steps, from wherever it stands."""
     if payout.state is PayoutState.APPROVED:
-        leased_until = await _commit_intent(sessions, gateway, payout)
+        leased_until = await _commit_intent(sessions, gateway, payout, cooling)
     else:
         leased_until = payout.due_at
     intent = await _read_intent(sessions, payout.id, leased_until) if leased_until else None
@@ -87,7 +106,7 @@ async def send(sessions: Sessions, gateway: StripeGateway, payout: Payout) -> No
 
 
 async def _commit_intent(
-    sessions: Sessions, gateway: StripeGateway, payout: Payout
+    sessions: Sessions, gateway: StripeGateway, payout: Payout, cooling: timedelta
 ) -> datetime | None:
     """Step 1. Look at the balance and the account now; commit the attempt, or say why not.
 
@@ -102,13 +121,16 @@ async def _commit_intent(
         return None
     async with sessions() as session:
         await audit.act_as(session, ACTOR)
+        run = await _share_run(session, payout.run_id)
         locked = await find_payout(session, payout.id, lock=True)
         if locked.state is not PayoutState.APPROVED or locked.due_at != payout.due_at:
+            return None
+        if run.state is not RunState.APPROVED:
             return None
         leased_until = None
         if made:
             await _book_what_was_made(session, locked, made)
-        elif hold := await _reason_to_hold(session, locked, account):
+        elif hold := await _reason_to_hold(session, locked, account, cooling):
             move(locked, PayoutState.HELD, PAYOUT_MOVES, reason=hold)
             locked.due_at = None
         elif available < locked.amount_minor:
@@ -118,6 +140,14 @@ async def _commit_intent(
             leased_until = locked.due_at
         await session.commit()
         return leased_until
+
+
+async def _share_run(session: AsyncSession, run_id: UUID) -> PayoutRun:
+    """Nobody pauses or edits it while an attempt is begun; other senders may be at it."""
+    found = await session.exec(
+        select(PayoutRun).where(PayoutRun.id == run_id).with_for_update(read=True)
+    )
+    return found.one()
 
 
 async def _standing_transfers(gateway: StripeGateway, payout_id: UUID) -> list[Transfer]:
@@ -143,11 +173,17 @@ async def _book_what_was_made(session: AsyncSession, payout: Payout, made: list[
 
 
 async def _reason_to_hold(
-    session: AsyncSession, payout: Payout, seen: ConnectedAccount
+    session: AsyncSession, payout: Payout, seen: ConnectedAccount, cooling: timedelta
 ) -> str | None:
     account = await session.get(PayoutAccount, payout.performer_id)
     if account is None or account.stripe_account_id != payout.destination:
         return "The payout account changed since this run was approved; finance must look."
+    if until := await cools_until(session, account, cooling):
+        return (
+            f"destination_cooling: the payout account changed on "
+            f"{account.destination_changed_at:%Y-%m-%d}; finance can approve this again from "
+            f"{until:%Y-%m-%d %H:%M} UTC on."
+        )
     if seen.transfers != TransfersCapability.ACTIVE:
         return (
             "Stripe restricts the payout account: complete what it asks for, "

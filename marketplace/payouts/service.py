@@ -18,10 +18,10 @@ from marketplace.payouts.models import (
     PayoutState,
     RunState,
 )
-from marketplace.shared import clock, sweeps
+from marketplace.shared import clock, database, sweeps
 from marketplace.shared.database import Sessions, row, statement, violated
 from marketplace.shared.ids import new_id
-from marketplace.shared.problems import Conflict, Forbidden, NotFound
+from marketplace.shared.problems import Conflict, Forbidden, MoveNotAllowed, NotFound
 from marketplace.shared.states import move
 
 
@@ -37,10 +37,25 @@ class PreparerMayNotApprove(Forbidden):
     code = "preparer_may_not_approve"
 
 
+class EditorMayNotApprove(Forbidden):
+    """Who released or held a payout of this run does not approve what is left of it."""
+
+    code = "editor_may_not_approve"
+
+
+class RunNotApproved(Conflict):
+    """Its run waits for approval, after an edit; approve that first."""
+
+    code = "run_not_approved"
+
+
 class OwnPayout(Forbidden):
     """Nobody decides about a payout of their own; ask a colleague."""
 
     code = "own_payout"
+
+
+VOIDED = "Its run was edited since its approval; it waits to be approved again."
 
 
 @dataclass(frozen=True)
@@ -65,6 +80,7 @@ async def draft(
     slot_at: datetime | None = None,
 ) -> PayoutRun | None:
     """A run of everything owed by now; None when the slot's run exists. One statement decides."""
+    await take_turns(session, currency)
     now = await clock.now(session)
     try:
         async with session.begin_nested():
@@ -83,6 +99,11 @@ async def draft(
             raise EarningsInAnotherRun from error
         raise
     return await session.get_one(PayoutRun, found["id"]) if found else None
+
+
+async def take_turns(session: AsyncSession, currency: str) -> None:
+    """What is free for a run in this currency stays so until the transaction ends."""
+    await database.take_turns(session, "payout_run", currency)
 
 
 async def draft_scheduled(sessions: Sessions, *, minimum_minor: int) -> int:
@@ -141,6 +162,8 @@ async def approve(session: AsyncSession, *, run_id: UUID, approver: UUID) -> Pay
     run = await find_run(session, run_id, lock=True)
     if run.prepared_by == approver:
         raise PreparerMayNotApprove
+    if approver in run.edited_by:
+        raise EditorMayNotApprove
     own = select(Payout.id).where(Payout.run_id == run.id, Payout.performer_id == approver)
     if (await session.exec(own)).first() is not None:
         raise OwnPayout
@@ -149,6 +172,24 @@ async def approve(session: AsyncSession, *, run_id: UUID, approver: UUID) -> Pay
     run.approved_at = await clock.now(session)
     await session.flush()
     await _move_payouts(session, run.id, PayoutState.APPROVED, due_at=run.approved_at)
+    return run
+
+
+async def pause(session: AsyncSession, *, run_id: UUID, reason: str) -> PayoutRun:
+    """Begin no new attempt of the run; what is on its way goes on."""
+    run = await find_run(session, run_id, lock=True)
+    move(run, RunState.PAUSED, RUN_MOVES, reason=reason)
+    await session.flush()
+    return run
+
+
+async def resume(session: AsyncSession, *, run_id: UUID, reason: str) -> PayoutRun:
+    """Let a paused run go on."""
+    run = await find_run(session, run_id, lock=True)
+    if run.state is not RunState.PAUSED:
+        raise MoveNotAllowed("It is not paused.", state=run.state.value)
+    move(run, RunState.APPROVED, RUN_MOVES, reason=reason)
+    await session.flush()
     return run
 
 
@@ -195,9 +236,9 @@ async def find_payout(session: AsyncSession, payout_id: UUID, *, lock: bool = Fa
     return payout
 
 
-async def release(session: AsyncSession, *, payout_id: UUID, reason: str) -> Payout:
+async def release(session: AsyncSession, *, payout_id: UUID, reason: str, editor: UUID) -> Payout:
     """Give one payout up before it is sent; its earnings are free for the next run."""
-    payout = await find_payout(session, payout_id, lock=True)
+    payout = await _lock_to_edit(session, payout_id)
     move(payout, PayoutState.RELEASED, PAYOUT_MOVES, reason=reason)
     payout.due_at = None
     await session.execute(
@@ -206,17 +247,68 @@ async def release(session: AsyncSession, *, payout_id: UUID, reason: str) -> Pay
         .values(released_at=sa.func.marketplace_now())
     )
     await session.flush()
+    await _void_approval(session, payout.run_id, editor)
     return payout
+
+
+async def hold(session: AsyncSession, *, payout_id: UUID, reason: str, editor: UUID) -> Payout:
+    """Keep one payout back before it is sent, until somebody approves it again."""
+    payout = await _lock_to_edit(session, payout_id)
+    move(payout, PayoutState.HELD, PAYOUT_MOVES, reason=reason)
+    payout.due_at = None
+    await session.flush()
+    await _void_approval(session, payout.run_id, editor)
+    return payout
+
+
+async def _lock_to_edit(session: AsyncSession, payout_id: UUID) -> Payout:
+    """The run first, then its payouts: one order for everybody."""
+    await find_run(session, (await find_payout(session, payout_id)).run_id, lock=True)
+    return await find_payout(session, payout_id, lock=True)
+
+
+async def _void_approval(session: AsyncSession, run_id: UUID, editor: UUID) -> None:
+    """What two people agreed on has changed: what is not sent yet is approved anew, by somebody
+    else than who changed it. What is sent stays.
+    """
+    run = await find_run(session, run_id, lock=True)
+    run.edited_by = sorted({*run.edited_by, editor})
+    if await _is_all_sent(session, run_id):
+        await session.flush()
+        return
+    if run.state is not RunState.DRAFT:
+        move(run, RunState.DRAFT, RUN_MOVES, reason="Edited since its approval; approve it again.")
+        run.approved_by = run.approved_at = None
+    await session.flush()
+    await session.execute(
+        sa.update(Payout)
+        .where(col(Payout.run_id) == run_id, col(Payout.state) == PayoutState.APPROVED)
+        .values(state=PayoutState.DRAFT, due_at=None, state_reason=VOIDED)
+        .execution_options(synchronize_session=False)
+    )
+
+
+async def _is_all_sent(session: AsyncSession, run_id: UUID) -> bool:
+    """Nothing waits for its first or next attempt by this approval."""
+    unsent = select(Payout.id).where(
+        Payout.run_id == run_id,
+        col(Payout.state).in_((PayoutState.DRAFT, PayoutState.APPROVED)),
+    )
+    return (await session.exec(unsent)).first() is None
 
 
 async def approve_again(
     session: AsyncSession, *, payout_id: UUID, reason: str, approver: UUID
 ) -> Payout:
     """Let a held or refused payout be tried again (a new attempt, a new key)."""
+    run_id = (await find_payout(session, payout_id)).run_id
+    run = await find_run(session, run_id, lock=True)
     payout = await find_payout(session, payout_id, lock=True)
     await require_second_person(session, payout, approver)
     if payout.state is PayoutState.DRAFT:
         raise Conflict("It is a draft; approve its run.", state=payout.state.value)
+    if run.state is RunState.DRAFT:
+        raise RunNotApproved
     move(payout, PayoutState.APPROVED, PAYOUT_MOVES, reason=reason)
     payout.due_at = await clock.now(session)
     await session.flush()

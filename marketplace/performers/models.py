@@ -130,6 +130,8 @@ class PayoutAccount(SQLModel, table=True):
     asked_email: str | None = None
     asked_country: str | None = None
     stripe_account_id: str | None = Field(default=None, unique=True)
+    # When another account took the place of an earlier one; the database sets it.
+    destination_changed_at: datetime | None = stamp(default=None)
     transfers: TransfersCapability = choice(TransfersCapability)
     # What Stripe still wants, in its words.
     requirement: str | None = None

@@ -24,6 +24,9 @@ from marketplace.stripe_api.gateway_answers import ConnectedAccount
 from marketplace.stripe_api.gateway_errors import StripeRefused
 from marketplace.stripe_api.polling import look_at_each
 
+# How long a destination that took another one's place is not paid, unless the settings say otherwise:
+# time for the performer to say that it was not them.
+DESTINATION_COOLS = timedelta(hours=72)
 POLL_WHILE_PENDING = timedelta(minutes=2)
 POLL_WHEN_ACTIVE = timedelta(hours=12)
 
@@ -125,6 +128,16 @@ async def read(session: AsyncSession, performer_id: UUID) -> PayoutAccount:
     if account is None:
         raise NotFound("You have no payout account yet; make one to be paid.")
     return account
+
+
+async def cools_until(
+    session: AsyncSession, account: PayoutAccount, cooling: timedelta
+) -> datetime | None:
+    """Until when an account that took another one's place is not paid yet; None when it is."""
+    if account.destination_changed_at is None:
+        return None
+    until = account.destination_changed_at + cooling
+    return until if until > await clock.now(session) else None
 
 
 async def look_at(sessions: Sessions, gateway: StripeGateway, stripe_account_id: str) -> Seen:

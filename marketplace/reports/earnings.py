@@ -16,7 +16,9 @@ EARNINGS = """
     SELECT entry.id, account.currency, -entry.amount_minor AS pay_minor,
            transaction.booked_at AS earned_at,
            CASE transaction.kind WHEN 'claim_paid' THEN 'claim' WHEN 'audition_paid' THEN 'audition'
-               ELSE 'reversal' END AS source_type,
+               WHEN 'transfer_reversed' THEN 'reversal' WHEN 'receivable_netted' THEN 'netting'
+               ELSE 'correction' END AS source_type,
+           coalesce(correction.reason, reversal.reason) AS reason,
            coalesce(decision.claim_id, transaction.source_id) AS source_id,
            coalesce(decision.seconds, audition.paid_seconds, 0) AS seconds,
            coalesce(decision.rate_minor_per_hour, audition.rate_minor_per_hour)
@@ -28,7 +30,8 @@ EARNINGS = """
                WHEN 'draft' THEN format(
                    'In the payout run of %s; waits for its approval.', api_time(run.cut_off_at))
                WHEN 'approved' THEN format(
-                   'In the payout run of %s; approved, to be sent.', api_time(run.cut_off_at))
+                   'In the payout run of %s; %s.', api_time(run.cut_off_at), CASE run.state
+                   WHEN 'paused' THEN 'paused: ' || run.state_reason ELSE 'approved, to be sent' END)
            END) AS state_reason,
            CASE
                WHEN payout.id IS NULL THEN 'waiting'
@@ -37,11 +40,13 @@ EARNINGS = """
                ELSE payout.state
            END AS status
     FROM account
-    JOIN ledger_entry AS entry ON entry.account_id = account.id AND entry.amount_minor < 0
+    JOIN ledger_entry AS entry ON entry.account_id = account.id
     JOIN ledger_transaction AS transaction ON transaction.id = entry.transaction_id
     LEFT JOIN pay_decision AS decision ON decision.id = transaction.source_id
     LEFT JOIN claim ON claim.id = decision.claim_id
     LEFT JOIN audition ON audition.id = transaction.source_id
+    LEFT JOIN correction ON correction.id = transaction.source_id
+    LEFT JOIN transfer_reversal AS reversal ON reversal.id = transaction.source_id
     LEFT JOIN payout_line AS line
         ON line.ledger_entry_id = entry.id AND line.released_at IS NULL
     LEFT JOIN payout ON payout.id = line.payout_id
@@ -93,8 +98,8 @@ async def totals(session: AsyncSession, performer_id: UUID) -> list[Mapping[str,
         session,
         f"WITH came_back AS ({CAME_BACK}) "  # noqa: S608 - constants of this module
         "SELECT currency,"
-        " coalesce(sum(pay_minor) FILTER (WHERE source_type <> 'reversal'), 0)::bigint"
-        "  AS earned_minor,"
+        " coalesce(sum(pay_minor) FILTER (WHERE source_type NOT IN ('reversal', 'netting')), 0)"
+        "  ::bigint AS earned_minor,"
         " coalesce(sum(pay_minor) FILTER (WHERE status = 'waiting'), 0)::bigint AS waiting_minor,"
         " coalesce(sum(pay_minor) FILTER (WHERE status = 'scheduled'), 0)::bigint"
         "  AS scheduled_minor,"
@@ -103,7 +108,9 @@ async def totals(session: AsyncSession, performer_id: UUID) -> list[Mapping[str,
         "  AS held_minor,"
         " (coalesce(sum(pay_minor) FILTER (WHERE status IN ('paid', 'partly_reversed', 'reversed')),"
         "  0) - coalesce(max(came_back.minor), 0))::bigint AS paid_minor,"
-        " coalesce(max(came_back.taken_minor), 0)::bigint AS taken_back_minor,"
+        " (coalesce(max(came_back.taken_minor), 0) - coalesce(sum(pay_minor) FILTER"
+        "  (WHERE source_type = 'netting'), 0))::bigint AS taken_back_minor,"
+        " receivable_minor(:performer, currency) AS owed_back_minor,"
         " next_run_at(marketplace_now()) AS next_run_at"
         f" FROM ({EARNINGS}) AS earning LEFT JOIN came_back USING (currency)"
         " GROUP BY currency ORDER BY currency",

@@ -24,6 +24,7 @@ PAYOUT_COLUMNS = (
     "claim_id",
     "audition_id",
     "reversal_id",
+    "correction_id",
     "rate_id",
     "seconds",
     "rate_minor_per_hour",
@@ -39,9 +40,11 @@ PAYOUT_COLUMNS = (
 SUMMED = ("seconds", "gross_minor", "adjustments_minor", "net_minor")
 
 PAYOUT_LINES = """
-    SELECT payout.id AS payout_id, payout.performer_id, decision.claim_id,
+    SELECT payout.id AS payout_id, payout.performer_id,
+           coalesce(decision.claim_id, correction.claim_id) AS claim_id,
            audition.id AS audition_id,
            CASE earning.kind WHEN 'transfer_reversed' THEN earning.source_id END AS reversal_id,
+           correction.id AS correction_id,
            coalesce(decision.rate_id, audition.rate_id) AS rate_id,
            coalesce(decision.seconds, audition.paid_seconds, 0) AS seconds,
            coalesce(decision.rate_minor_per_hour, audition.rate_minor_per_hour)
@@ -61,6 +64,7 @@ PAYOUT_LINES = """
     JOIN ledger_transaction AS earning ON earning.id = entry.transaction_id
     LEFT JOIN pay_decision AS decision ON decision.id = earning.source_id
     LEFT JOIN audition ON audition.id = earning.source_id
+    LEFT JOIN correction ON correction.id = earning.source_id
     JOIN LATERAL (
         SELECT to_state
         FROM audit_event

@@ -7,8 +7,9 @@ from fastapi import APIRouter, Depends, Query, Response
 from pydantic import Field
 
 from marketplace.accounts.principals import Finance, Performer
-from marketplace.reports import earnings, finance, liabilities, performers, reconciliation
+from marketplace.reports import duties, earnings, finance, liabilities, performers, reconciliation
 from marketplace.reports.schemas import (
+    Duties,
     Fees,
     Liabilities,
     PayoutReport,
@@ -66,9 +67,12 @@ class EarningsTotal(Answer):
     held_minor: int = Field(examples=[0])
     paid_minor: int = Field(description="Less what came back.")
     taken_back_minor: int = Field(
-        description="Paid twice or for work that was not yours. What came back from a wrong "
-        "destination is not in it: that waits to be paid again.",
+        description="Paid twice or for work that was not yours: out of your account, or off your "
+        "pay. What came back from a wrong destination is not in it: that waits to be paid again.",
         examples=[0],
+    )
+    owed_back_minor: int = Field(
+        description="Overpaid, and not taken off your pay or given up yet.", examples=[0]
     )
     next_run_at: datetime
     exclusion: Exclusion | None = Field(
@@ -81,8 +85,9 @@ class EarningsAnswer(Page[EarningsTotal]):
 
 
 class EarningLine(Answer):
-    """One paid claim or audition: seconds × rate = pay. What came back from a wrong destination is
-    a line of its own, without seconds: it is paid again.
+    """One paid claim or audition: seconds × rate = pay. What came back from a wrong destination
+    (paid again), what was corrected, and what was taken off (`netting`, negative) are lines of their
+    own, without seconds and with a reason.
     """
 
     id: UUID
@@ -93,6 +98,7 @@ class EarningLine(Answer):
     rate_id: UUID | None
     pay_minor: int
     currency: str
+    reason: str | None = Field(examples=[None])
     earned_at: datetime
     pay_by: datetime | None
     status: EarningStatus = Field(examples=["paid"])
@@ -219,6 +225,12 @@ async def since_moment(
 
 Since = Annotated[datetime, Depends(since_moment)]
 CHECKED = documented(finance.ReportDoesNotAddUp)
+
+
+@router.get("/reports/duties", response_class=Response, responses=report_of(Duties))
+async def read_duties(session: Session, as_of: AsOf, format_: AsFormat = Format.JSON) -> Response:
+    """Who is of finance and what else they are, and who did what in each payout run."""
+    return respond(await duties.duties(session, as_of), format_)
 
 
 @router.get(

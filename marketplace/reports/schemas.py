@@ -57,8 +57,8 @@ class ReportedExclusion(Exact):
 
 
 class PayoutReportLine(Exact):
-    """One paid claim or audition: seconds × rate = gross. What came back and is paid again has no
-    seconds: it is an adjustment.
+    """One paid claim or audition: seconds × rate = gross. What came back and is paid again, and what
+    was corrected, has no seconds: it is an adjustment, negative if it was taken off.
     """
 
     payout_id: UUID
@@ -67,6 +67,9 @@ class PayoutReportLine(Exact):
     audition_id: UUID | None = Field(examples=[None])
     reversal_id: UUID | None = Field(
         description="Of what came back earlier and is owed again.", examples=[None]
+    )
+    correction_id: UUID | None = Field(
+        description="Of what was corrected, adjusted or netted.", examples=[None]
     )
     rate_id: UUID | None
     seconds: int
@@ -240,7 +243,7 @@ class AgeingTotal(Exact):
 class OwedLine(Exact):
     performer_id: UUID
     ledger_entry_id: UUID
-    source_type: Literal["claim", "audition", "reversal"]
+    source_type: Literal["claim", "audition", "reversal", "correction"]
     source_id: UUID
     amount_minor: int = Field(examples=[1_233])
     currency: str
@@ -251,12 +254,22 @@ class OwedLine(Exact):
     payout_id: UUID | None = Field(examples=[None])
 
 
+class ReceivableLine(Exact):
+    """Minor units; negative is a debt that was paid before it was found."""
+
+    performer_id: UUID
+    currency: str
+    amount_minor: int = Field(examples=[1_233])
+    since: datetime
+
+
 class Liabilities(Exact):
     """The lines of each currency make the ledger's payables."""
 
     as_of: datetime
     alarm_days: int = Field(examples=[25])
     totals: list[AgeingTotal]
+    receivables: list[ReceivableLine]
     lines: list[OwedLine]
 
 
@@ -288,6 +301,37 @@ class RollForward(Exact):
     since: datetime
     totals: list[RolledTotal]
     lines: list[RolledLine]
+
+
+class PersonOfFinance(Exact):
+    """May prepare a run and approve another one; the database keeps the two apart in each run."""
+
+    person_id: UUID
+    roles: list[str] = Field(examples=[["finance", "operator"]])
+    client_id: UUID | None = Field(description="Whom they act for, too.", examples=[None])
+    conflicts: list[Literal["is_paid", "grants_roles", "decides_pay", "acts_for_a_client"]] = Field(
+        examples=[["grants_roles"]]
+    )
+
+
+class Deed(Exact):
+    run_id: UUID
+    subject_type: Literal["payout_run", "payout", "transfer_reversal"] = Field(
+        examples=["payout_run"]
+    )
+    subject_id: UUID
+    deed: str = Field(description="The state it was brought to.", examples=["approved"])
+    actor: str = Field(examples=["01a2086e-1062-71bf-bf59-ec8fafc2dc31"])
+    reason: str | None = Field(examples=[None])
+    done_at: datetime
+
+
+class Duties(Exact):
+    """People hold the roles they hold now; deeds are as of the moment."""
+
+    as_of: datetime
+    people: list[PersonOfFinance]
+    deeds: list[Deed]
 
 
 class FeesTotal(Exact):

@@ -52,6 +52,10 @@ class Settings(BaseSettings):
 
     platform_fee_basis_points: Annotated[int, Field(ge=0, le=10_000)] = 1_500
     minimum_payout_minor: Annotated[int, Field(ge=1)] = 100
+    # How long a payout account that took another one's place is not paid yet.
+    destination_cooling_seconds: Annotated[int, Field(ge=0)] = 72 * HOUR
+    # Of each process; Stripe answers 25 a second with a test key, 100 with a live one.
+    stripe_requests_per_second: Annotated[int, Field(ge=1)] = 20
     upload_limit_bytes: Annotated[int, Field(ge=1)] = 2 * 1024**3
     download_link_seconds: Annotated[int, Field(ge=1)] = 15 * 60
     review_lease_seconds: Annotated[int, Field(ge=60)] = 45 * 60

@@ -63,7 +63,7 @@ def next_due(model: type[Row]) -> SelectOfScalar[Row]:
         .where(col(rows.due_at) <= sa.func.marketplace_now())
         .order_by(col(rows.due_at), col(rows.id))
         .limit(1)
-        .with_for_update(skip_locked=True, key_share=True)
+        .with_for_update(skip_locked=True, key_share=True, of=rows)
     )
 
 

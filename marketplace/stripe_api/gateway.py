@@ -57,8 +57,10 @@ from marketplace.stripe_api.gateway_requests import (
     on,
     positive,
 )
+from marketplace.stripe_api.pace import Pace
 
 TIMEOUT_SECONDS = 20.0
+REQUESTS_PER_SECOND = 20
 PAGE_SIZE = 100
 BUSY_SECONDS = 1.0
 WEBHOOK_AGE_SECONDS_MAX = 300
@@ -83,6 +85,7 @@ class StripeGateway:
         api_key: str,
         api_base: str | None = None,
         timeout_seconds: float = TIMEOUT_SECONDS,
+        pace: Pace | None = None,
     ) -> None:
         """`api_base` leads all traffic to the sandbox; a live key is never sent there."""
         if not api_key:
@@ -90,6 +93,7 @@ class StripeGateway:
         if api_base is not None and not api_key.startswith("sk_test_"):
             raise ValueError("only a test key may be sent to an address that is not Stripe's")
         self._timeout_seconds = timeout_seconds
+        self._pace = pace or Pace(REQUESTS_PER_SECOND)
         self._http = _http_client(timeout_seconds)
         self._stripe = stripe.StripeClient(
             api_key,
@@ -444,6 +448,7 @@ class StripeGateway:
 
         An answer we cannot read is an unknown outcome as well: the effect may be there.
         """
+        await self._pace.turn()
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 yield

@@ -17,7 +17,6 @@ from uuid import uuid4
 import sqlalchemy as sa
 from sqlmodel import select
 
-from marketplace.bank import outcomes as bank_outcomes
 from marketplace.bank import sending as bank_sending
 from marketplace.claims import service as claims
 from marketplace.claims import settlement
@@ -78,8 +77,10 @@ def asked_again_after_a_day() -> None:
 
 
 def marked_sent_before_the_call() -> None:
-    async def send(sessions: Any, gateway: StripeGateway, payout: Payout) -> None:
-        leased_until = await sending._commit_intent(sessions, gateway, payout)
+    async def send(
+        sessions: Any, gateway: StripeGateway, payout: Payout, cooling: timedelta
+    ) -> None:
+        leased_until = await sending._commit_intent(sessions, gateway, payout, cooling)
         if leased_until is None:
             return
         intent = await sending._read_intent(sessions, payout.id, leased_until)
@@ -299,7 +300,7 @@ def withdrawal_taken_for_refused() -> None:
 
     async def ask_stripe(gateway: Any, intent: Any) -> Any:
         outcome = await ask(gateway, intent)
-        if isinstance(outcome, bank_outcomes.Failure):
+        if isinstance(outcome, asking.Failure):
             return dataclasses.replace(outcome, refused=True)
         return outcome
 

@@ -308,6 +308,25 @@ class TestByHand:
         assert violations(world) == {}
         assert finn.get("/v1/reports/reconciliation")["reconciled"]
 
+    def test_what_finance_has_booked_otherwise_is_not_booked_once_more(
+        self, world: World, finn: Person, fay: Person, paid: Json
+    ) -> None:
+        self.by_hand(world, paid, 100)
+        world.sweep("poll_events", "inbox", "stripe_lines")
+        world.advance(25 * HOUR)
+        (found,) = finn.get("/v1/reversals", state="found")["items"]
+        world.sql(
+            "INSERT INTO booked_balance_transaction (id, net_minor, currency,"
+            " ledger_transaction_id) SELECT %s, 100, 'USD', id FROM ledger_transaction"
+            " WHERE id NOT IN (SELECT ledger_transaction_id FROM booked_balance_transaction)"
+            " LIMIT 1",
+            found["balance_transaction_id"],
+        )
+        path = f"/v1/reversals/{found['id']}"
+        finn.post(f"{path}/explain", {"cause": "fraud", "reason": "Somebody clicked."})
+        assert fay.refused("POST", f"{path}/approve") == "409 line_booked_otherwise"
+        assert payout_of(finn, paid)["state"] == "paid"
+
     def test_told_twice_it_is_found_once(self, world: World, finn: Person, paid: Json) -> None:
         self.by_hand(world, paid, 100)
         self.by_hand(world, paid)

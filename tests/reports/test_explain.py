@@ -3,6 +3,7 @@
 import pytest
 
 from marketplace.reports import explain
+from tests.corrections.test_corrections import corrected
 from tests.payouts.conftest import returned
 from tests.reports.conftest import Paid, lift_all_guards, program
 from tests.world import World
@@ -122,6 +123,28 @@ def test_what_came_back_and_was_paid_again_is_one_way(world: World, paid: Paid, 
     assert "cause=wrong_destination reason=It is not hers." in text
     if asked.startswith("SELECT id FROM claim"):
         assert text.count("payout_run") == 2
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "SELECT id FROM correction",
+        "SELECT id FROM claim",
+        "SELECT ledger_transaction_id FROM correction",
+    ],
+)
+def test_a_correction_leads_to_the_claim_and_to_its_booking(
+    world: World, paid: Paid, asked: str
+) -> None:
+    corrected(paid.finn, paid.fay, paid.claim, 200)
+    run = paid.finn.post("/v1/payout-runs", {"currency": "USD"})
+    paid.fay.post(f"/v1/payout-runs/{run['id']}/approve")
+    world.sweep("payouts")
+    found = tree(world, world.value(asked))
+    text = "\n".join(explain.lines(found))
+    assert found.complete, text
+    assert tables(found) >= {"correction", "claim", "rate", "payout", STRIPES_LINE}
+    assert "kind=pay_corrected state=approved seconds=200 booked_minor=123" in text
 
 
 # Where one asks → what was done to the rows → what is missing then.

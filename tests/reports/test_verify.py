@@ -13,6 +13,7 @@ import pytest
 from marketplace.reports import verify
 from marketplace.scheduler import SWEEPS
 from marketplace.stripe_api.gateway_answers import BalanceAmount
+from tests.corrections.test_corrections import about, corrected
 from tests.payouts.conftest import returned
 from tests.reports.conftest import Paid, findings, lift_all_guards, program, violations
 from tests.world import DAY, HOUR, Json, Person, World
@@ -356,6 +357,45 @@ PLANTED_IN_REVERSALS: dict[str, list[tuple[str, str]]] = {
 }
 
 
+# Likewise, after Ana's minute was corrected to 70 s and then to 50 s, and her debt netted.
+PLANTED_IN_CORRECTIONS: dict[str, list[tuple[str, str]]] = {
+    "I2": [
+        (
+            "UPDATE correction SET client_minor = 0, platform_minor = 20 WHERE seconds = 70",
+            "pays 20, its performer's payable got 21",
+        ),
+        (
+            "UPDATE correction SET fee_minor = fee_minor + 1 WHERE seconds = 50",
+            "has bookings of 102 and a fee of 16",
+        ),
+        (
+            (
+                "DELETE FROM correction WHERE kind = 'receivable_netted';"
+                "UPDATE ledger_transaction SET kind = 'x' WHERE kind = 'receivable_netted'"
+            ),
+            "is owed 103 USD by the ledger, 144 by their earnings",
+        ),
+    ],
+    "I5": [
+        (
+            "UPDATE correction SET platform_minor = -20, client_minor = -21 WHERE seconds = 50",
+            "has -21 USD on platform_expense",
+        ),
+        (
+            "UPDATE correction SET amount_minor = 40 WHERE kind = 'receivable_netted'",
+            "has -41 USD on performer_receivable",
+        ),
+        ("DELETE FROM correction", "(receivable_netted) has no source correction"),
+    ],
+    "I11": [
+        (
+            "UPDATE correction SET state = 'rejected' WHERE seconds = 70",
+            "is rejected, but its last recorded move was to approved",
+        ),
+    ],
+}
+
+
 def said(world: World, invariant: str, text: str) -> bool:
     return any(text in line for line in violations(world).get(invariant, []))
 
@@ -386,6 +426,24 @@ def test_planted_violations_of_reversals_are_caught(
     for statement, text in PLANTED_IN_REVERSALS[invariant]:
         assert not said(world, invariant, text), statement
         world.owner_sql(statement)
+        assert said(world, invariant, text), (text, violations(world))
+
+
+@pytest.mark.parametrize("invariant", PLANTED_IN_CORRECTIONS)
+def test_planted_violations_of_corrections_are_caught(
+    world: World, paid: Paid, ravi: Person, invariant: str
+) -> None:
+    bea = world.performer("Bea", onboarded=True)
+    claim = world.accepted_claim(bea, paid.job, ravi)
+    corrected(paid.finn, paid.fay, claim, 70)
+    corrected(paid.finn, paid.fay, claim, 50)
+    about(paid.finn, paid.fay, bea, "nettings", 41)
+    assert violations(world) == {}
+    lift_all_guards(world)
+    for statements, text in PLANTED_IN_CORRECTIONS[invariant]:
+        assert not said(world, invariant, text), statements
+        for statement in statements.split(";"):
+            world.owner_sql(statement)
         assert said(world, invariant, text), (text, violations(world))
 
 

@@ -35,7 +35,7 @@ MAY_BE_ZERO = {
         "returned_minor",
         "retakes_granted",
     ),
-    *("reversed_minor", "taken_back_minor"),
+    *("reversed_minor", "taken_back_minor", "owed_back_minor", "platform_minor"),
 }
 
 

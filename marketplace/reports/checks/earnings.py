@@ -11,6 +11,9 @@ I2 = """
         UNION ALL
         SELECT 'audition', id, performer_id, pay_minor, ledger_transaction_id
         FROM audition
+        UNION ALL
+        SELECT 'correction', id, performer_id, client_minor + platform_minor, ledger_transaction_id
+        FROM correction WHERE state = 'approved' AND client_minor + platform_minor > 0
     ) AS decided
     LEFT JOIN LATERAL (
         SELECT -sum(entry.amount_minor) AS minor
@@ -35,6 +38,28 @@ I2 = """
     ) AS worked ON worked.claim_id = claim.id,
     LATERAL pay_minor(coalesce(seconds, 0), rate_minor_per_hour) AS earned
     WHERE decided.minor > earned
+    UNION ALL
+    -- A corrected claim is paid what its last correction says, and its client the fee on its part.
+    SELECT format('claim %s has bookings of %s and a fee of %s, its last correction makes %s and %s',
+                  total.claim_id, pay, fee, earned, due)
+    FROM (
+        SELECT claim_id, sum(client) AS client, sum(client + platform) AS pay, sum(fee) AS fee
+        FROM (
+            SELECT claim_id, pay_minor AS client, 0 AS platform, fee_minor AS fee FROM pay_decision
+            UNION ALL
+            SELECT claim_id, client_minor, platform_minor, fee_minor
+            FROM correction WHERE state = 'approved' AND claim_id IS NOT NULL
+        ) AS booked GROUP BY claim_id
+    ) AS total
+    JOIN claim ON claim.id = total.claim_id
+    JOIN LATERAL (
+        SELECT seconds FROM correction
+        WHERE claim_id = total.claim_id AND state = 'approved'
+        ORDER BY decided_at DESC, id DESC LIMIT 1
+    ) AS last ON true,
+    LATERAL pay_minor(last.seconds, claim.rate_minor_per_hour) AS earned,
+    LATERAL fee_minor(client::bigint, claim.fee_basis_points) AS due
+    WHERE (pay, fee) <> (earned, due)
     UNION ALL
     SELECT format('earning %s is in %s payouts at once', ledger_entry_id, count(*))
     FROM payout_line WHERE released_at IS NULL
@@ -92,8 +117,15 @@ PAY_BY = """
         FROM transfer_reversal AS reversal
         JOIN payout ON payout.id = reversal.payout_id
         WHERE reversal.state = 'reversed' AND cause = 'wrong_destination'
+        UNION ALL
+        SELECT 'correction', id, performer_id, currency, decided_at, ledger_transaction_id,
+               next_run_at(decided_at) + interval '48 hours'
+        FROM correction WHERE state = 'approved' AND client_minor + platform_minor > 0
     ), earned AS (
-        SELECT due.*, payout.id AS payout_id, payout.state, payout.state_reason, run.cut_off_at,
+        SELECT due.*, payout.id AS payout_id, payout.state, run.id AS run_id, run.cut_off_at,
+               -- Why it waits stands with it, or with its run while that is paused.
+               coalesce(payout.state_reason, CASE run.state WHEN 'paused' THEN run.state_reason END)
+                   AS state_reason,
                attempt.concluded_at AS paid_at
         FROM due
         JOIN ledger_entry AS entry ON entry.transaction_id = due.ledger_transaction_id
@@ -111,6 +143,8 @@ PAY_BY = """
            coalesce(next_run_at(paid_at) < marketplace_now(), false) AS is_past
     FROM earned
     WHERE pay_by < coalesce(paid_at, marketplace_now())
+      -- What two people took off it in full is not owed.
+      AND NOT (payout_id IS NULL AND free_pay_minor(performer_id, currency) <= 0)
       -- Stated reasons: the payout's own, or the one given when a run left the performer out.
       AND CASE WHEN paid_at IS NULL THEN state_reason IS NULL ELSE NOT EXISTS (
           SELECT FROM audit_event
@@ -121,6 +155,9 @@ PAY_BY = """
                 WHERE moved.subject_type = 'payout' AND moved.subject_id = payout_id
                   AND moved.to_state IN ('partly_reversed', 'reversed')
             )
+      ) AND NOT EXISTS (
+          SELECT FROM audit_event
+          WHERE subject_type = 'payout_run' AND subject_id = run_id AND to_state = 'paused'
       ) END
       AND NOT EXISTS (
           SELECT FROM payout_exclusion

@@ -196,6 +196,33 @@ REVERSALS = """
     WHERE reversal.state = 'reversed'
 """
 
+CORRECTIONS = """
+    SELECT event.kind, correction.id, correction.currency, entry.*
+    FROM correction
+    LEFT JOIN claim ON claim.id = claim_id,
+    LATERAL (
+        SELECT CASE WHEN correction.kind IN ('receivable_netted', 'receivable_written_off')
+            THEN correction.kind
+            WHEN client_minor + platform_minor < 0 THEN 'overpayment_found'
+            ELSE 'pay_adjusted' END AS kind
+    ) AS event,
+    LATERAL (VALUES
+        ('performer_payable', correction.performer_id,
+         CASE event.kind WHEN 'pay_adjusted' THEN -amount_minor
+             WHEN 'receivable_netted' THEN amount_minor ELSE 0 END),
+        ('performer_receivable', correction.performer_id,
+         CASE event.kind WHEN 'pay_adjusted' THEN 0
+             WHEN 'overpayment_found' THEN amount_minor ELSE -amount_minor END),
+        ('bad_debt', NULL,
+         CASE event.kind WHEN 'receivable_written_off' THEN amount_minor ELSE 0 END),
+        ('platform_expense', NULL, platform_minor),
+        ('platform_fees', NULL, -correction.fee_minor),
+        (CASE WHEN correction.reservation_id IS NULL THEN 'client_wallet' ELSE 'job_reserve' END,
+         coalesce(correction.reservation_id, claim.client_id), client_minor + correction.fee_minor)
+    ) AS entry
+    WHERE correction.state = 'approved'
+"""
+
 EVENTS = (
     DEPOSITS,
     TOPUPS,
@@ -207,6 +234,7 @@ EVENTS = (
     REFUNDS,
     DISPUTES,
     REVERSALS,
+    CORRECTIONS,
 )
 
 I5_ENTRIES = f"""

@@ -6,7 +6,9 @@ QUEUES = {
     "claim_pay": "claim WHERE pay_due_at IS NOT NULL",
     "review": "submission WHERE state = 'in_review'",
     "recording": "recording WHERE due_at IS NOT NULL",
-    "payout": "payout WHERE due_at IS NOT NULL",
+    # Of a paused run only what is on its way.
+    "payout": "payout WHERE due_at IS NOT NULL AND NOT (state = 'approved' AND EXISTS ("
+    "SELECT FROM payout_run WHERE payout_run.id = payout.run_id AND payout_run.state = 'paused'))",
     "reversal": "transfer_reversal WHERE due_at IS NOT NULL",
     "deposit": "deposit WHERE due_at IS NOT NULL",
     "dispute": "dispute WHERE due_at IS NOT NULL",

@@ -95,6 +95,7 @@ I11 = """
         SELECT 'audition' AS subject_type, id, state FROM audition
         UNION ALL SELECT 'bank_payout', id, state FROM bank_payout
         UNION ALL SELECT 'claim', id, state FROM claim
+        UNION ALL SELECT 'correction', id, state FROM correction
         UNION ALL SELECT 'deposit', id, state FROM deposit
         UNION ALL SELECT 'client_debt_decision', id, state FROM client_debt_decision
         UNION ALL SELECT 'dispute', id, state FROM dispute

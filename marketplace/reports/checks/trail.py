@@ -29,6 +29,8 @@ I5 = """
               AND ledger_transaction.id IN (opened_transaction_id, ended_transaction_id))
         WHEN 'client_debt_decision' THEN EXISTS (SELECT FROM client_debt_decision
             WHERE id = source_id AND ledger_transaction_id = ledger_transaction.id)
+        WHEN 'correction' THEN EXISTS (SELECT FROM correction
+            WHERE id = source_id AND ledger_transaction_id = ledger_transaction.id)
         WHEN 'transfer_reversal' THEN EXISTS (SELECT FROM transfer_reversal
             WHERE id = source_id AND ledger_transaction_id = ledger_transaction.id)
         ELSE false

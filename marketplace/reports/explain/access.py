@@ -11,12 +11,16 @@ BELONGS_TO = {
     "time_entry": "claim",
     "payout_line": "payout",
     "payout_attempt": "payout",
+    "transfer_reversal": "payout",
     "ledger_transaction": "ledger_entry",
 }
 # Shown wherever one's own rows lead: what the work was, and at which rate.
 AGREED = {"rate", "rate_lineage", "role", "task", "job", "consent_grant"}
 # Between the platform and its clients.
-NOT_FOR_PERFORMERS = {"fee_minor", "prepared_by", "approved_by", "idempotency_key"}
+NOT_FOR_PERFORMERS = {
+    *("fee_minor", "client_minor", "platform_minor", "idempotency_key"),
+    *("prepared_by", "approved_by", "proposed_by", "asked_by", "decided_by"),
+}
 
 
 def own_part(node: Node, performer_id: UUID) -> Node | None:

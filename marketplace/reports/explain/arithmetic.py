@@ -78,11 +78,24 @@ def _check_line(node: Node) -> list[str]:
     ]
 
 
+def _check_correction(node: Node) -> list[str]:
+    row = node.row
+    problems = [
+        f"{row['seconds']} s at the claim's rate make {pay}"
+        for claim in node.leads_to("claim")
+        if (pay := pay_minor(row["seconds"], claim["rate_minor_per_hour"])) != row["pay_minor"]
+    ]
+    if row["claim_id"] and abs(row["pay_minor"] - row["booked_minor"]) != row["amount_minor"]:
+        problems.append(f"{row['booked_minor']} were booked, it makes {row['pay_minor']} of them")
+    return problems
+
+
 ARITHMETIC: dict[str, Callable[[Node], list[str]]] = {
     "payout": _check_payout,
     "payout_line": _check_line,
     "deposit": _check_deposit,
     "pay_decision": _check_pay_decision,
     "claim": _check_claim,
+    "correction": _check_correction,
     "ledger_transaction": _check_ledger_transaction,
 }

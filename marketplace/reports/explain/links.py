@@ -98,6 +98,9 @@ DOWN: dict[str, tuple[Link, ...]] = {
         Link("stripe_line", "id", "line_id", required=always),
         Link("deposit", "id", "deposit_id", when=lambda row: row["deposit_id"] is not None),
     ),
+    "correction": (
+        Link("claim", "id", "claim_id", required=always, when=lambda row: bool(row["claim_id"])),
+    ),
     # What is owed again was paid once.
     "transfer_reversal": (Link("payout", "id", "payout_id", required=always),),
 }
@@ -107,6 +110,7 @@ UP: dict[str, tuple[Link, ...]] = {
     "time_entry": (Link("claim", "id", "claim_id", required=always),),
     "claim": (
         Link("pay_decision", "claim_id", "id", required=lambda row: row["state"] == "settled"),
+        Link("correction", "claim_id", "id"),
     ),
     "pay_decision": (
         Link(
@@ -248,6 +252,14 @@ UP: dict[str, tuple[Link, ...]] = {
             when=lambda row: row["transfer_id"] is not None,
         ),
     ),
+    "correction": (
+        Link(
+            "ledger_transaction",
+            "id",
+            "ledger_transaction_id",
+            required=lambda row: row["state"] == "approved",
+        ),
+    ),
     "transfer_reversal": (
         Link(
             "ledger_transaction",
@@ -280,6 +292,7 @@ TABLES = (
     "line_booking",
     "bank_payout",
     "transfer_reversal",
+    "correction",
 )
 
 # Stripe's own ids: which row of ours carries them, in which column.

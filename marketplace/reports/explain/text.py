@@ -37,6 +37,15 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "stripe_line": ("type", "net_minor", "description", "created_at"),
     "bank_payout": ("state", "state_reason", "stripe_payout_id", "performer_id", "arrives_at"),
     "reserve_move": ("cause",),
+    "correction": (
+        "kind",
+        "state",
+        "seconds",
+        "booked_minor",
+        "reason",
+        "proposed_by",
+        "decided_by",
+    ),
     "transfer_reversal": ("state", "cause", "reason", "asked_by", "decided_by", "reversal_id"),
     "booked_balance_transaction": ("net_minor",),
 }

@@ -1,0 +1,30 @@
+"""Corrections by two people: a claim's pay, adjustments, debts netted or given up."""
+
+from alembic import op
+
+from migrations.sql import run_file
+
+revision = "0011"
+down_revision = "0014"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    run_file("0011_corrections.sql")
+
+
+def downgrade() -> None:
+    op.execute("DROP TRIGGER corrected ON ledger_entry")
+    op.execute("DROP TABLE correction")
+    op.execute(
+        "DROP FUNCTION check_corrected(), guard_correction(), receivable_minor(uuid, text),"
+        " free_pay_minor(uuid, text)"
+    )
+    op.execute("DELETE FROM allowed_move WHERE subject = 'correction'")
+    run_file("0011_corrections_down.sql")
+    # Refused by the constraint when a debt was netted in a payout.
+    op.execute("ALTER TABLE payout_line DROP CONSTRAINT ck_payout_line_not_zero")
+    op.execute(
+        "ALTER TABLE payout_line ADD CONSTRAINT ck_payout_line_positive CHECK (amount_minor > 0)"
+    )

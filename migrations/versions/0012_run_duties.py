@@ -1,0 +1,35 @@
+"""Runs that are paused, approvals that an edit voids, destinations that cool."""
+
+from alembic import op
+
+from migrations.sql import run_file
+
+revision = "0012"
+down_revision = "0011"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    run_file("0012_run_duties.sql")
+
+
+def downgrade() -> None:
+    # Refused by the constraint while a run is paused.
+    op.execute("DROP TRIGGER destination ON payout_account")
+    op.execute("DROP FUNCTION stamp_destination()")
+    op.execute("ALTER TABLE payout_account DROP COLUMN destination_changed_at")
+    op.execute("ALTER TABLE payout_run DROP CONSTRAINT ck_payout_run_not_its_editor")
+    op.execute("ALTER TABLE payout_run DROP COLUMN edited_by")
+    op.execute("ALTER TABLE payout_run DROP CONSTRAINT ck_payout_run_approved_by_somebody")
+    op.execute(
+        "ALTER TABLE payout_run ADD CONSTRAINT ck_payout_run_approved_by_somebody"
+        " CHECK ((state = 'approved') = (approved_by IS NOT NULL))"
+    )
+    op.execute(
+        "DELETE FROM allowed_move WHERE (subject, from_state, to_state) IN ("
+        "('payout_run', 'approved', 'paused'), ('payout_run', 'approved', 'draft'),"
+        " ('payout_run', 'paused', 'approved'), ('payout_run', 'paused', 'draft'),"
+        " ('payout', 'approved', 'draft'))"
+    )
+    run_file("0012_run_duties_down.sql")

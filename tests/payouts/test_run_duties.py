@@ -1,0 +1,381 @@
+"""A run that is paused, edited after its approval, or paid to a destination that changed."""
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from marketplace.scheduler import SWEEPS
+from marketplace.stripe_api.gateway import StripeGateway
+from marketplace.stripe_api.pace import Pace
+from tests.ledger.test_attacks import refused
+from tests.reports.conftest import violations
+from tests.world import DAY, HOUR, STRIPE_KEY, Client, Json, Person, World
+
+WHY = {"reason": "Ana wrote that something is wrong."}
+
+
+@pytest.fixture
+def both(world: World, acme: Client, ravi: Person, finn: Person, owed: Person) -> Json:
+    """A draft by Finn of two payouts: Ana's and Bea's, 1.23 each."""
+    bea = world.performer("Bea", onboarded=True)
+    world.accepted_claim(bea, world.published_job(acme, title="Bea's"), ravi)
+    run: Json = finn.post("/v1/payout-runs", {"currency": "USD"})
+    assert run["payouts"] == 2
+    return run
+
+
+def payouts(finance: Person, run: Json) -> list[Json]:
+    found: list[Json] = finance.get(f"/v1/payout-runs/{run['id']}/payouts")["items"]
+    return sorted(found, key=lambda each: each["id"])
+
+
+def states(finance: Person, run: Json) -> list[str]:
+    return [each["state"] for each in payouts(finance, run)]
+
+
+class TestPaused:
+    def test_nothing_new_is_begun_until_it_goes_on(
+        self, world: World, owed: Person, finn: Person, fay: Person, approved: Json
+    ) -> None:
+        path = f"/v1/payout-runs/{approved['run_id']}"
+        paused = finn.post(f"{path}/pause", WHY)
+        assert (paused["state"], paused["approved_by"]) == ("paused", fay.id)
+        world.sweep("payouts")
+        assert world.stripe.transfers() == []
+        (line,) = owed.get("/v1/earnings/lines")["items"]
+        assert line["status_reason"].endswith(f"paused: {WHY['reason']}.")
+        world.advance(HOUR)
+        assert "I13" not in violations(world)
+        assert finn.refused("POST", f"{path}/pause", WHY) == "409 move_not_allowed"
+        assert finn.post(f"{path}/resume", WHY)["state"] == "approved"
+        assert finn.refused("POST", f"{path}/resume", WHY) == "409 move_not_allowed"
+        world.sweep("payouts", "inbox")
+        assert len(world.stripe.transfers()) == 1
+
+    def test_what_is_on_its_way_goes_on(self, world: World, finn: Person, approved: Json) -> None:
+        world.stripe.fault("apply_then_drop")
+        world.sweep("payouts")
+        finn.post(f"/v1/payout-runs/{approved['run_id']}/pause", WHY)
+        world.advance(10)
+        world.sweep("payouts")
+        assert finn.get(f"/v1/payouts/{approved['id']}")["state"] == "paid"
+
+    def test_a_draft_is_not_paused(self, finn: Person, both: Json) -> None:
+        path = f"/v1/payout-runs/{both['id']}"
+        assert finn.refused("POST", f"{path}/pause", WHY) == "409 move_not_allowed"
+        assert finn.refused("POST", f"{path}/resume", WHY) == "409 move_not_allowed"
+
+    def test_an_attempt_that_begins_all_the_same(
+        self, world: World, finn: Person, approved: Json
+    ) -> None:
+        """With the application's own login."""
+        finn.post(f"/v1/payout-runs/{approved['run_id']}/pause", WHY)
+        attack = (
+            "INSERT INTO payout_attempt (id, payout_id, number, idempotency_key, request,"
+            " in_flight_transaction_id) SELECT uuidv7(), id, 1, format('payout-%s-attempt-1', id),"
+            " jsonb_build_object('amount_minor', amount_minor, 'currency', currency,"
+            " 'destination', destination, 'transfer_group', format('payout-%s', id), 'metadata',"
+            " jsonb_build_object('payout_id', id, 'attempt', '1')),"
+            " (SELECT id FROM ledger_transaction LIMIT 1) FROM payout"
+        )
+        with world.connection(actor="mallory") as mallory:
+            refused(mallory, "payout_run_approved", attack)
+
+    def test_paused_while_it_is_sent(
+        self, world: World, finn: Person, both: Json, fay: Person
+    ) -> None:
+        """Each payout is paid whole or waits; what was begun ends."""
+        path = f"/v1/payout-runs/{both['id']}"
+        fay.post(f"{path}/approve")
+
+        async def many() -> None:
+            await asyncio.gather(*(SWEEPS["payouts"].run(world.parts) for _ in range(3)))
+
+        with ThreadPoolExecutor(1) as pool:
+            pausing = pool.submit(finn.ask, "POST", f"{path}/pause", WHY)
+            world.loopback.run(many())
+        assert pausing.result().status_code == 200
+        assert set(states(finn, both)) <= {"paid", "approved"}
+        finn.post(f"{path}/resume", WHY)
+        world.advance(61)
+        world.sweep("payouts", "inbox")
+        assert states(finn, both) == ["paid", "paid"]
+        assert len(world.stripe.transfers()) == 2
+        assert violations(world) == {}
+
+
+class TestEdited:
+    @pytest.mark.parametrize("edit", ["release", "hold"])
+    def test_an_edit_after_approval_voids_it(
+        self, world: World, finn: Person, fay: Person, both: Json, edit: str
+    ) -> None:
+        path = f"/v1/payout-runs/{both['id']}"
+        fay.post(f"{path}/approve")
+        first, second = payouts(finn, both)
+        finja = world.finance("Finja")
+        finja.post(f"/v1/payouts/{first['id']}/{edit}", WHY)
+        run = finn.get(path)
+        assert (run["state"], run["approved_by"], run["edited_by"]) == ("draft", None, [finja.id])
+        assert finn.get(f"/v1/payouts/{second['id']}")["state"] == "draft"
+        world.sweep("payouts")
+        assert world.stripe.transfers() == []
+        assert finn.refused("POST", f"{path}/approve") == "403 preparer_may_not_approve"
+        assert finja.refused("POST", f"{path}/approve") == "403 editor_may_not_approve"
+        again = f"/v1/payouts/{first['id']}/approve"
+        expected = "run_not_approved" if edit == "hold" else "move_not_allowed"
+        assert fay.refused("POST", again, WHY) in {f"409 {expected}", "409 run_not_approved"}
+        assert fay.post(f"{path}/approve")["approved_by"] == fay.id
+        world.sweep("payouts", "inbox")
+        assert finn.get(f"/v1/payouts/{second['id']}")["state"] == "paid"
+        assert len(world.stripe.transfers()) == 1
+        assert violations(world) == {}
+
+    def test_what_is_sent_stays(self, world: World, finn: Person, fay: Person, both: Json) -> None:
+        path = f"/v1/payout-runs/{both['id']}"
+        fay.post(f"{path}/approve")
+        world.stripe.fault("drop_before", path="/v1/balance", method="GET", nth=2)
+        world.sweep("payouts")
+        (waiting,) = (each for each in payouts(finn, both) if each["state"] == "approved")
+        finn.post(f"/v1/payouts/{waiting['id']}/release", WHY)
+        run = finn.get(path)
+        assert (run["state"], run["done"], run["paid_minor"]) == ("approved", True, 123)
+        assert violations(world) == {}
+
+    def test_the_editor_of_a_draft_does_not_approve_it_either(
+        self, finn: Person, fay: Person, both: Json
+    ) -> None:
+        first, _ = payouts(finn, both)
+        fay.post(f"/v1/payouts/{first['id']}/release", WHY)
+        refusal = fay.refused("POST", f"/v1/payout-runs/{both['id']}/approve")
+        assert refusal == "403 editor_may_not_approve"
+
+    def test_refused_for_want_of_funds_while_the_approval_fell(
+        self, world: World, acme: Client, ravi: Person, finn: Person, fay: Person, both: Json
+    ) -> None:
+        """It does not wait for funds by an approval that is void."""
+        finn.post(f"/v1/payout-runs/{both['id']}/discard", WHY)
+        cleo = world.performer("Cleo", onboarded=True)
+        world.accepted_claim(cleo, world.published_job(acme, title="Cleo's"), ravi)
+        run = finn.post("/v1/payout-runs", {"currency": "USD"})
+        fay.post(f"/v1/payout-runs/{run['id']}/approve")
+        world.stripe.fault("drop_before")
+        for nth in (2, 3):
+            world.stripe.fault("drop_before", path="/v1/balance", method="GET", nth=nth)
+        world.sweep("payouts")
+        assert sorted(states(finn, run)) == ["approved", "approved", "unknown"]
+        first = next(each for each in payouts(finn, run) if each["state"] == "approved")
+        finn.post(f"/v1/payouts/{first['id']}/hold", WHY)
+        world.stripe.fault("balance_insufficient")
+        world.advance(10)
+        world.sweep("payouts")
+        assert sorted(states(finn, run)) == ["draft", "held", "refused"]
+        refused = next(each for each in payouts(finn, run) if each["state"] == "refused")
+        path = f"/v1/payouts/{refused['id']}/approve"
+        assert fay.refused("POST", path, WHY) == "409 run_not_approved"
+        fay.post(f"/v1/payout-runs/{run['id']}/approve")
+        fay.post(path, WHY)
+        world.advance(10)
+        world.sweep("payouts", "inbox")
+        assert sorted(states(finn, run)) == ["held", "paid", "paid"]
+
+    @pytest.mark.parametrize(
+        ("attack", "named"),
+        [
+            ("SET approved_by = edited_by[1]", "set_once"),
+            ("SET approved_by = NULL", "set_once"),
+            ("SET edited_by = ARRAY[approved_by]", "ck_payout_run_not_its_editor"),
+        ],
+    )
+    def test_the_database_is_the_referee(
+        self, world: World, finn: Person, fay: Person, both: Json, attack: str, named: str
+    ) -> None:
+        first, _ = payouts(finn, both)
+        finn.post(f"/v1/payouts/{first['id']}/release", WHY)
+        fay.post(f"/v1/payout-runs/{both['id']}/approve")
+        with world.connection(actor="mallory") as mallory:
+            refused(mallory, named, f"UPDATE payout_run {attack}")
+
+    def test_edited_and_sent_at_once(
+        self, world: World, finn: Person, fay: Person, both: Json
+    ) -> None:
+        """Whoever comes first: nothing is paid by an approval that fell."""
+        path = f"/v1/payout-runs/{both['id']}"
+        fay.post(f"{path}/approve")
+        first, _ = payouts(finn, both)
+
+        async def many() -> None:
+            await asyncio.gather(*(SWEEPS["payouts"].run(world.parts) for _ in range(3)))
+
+        with ThreadPoolExecutor(1) as pool:
+            edit = pool.submit(finn.ask, "POST", f"/v1/payouts/{first['id']}/release", WHY)
+            world.loopback.run(many())
+        assert edit.result().status_code in {200, 409}
+        world.advance(61)
+        world.sweep("payouts", "inbox")
+        found = states(finn, both)
+        assert set(found) <= {"paid", "draft", "released"}
+        assert len(world.stripe.transfers()) == found.count("paid")
+        assert violations(world) == {}
+
+
+class TestCooling:
+    def change(self, world: World, performer: Person, to: str) -> None:
+        world.sql(
+            "UPDATE payout_account SET stripe_account_id = %s WHERE performer_id = %s",
+            to,
+            performer.id,
+        )
+
+    def test_a_changed_destination_waits_for_three_days(
+        self, world: World, owed: Person, finn: Person, fay: Person
+    ) -> None:
+        spare = world.performer("Nobody", onboarded=True)
+        account = world.value(
+            "SELECT stripe_account_id FROM payout_account WHERE performer_id = %s", spare.id
+        )
+        self.change(world, spare, "acct_given_up")
+        self.change(world, owed, account)
+        changed = world.now
+        run = finn.post("/v1/payout-runs", {"currency": "USD"})
+        fay.post(f"/v1/payout-runs/{run['id']}/approve")
+        world.sweep("payouts")
+        (held,) = payouts(finn, run)
+        assert held["state"] == "held"
+        assert held["state_reason"].startswith("destination_cooling: the payout account changed")
+        until = changed + timedelta(days=3)
+        assert f"from {until:%Y-%m-%d}" in held["state_reason"]
+        (line,) = owed.get("/v1/earnings/lines")["items"]
+        assert line["status_reason"] == held["state_reason"]
+        fay.post(f"/v1/payouts/{held['id']}/approve", WHY)
+        world.sweep("payouts")
+        assert payouts(finn, run)[0]["state"] == "held"
+        world.advance(3 * DAY)
+        fay.post(f"/v1/payouts/{held['id']}/approve", WHY)
+        world.sweep("payouts", "funds", "inbox")
+        assert payouts(finn, run)[0]["state"] == "paid"
+
+    def test_the_first_destination_does_not_cool(
+        self, world: World, owed: Person, finn: Person, approved: Json
+    ) -> None:
+        changed = "SELECT destination_changed_at FROM payout_account WHERE performer_id = %s"
+        assert world.value(changed, owed.id) is None
+        world.sweep("payouts")
+        assert finn.get(f"/v1/payouts/{approved['id']}")["state"] == "paid"
+
+    def test_nobody_dates_it_back(self, world: World, owed: Person) -> None:
+        with world.connection(actor="mallory") as mallory:
+            refused(mallory, "42501", "UPDATE payout_account SET destination_changed_at = NULL")
+        self.change(world, owed, "acct_other")
+        self.change(world, owed, "acct_other")
+        assert world.value("SELECT destination_changed_at FROM payout_account") is not None
+
+
+class TestDuties:
+    def test_who_could_and_who_did(
+        self, world: World, owed: Person, finn: Person, fay: Person, approved: Json
+    ) -> None:
+        world.sql("INSERT INTO person_role (person_id, role) VALUES (%s, 'finance')", owed.id)
+        world.sql("INSERT INTO person_role (person_id, role) VALUES (%s, 'operator')", fay.id)
+        world.sweep("payouts")
+        report = finn.get("/v1/reports/duties")
+        conflicts = {each["person_id"]: each["conflicts"] for each in report["people"]}
+        assert conflicts == {finn.id: [], fay.id: ["grants_roles"], owed.id: ["is_paid"]}
+        deeds = [
+            (each["subject_type"], each["deed"], each["actor"])
+            for each in report["deeds"]
+            if each["run_id"] == approved["run_id"]
+        ]
+        assert deeds == [
+            ("payout_run", "draft", finn.id),
+            ("payout", "draft", finn.id),
+            ("payout_run", "approved", fay.id),
+            ("payout", "approved", fay.id),
+        ]
+
+
+class TestAccumulating:
+    def test_without_an_account_for_months_it_accumulates_and_says_why(
+        self, world: World, acme: Client, ravi: Person, finn: Person, fay: Person
+    ) -> None:
+        world.capital(finn, 500_000)
+        bea = world.performer("Bea")
+        job = world.published_job(acme, title="Months", tasks=4)
+        for month in range(1, 4):
+            world.accepted_claim(bea, job, ravi)
+            world.advance_to(world.value("SELECT next_run_at(marketplace_now())"))
+            world.advance(60)
+            world.sweep("payout_runs", "funds", "inbox", "poll_events")
+            (total,) = bea.get("/v1/earnings")["items"]
+            assert total["waiting_minor"] == total["earned_minor"] == month * 123
+            assert total["exclusion"]["reason"] == "no_account"
+            assert total["exclusion"]["amount_minor"] == month * 123
+            assert "payout account" in total["exclusion"]["remedy"]
+            monday = datetime.fromisoformat(total["exclusion"]["next_run_at"])
+            assert (monday.weekday(), monday.hour, monday.tzinfo) == (0, 6, UTC)
+            world.advance(20 * DAY)
+        # Finn's phone has to sign in again by now.
+        later = world.finance("Finja")
+        lines = later.get("/v1/reports/liabilities")["lines"]
+        assert {line["reason"] for line in lines} == {"no_account"}
+        assert any(line["alarm"] for line in lines)
+        world.onboard(bea)
+        run = later.post("/v1/payout-runs", {"currency": "USD"})
+        assert run["amount_minor"] == 3 * 123
+
+
+class TestPace:
+    """However slow the machine is: a question may come later than its turn, never earlier."""
+
+    PER_SECOND = 5
+
+    def test_stripe_never_hears_more_in_a_second(self, world: World) -> None:
+        heard: list[float] = []
+        sandbox = world.judged.app
+
+        async def counted(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "http" and scope["path"] == "/v1/balance":
+                heard.append(time.monotonic())
+            await sandbox(scope, receive, send)
+
+        async def many() -> float:
+            pace = Pace(self.PER_SECOND)
+            base = world.settings.stripe_api_base
+            began = time.monotonic()
+            async with StripeGateway(api_key=STRIPE_KEY, api_base=base, pace=pace) as gateway:
+                await asyncio.gather(*(gateway.balance() for _ in range(3 * self.PER_SECOND)))
+            return began
+
+        world.judged.app = counted
+        began = world.loopback.run(many())
+        assert len(heard) == 3 * self.PER_SECOND
+        for number, at in enumerate(sorted(heard)):
+            assert at - began >= number // self.PER_SECOND
+
+    def test_first_come_first_served(self) -> None:
+        now = 0.0
+        begun: list[tuple[int, float]] = []
+
+        async def sleep(seconds: float) -> None:
+            """A clock that only waiting moves."""
+            nonlocal now
+            until = now + seconds
+            await asyncio.sleep(0)
+            now = max(now, until)
+
+        async def one(number: int, pace: Pace) -> None:
+            await pace.turn()
+            begun.append((number, now))
+
+        async def many() -> None:
+            pace = Pace(self.PER_SECOND, now=lambda: now, sleep=sleep)
+            await asyncio.gather(*(one(number, pace) for number in range(4 * self.PER_SECOND)))
+
+        asyncio.run(many())
+        assert sorted(number for number, _ in begun) == list(range(4 * self.PER_SECOND))
+        assert {number: number // self.PER_SECOND for number, _ in begun} == {
+            number: int(at) for number, at in begun
+        }
