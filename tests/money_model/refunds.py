@@ -47,9 +47,20 @@ class Refunds(Deposits):
 
     def left_of(self, deposit: Deposit) -> int:
         gone = self.refunds_in("sending", "unknown", "pending", "succeeded")
-        return deposit.amount_minor - sum(
-            refund.amount_minor for refund in gone if refund.deposit is deposit
-        )
+        back = sum(refund.amount_minor for refund in gone if refund.deposit is deposit)
+        return deposit.amount_minor - back - self.lost_of(deposit)
+
+    # What disputes change; without any, nothing.
+
+    def is_paused(self, client_id: str) -> bool:
+        return False
+
+    def lost_of(self, deposit: Deposit) -> int:
+        return 0
+
+    def is_disputed(self, deposit: Deposit) -> bool:
+        """At Stripe, which then refuses to refund it."""
+        return False
 
     @precondition(lambda self: any(deposit.is_credited for deposit in self.deposits))
     @rule(client=ANY, per_mille=st.sampled_from([1, 250, 999, 1_000, 1_001]), own=st.booleans())
@@ -63,6 +74,9 @@ class Refunds(Deposits):
         body = {"amount_minor": wanted, "currency": "USD"}
         if not own:
             body["client_id"] = owner.id
+        if self.is_paused(owner.id):
+            assert asker.refused("POST", "/v1/refunds", body) == "409 refunds_paused"
+            return
         credited = [each for each in self.deposits if self.is_refundable(each, owner)]
         if sum(self.left_of(deposit) for deposit in credited) < wanted:
             assert asker.refused("POST", "/v1/refunds", body) == "409 deposits_do_not_cover"
@@ -119,7 +133,7 @@ class Refunds(Deposits):
         return None if refund.key.takes_fault(now) else fault
 
     def refund_made(self, refund: Refund, fault: str | None, now: datetime) -> str:
-        if fault == "balance_insufficient":
+        if fault == "balance_insufficient" or self.is_disputed(refund.deposit):
             return REFUSED
         self.take_from_stripe(refund, now)
         refund.taken_at_once = refund.is_taken
