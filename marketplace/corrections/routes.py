@@ -43,8 +43,9 @@ class CorrectionQuery(PageQuery):
 async def propose_pay_correction(
     claim_id: UUID, body: NewPayCorrection, session: Session, finance: Finance
 ) -> CorrectionAnswer:
-    """Propose another total for a claim's pay. Somebody else approves it; then the difference is
-    booked.
+    """Propose another total for a claim's pay. Somebody else approves it.
+
+    Then the difference is booked.
     """
     correction = await service.propose_pay(
         session,
