@@ -98,7 +98,7 @@ class Refund(SQLModel, table=True):
     idempotency_key: str = Field(unique=True)
     state: RefundState = state_column(RefundState)
     state_reason: str | None = None
-    # When it is looked at next; null while nothing is awaited.
+    # When it is looked at next; null once nothing is expected any more.
     due_at: datetime | None = stamp(default=None)
     # Looks in a row without an answer, for the growing wait between them.
     tries: int = Field(default=0, sa_column_kwargs={"server_default": "0"})

@@ -31,6 +31,9 @@ from marketplace.stripe_api.models import BookedBalanceTransaction
 log = logging.getLogger(__name__)
 
 LOOK_AGAIN = timedelta(hours=1)
+# A bank may send back what was called a success (https://docs.stripe.com/refunds#failed-refunds).
+SENT_BACK_WITHIN = timedelta(days=30)
+LOOK_DAILY = timedelta(days=1)
 AT_STRIPE: ledger.Account = (AccountKind.STRIPE_AVAILABLE, None)
 
 
@@ -189,7 +192,8 @@ async def settle(session: AsyncSession, seen: stripe_answers.Refund) -> None:
         move(refund, RefundState.PENDING, REFUND_MOVES)
         refund.stripe_refund_id, refund.stripe_request_id = seen.id, seen.request_id
         refund.tries = 0
-    refund.due_at = await clock.now(session) + LOOK_AGAIN
+    now = await clock.now(session)
+    refund.due_at = now + LOOK_AGAIN
     if seen.taken and refund.confirmed_transaction_id is None:
         await _book_confirmed(session, refund, seen.taken)
     if seen.status in {"failed", "canceled"}:
@@ -197,7 +201,8 @@ async def settle(session: AsyncSession, seen: stripe_answers.Refund) -> None:
     elif seen.status == "succeeded" and refund.confirmed_transaction_id is not None:
         if refund.state is RefundState.PENDING:
             move(refund, RefundState.SUCCEEDED, REFUND_MOVES)
-        refund.due_at = None
+        is_final = now > refund.requested_at + SENT_BACK_WITHIN
+        refund.due_at = None if is_final else now + LOOK_DAILY
     elif refund.confirmed_transaction_id is None:
         refund.state_reason = _why_pending(refund, seen)
     await session.flush()

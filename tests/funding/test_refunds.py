@@ -340,6 +340,28 @@ class TestOnItsWay:
         back_in_the_wallet(world, acme, "returned")
         asked(acme, 100_000)
 
+    def test_what_comes_back_within_a_month_is_seen_without_any_event(
+        self, world: World, acme: Client
+    ) -> None:
+        asked(acme)
+        world.sweep("refunds")
+        world.advance(20 * DAY)
+        world.sweep("refunds")
+        assert acme.get(PATH)["items"][0]["due_at"] is not None
+        (there,) = at_stripe(world)
+        world.stripe.control("PUT", f"refunds/{there['id']}", status="failed")
+        world.advance(DAY)
+        world.sweep("refunds")
+        back_in_the_wallet(world, acme, "returned")
+
+    def test_after_a_month_it_is_left_alone(self, world: World, acme: Client) -> None:
+        asked(acme)
+        world.sweep("refunds")
+        world.advance(31 * DAY)
+        world.sweep("refunds")
+        (refund,) = acme.get(PATH)["items"]
+        assert (refund["state"], refund["due_at"]) == ("succeeded", None)
+
     def test_without_funds_at_stripe_it_waits_for_them(
         self, world: World, acme: Client, finn: Person
     ) -> None:

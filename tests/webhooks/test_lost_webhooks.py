@@ -61,6 +61,31 @@ def bank_payout(world: World) -> None:
     world.sweep("payouts")
 
 
+def refund(world: World) -> None:
+    acme = world.client(deposit_minor=100_000)
+    world.capital(world.finance("Finn"), 500_000)
+    world.stripe.control("PUT", "settings", refund_after_seconds=DAY)
+    acme.post("/v1/refunds", {"amount_minor": 5_000, "currency": "USD"})
+    world.sweep("refunds")
+
+
+def returned_refund(world: World) -> None:
+    refund(world)
+    world.advance(DAY)
+    world.sweep("refunds")
+    there = world.value("SELECT stripe_refund_id FROM refund WHERE state = 'succeeded'")
+    world.stripe.control("PUT", f"refunds/{there}", status="failed")
+
+
+def dispute(world: World) -> None:
+    world.client(deposit_minor=100_000)
+    world.capital(world.finance("Finn"), 500_000)
+    payment = world.value("SELECT payment_intent_id FROM deposit")
+    opened = world.stripe.control("POST", "disputes", payment_intent=payment)
+    world.sweep("disputes")
+    world.stripe.control("PUT", f"disputes/{opened['id']}", to="lost")
+
+
 # What happens at Stripe → what it is here in the end.
 KINDS: dict[str, tuple[Callable[[World], None], str, str]] = {
     "deposit": (deposit, "SELECT state FROM deposit", "available"),
@@ -70,11 +95,14 @@ KINDS: dict[str, tuple[Callable[[World], None], str, str]] = {
     "transfer": (bank_payout, "SELECT state FROM payout", "paid"),
     "withdrawal": (withdrawal, "SELECT state FROM withdrawal", "arrived"),
     "returned withdrawal": (returned_withdrawal, "SELECT state FROM withdrawal", "returned"),
+    "refund": (refund, "SELECT state FROM refund", "succeeded"),
+    "returned refund": (returned_refund, "SELECT state FROM refund", "returned"),
+    "dispute": (dispute, "SELECT state FROM dispute", "lost"),
     "bank payout": (bank_payout, "SELECT state FROM bank_payout", "paid"),
 }
 SWEEPS = (
     *("poll_deposits", "poll_topups", "poll_accounts", "poll_bank_payouts", "withdrawals", "funds"),
-    *("stripe_lines", "late_lines"),
+    *("refunds", "disputes", "stripe_lines", "late_lines"),
 )
 
 
