@@ -79,7 +79,7 @@ def _add_examples(operation: Json, schemas: Json) -> None:
     bodies += operation["responses"].values()
     for body in bodies:
         for media_type, content in body.get("content", {}).items():
-            if media_type != problems.MEDIA_TYPE:
+            if media_type != problems.MEDIA_TYPE and "example" not in content:
                 content["example"] = _example_of_body(media_type, body["content"], schemas)
     for parameter in operation.get("parameters", []):
         if "example" not in parameter:

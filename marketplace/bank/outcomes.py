@@ -1,7 +1,6 @@
 """What becomes of a withdrawal: on its way, arrived, returned, refused, or not known."""
 
 import logging
-from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
@@ -16,14 +15,13 @@ from marketplace.ledger.models import AccountKind, TransactionKind
 from marketplace.shared import clock
 from marketplace.shared.states import move
 from marketplace.stripe_api import gateway_answers as stripe_answers
+from marketplace.stripe_api.asking import NOT_FOUND, Failure, wait
 from marketplace.stripe_api.models import BookedBalanceTransaction
 
 log = logging.getLogger(__name__)
 
 IN_FLIGHT = (WithdrawalState.SENDING, WithdrawalState.UNKNOWN)
 AT_STRIPE = (WithdrawalState.IN_TRANSIT, WithdrawalState.ARRIVED, WithdrawalState.RETURNED)
-NOT_FOUND = "not_found"
-LONGEST_WAIT = timedelta(hours=1)
 LOOK_IN_TRANSIT = timedelta(hours=1)
 LOOK_ARRIVED = timedelta(hours=12)
 # Banks send back within days; what comes later comes by event and among Stripe's lines.
@@ -39,16 +37,6 @@ SIDES = {
     TransactionKind.WITHDRAWAL_REFUSED: (IN_TRANSIT, CAPITAL),
     TransactionKind.WITHDRAWAL_RETURNED: (AVAILABLE, CAPITAL),
 }
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why there is no payout: definitively refused, or not known."""
-
-    refused: bool
-    code: str
-    message: str
-    request_id: str | None = None
 
 
 async def settle(session: AsyncSession, seen: stripe_answers.BankPayout) -> None:
@@ -223,7 +211,7 @@ async def unknown(session: AsyncSession, withdrawal: Withdrawal, failure: Failur
         move(withdrawal, WithdrawalState.UNKNOWN, WITHDRAWAL_MOVES)
     withdrawal.state_reason = failure.message[:500]
     withdrawal.tries += 1
-    withdrawal.due_at = now + min(timedelta(seconds=2 ** min(withdrawal.tries, 12)), LONGEST_WAIT)
+    withdrawal.due_at = now + wait(withdrawal.tries)
     await session.flush()
 
 

@@ -1,8 +1,6 @@
 """Sending a withdrawal: commit the intent, call Stripe, commit the outcome.
 
-As with payouts: a kill between any two steps leaves a row that says what to do, the one key is used
-for less than a day, then Stripe is looked through, and a sender that was paused past its lease asks
-for nothing. Stripe is never called inside a transaction.
+See `stripe_api.asking` for what holds between the steps.
 """
 
 import logging
@@ -21,47 +19,31 @@ from marketplace.bank.withdrawals import find, withdrawable_minor
 from marketplace.shared import audit, clock, sweeps
 from marketplace.shared.database import Sessions, violated
 from marketplace.shared.states import move
+from marketplace.stripe_api import asking
 from marketplace.stripe_api import gateway_answers as stripe_answers
 from marketplace.stripe_api.gateway import StripeGateway
-from marketplace.stripe_api.gateway_errors import StripeRefused
 from marketplace.stripe_api.polling import STRIPE_ERRORS
 
 log = logging.getLogger(__name__)
 
-# Longer than a call to Stripe may take; after it another process may go on.
-LEASE = timedelta(seconds=60)
-# Stripe may forget a key after 24 h; after this a payout is looked up instead of asked for.
-KEY_SERVES = timedelta(hours=23) - LEASE
 WAIT_FOR_FUNDS = timedelta(hours=1)
 # Between ours and Stripe's, generously.
 CLOCKS_DIFFER = timedelta(hours=1)
 ACTOR = "sweep:withdrawals"
 
 
-@dataclass(frozen=True)
-class Intent:
-    """A committed withdrawal as it was just read: exactly what Stripe is asked, however often."""
+@dataclass(frozen=True, kw_only=True)
+class Intent(asking.Intent):
+    """A committed withdrawal: exactly what Stripe is asked, however often."""
 
     withdrawal_id: UUID
     amount_minor: int
     currency: str
     sent_at: datetime
-    key_serves: bool
-    leased_until: datetime
-    # By this process's own clock, which goes on while the process does not.
-    read_at: float
-
-    @property
-    def key(self) -> str:
-        return f"withdrawal-{self.withdrawal_id}"
 
     @property
     def metadata(self) -> dict[str, str]:
         return {"withdrawal_id": str(self.withdrawal_id)}
-
-    @property
-    def is_stale(self) -> bool:
-        return time.time() - self.read_at > LEASE.total_seconds()
 
 
 async def send_due(sessions: Sessions, gateway: StripeGateway, *, most: int = 100) -> int:
@@ -77,16 +59,9 @@ async def send_due(sessions: Sessions, gateway: StripeGateway, *, most: int = 10
 async def _take_due(sessions: Sessions) -> Withdrawal | None:
     """Lease one due withdrawal, so that no other process looks at it meanwhile."""
     async with sessions() as session:
-        found = await session.exec(
-            select(Withdrawal)
-            .where(col(Withdrawal.due_at) <= sa.func.marketplace_now())
-            .order_by(col(Withdrawal.due_at), col(Withdrawal.id))
-            .limit(1)
-            .with_for_update(skip_locked=True, key_share=True)
-        )
-        withdrawal = found.first()
+        withdrawal = (await session.exec(asking.next_due(Withdrawal))).first()
         if withdrawal is not None:
-            withdrawal.due_at = await clock.now(session) + LEASE
+            withdrawal.due_at = await clock.now(session) + asking.LEASE
             # What is looked for at this moment may be found: nobody may call it absent.
             withdrawal.not_found_at = None
         await session.commit()
@@ -158,7 +133,7 @@ async def _commit_covered(
             locked.state_reason, locked.due_at = missing, now + WAIT_FOR_FUNDS
         else:
             locked.sent_transaction_id = await outcomes.post_sent(session, locked)
-            leased_until = now + LEASE
+            leased_until = now + asking.LEASE
             locked.sent_at, locked.due_at, locked.tries = now, leased_until, 0
             move(locked, WithdrawalState.SENDING, WITHDRAWAL_MOVES)
         await session.commit()
@@ -194,8 +169,8 @@ async def _wait(sessions: Sessions, withdrawal: Withdrawal, reason: str) -> None
         if locked.state is WithdrawalState.APPROVED and locked.due_at == withdrawal.due_at:
             now = await clock.now(session)
             locked.tries += 1
-            wait = min(timedelta(seconds=2 ** min(locked.tries, 12)), outcomes.LONGEST_WAIT)
-            locked.state_reason, locked.due_at = reason[:500], now + wait
+            locked.state_reason = reason[:500]
+            locked.due_at = now + asking.wait(locked.tries)
         await session.commit()
 
 
@@ -217,10 +192,11 @@ async def _read_intent(
         return None
     return Intent(
         withdrawal_id=withdrawal.id,
+        key=f"withdrawal-{withdrawal.id}",
         amount_minor=withdrawal.amount_minor,
         currency=withdrawal.currency,
         sent_at=withdrawal.sent_at,
-        key_serves=now - withdrawal.sent_at < KEY_SERVES,
+        key_serves=asking.key_serves(withdrawal.sent_at, now),
         leased_until=leased_until,
         read_at=read_at,
     )
@@ -228,16 +204,10 @@ async def _read_intent(
 
 async def _ask_stripe(
     gateway: StripeGateway, intent: Intent
-) -> stripe_answers.BankPayout | outcomes.Failure | None:
-    """Step 2, outside any transaction. A young key is sent again; an old payout is looked up.
+) -> stripe_answers.BankPayout | asking.Failure | None:
+    """Step 2, outside any transaction."""
 
-    None when this process was paused: by now Stripe may have forgotten the key.
-    """
-    if intent.is_stale:
-        return None
-    try:
-        if not intent.key_serves:
-            return await _look_up(gateway, intent)
+    async def send() -> stripe_answers.BankPayout:
         return await gateway.pay_out_to_bank(
             amount_minor=intent.amount_minor,
             currency=intent.currency,
@@ -245,17 +215,13 @@ async def _ask_stripe(
             metadata=intent.metadata,
             idempotency_key=intent.key,
         )
-    except StripeRefused as error:
-        return outcomes.Failure(
-            refused=True, code=error.code, message=error.message, request_id=error.request_id
-        )
-    except STRIPE_ERRORS as error:
-        return outcomes.Failure(refused=False, code=type(error).__name__, message=str(error))
+
+    return await asking.ask(
+        intent, send=send, look_up=lambda: _look_up(gateway, intent), what="payout"
+    )
 
 
-async def _look_up(
-    gateway: StripeGateway, intent: Intent
-) -> stripe_answers.BankPayout | outcomes.Failure:
+async def _look_up(gateway: StripeGateway, intent: Intent) -> stripe_answers.BankPayout | None:
     since = intent.sent_at - CLOCKS_DIFFER
     async for payout in gateway.list_bank_payouts(created_from=since):
         as_approved = (payout.amount_minor, payout.currency) == (
@@ -265,15 +231,11 @@ async def _look_up(
         stands = payout.failure_balance_transaction_id is None
         if payout.metadata == intent.metadata and (as_approved or stands):
             return payout
-    return outcomes.Failure(
-        refused=False,
-        code=outcomes.NOT_FOUND,
-        message="Stripe has no such payout, and its key is too old to ask again: finance decides.",
-    )
+    return None
 
 
 async def _commit_outcome(
-    sessions: Sessions, intent: Intent, outcome: stripe_answers.BankPayout | outcomes.Failure
+    sessions: Sessions, intent: Intent, outcome: stripe_answers.BankPayout | asking.Failure
 ) -> None:
     """Step 3. A payout counts whoever saw it; a failure only while the lease is ours."""
     async with sessions() as session:

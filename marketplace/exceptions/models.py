@@ -22,6 +22,8 @@ from marketplace.shared.states import Moves
 class BookedAs(StrEnum):
     STRIPE_FEE = "stripe_fee"  # a cost of using Stripe, or a part of one given back
     CAPITAL = "capital"  # the platform's own money, in or out
+    # A client's payment in another currency: the platform keeps it and credits what was paid.
+    FOREIGN_DEPOSIT = "foreign_deposit"
 
 
 class LineBookingState(StrEnum):
@@ -43,6 +45,9 @@ class LineBooking(SQLModel, table=True):
     __table_args__ = (
         sa.CheckConstraint("net_minor <> 0", name="moves_something"),
         is_one_of("booked_as", BookedAs),
+        sa.CheckConstraint(
+            "(booked_as = 'foreign_deposit') = (deposit_id IS NOT NULL)", name="of_a_deposit"
+        ),
         sa.CheckConstraint("state <> 'booked' OR decided_by <> proposed_by", name="second_person"),
         sa.CheckConstraint(
             "(state = 'proposed') = (decided_by IS NULL)"
@@ -76,3 +81,4 @@ class LineBooking(SQLModel, table=True):
     decided_by: UUID | None = link("person.id", default=None)
     decided_at: datetime | None = stamp(default=None)
     ledger_transaction_id: UUID | None = link("ledger_transaction.id", default=None, unique=True)
+    deposit_id: UUID | None = link("deposit.id", default=None)

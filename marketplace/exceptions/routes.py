@@ -29,7 +29,7 @@ from marketplace.shared.schemas import Page
 
 router = APIRouter(prefix="/v1", route_class=TransactionalRoute, tags=["exceptions"])
 
-LINE_ID = r"^[0-9A-Za-z_]+$"
+LINE_ID = r"^[0-9A-Za-z_-]+$"
 LineId = Annotated[str, Path(max_length=255, pattern=LINE_ID, examples=[LINE])]
 
 
@@ -108,7 +108,11 @@ async def read_line_booking(
     "/line-bookings/{booking_id}/approve",
     dependencies=[KEY_REQUIRED],
     responses=documented(
-        NotFound, MoveNotAllowed, service.ProposerMayNotApprove, service.LineBookedMeanwhile
+        NotFound,
+        MoveNotAllowed,
+        service.ProposerMayNotApprove,
+        service.LineBookedMeanwhile,
+        service.CapitalMissing,
     ),
 )
 async def approve_line_booking(

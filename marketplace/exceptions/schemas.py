@@ -7,7 +7,9 @@ from pydantic import Field
 from marketplace.exceptions.models import BookedAs, LineBookingState
 from marketplace.shared.schemas import Answer, Body, Reason
 
-Because = Literal["not_booked", "no_event", "unknown_type", "amount_differs", "not_at_stripe"]
+Because = Literal[
+    "not_booked", "no_event", "unknown_type", "other_currency", "amount_differs", "not_at_stripe"
+]
 LINE = "txn_3QxAw2LkdIwHu7ix0jVqB5tD"
 
 
@@ -24,6 +26,9 @@ class ExceptionAnswer(Answer):
     source_id: str | None = Field(examples=[None])
     description: str | None = Field(examples=["A fee for the use of Stripe"])
     created_at: datetime
+    deposit_id: UUID | None = Field(
+        description="The deposit that was settled in another currency.", examples=[None]
+    )
     may_be_booked_as: list[BookedAs] = Field(
         description="Empty when the two books contradict each other: an engineer looks.",
         examples=[["stripe_fee", "capital"]],
@@ -59,3 +64,4 @@ class LineBookingAnswer(Answer):
     decided_by: UUID | None
     decided_at: datetime | None
     ledger_transaction_id: UUID | None
+    deposit_id: UUID | None = Field(examples=[None])

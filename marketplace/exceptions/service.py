@@ -8,40 +8,50 @@ import sqlalchemy as sa
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from marketplace.bank.withdrawals import withdrawable_minor
 from marketplace.exceptions.models import (
     LINE_BOOKING_MOVES,
     BookedAs,
     LineBooking,
     LineBookingState,
 )
+from marketplace.funding import deposits
 from marketplace.ledger import service as ledger
 from marketplace.ledger.models import AccountKind, TransactionKind
 from marketplace.reports.reconciliation import BOOKED_BY, JUDGED, ON_ITS_WAY_HOURS
 from marketplace.shared import clock
-from marketplace.shared.database import Sessions, rows, statement, violated
+from marketplace.shared.database import Sessions, rows, statement, take_turns, violated
 from marketplace.shared.problems import Conflict, Forbidden, NotFound
 from marketplace.shared.states import move
 from marketplace.stripe_api.models import BookedBalanceTransaction
 
 OPEN = f"""
     {JUDGED}
-    SELECT judged.*, stripe_line.description, proposed.id AS line_booking_id
+    SELECT judged.id, judged.type, judged.age_seconds, judged.stripe_net_minor,
+           judged.booked_net_minor, judged.currency, judged.source_id, judged.created_at,
+           CASE WHEN foreign_paid.id IS NULL THEN judged.reason ELSE 'other_currency' END AS reason,
+           stripe_line.description, proposed.id AS line_booking_id, foreign_paid.id AS deposit_id
     FROM judged
     LEFT JOIN stripe_line ON stripe_line.id = judged.id
     LEFT JOIN line_booking AS proposed
         ON proposed.line_id = judged.id AND proposed.state = 'proposed'
-    WHERE judged.reason <> 'on_its_way'
+    LEFT JOIN deposit AS foreign_paid ON foreign_paid.foreign_line_id = judged.id
+    WHERE judged.reason IS NOT NULL
+      AND (judged.reason <> 'on_its_way' OR foreign_paid.id IS NOT NULL)
       AND (CAST(:only AS text) IS NULL OR judged.id = :only)
       AND (CAST(:after_at AS timestamptz) IS NULL OR
            (judged.created_at, judged.id) > (:after_at, CAST(:after_id AS text)))
     ORDER BY judged.created_at, judged.id
     LIMIT :most
 """  # noqa: S608 - this package's words
+# Disputes are among them, and corrections of Stripe's own fees.
+ADJUSTMENT = "adjustment"
 # Of lines that stand as Stripe has them, and are in no booking.
 BOOKABLE = ("not_booked", "no_event", "unknown_type")
 KINDS = {
     BookedAs.STRIPE_FEE: (TransactionKind.STRIPE_FEE_BOOKED, AccountKind.STRIPE_FEES),
     BookedAs.CAPITAL: (TransactionKind.CAPITAL_BOOKED, AccountKind.PLATFORM_CAPITAL),
+    BookedAs.FOREIGN_DEPOSIT: (TransactionKind.CAPITAL_BOOKED, AccountKind.PLATFORM_CAPITAL),
 }
 
 
@@ -67,6 +77,12 @@ class LineBookedMeanwhile(Conflict):
     """The line's own event came after all and has booked it; discard this."""
 
     code = "line_booked_meanwhile"
+
+
+class CapitalMissing(Conflict):
+    """The platform has not enough of its own in the wallet's currency; top its balance up first."""
+
+    code = "capital_missing"
 
 
 class ProposerMayNotApprove(Forbidden):
@@ -99,10 +115,14 @@ async def find_open(
 
 
 def may_be_booked_as(row: Any) -> list[BookedAs]:
-    """A movement of money is never a fee; what is not as Stripe has it is nobody's to book."""
+    """A movement of money is never a fee, and what a client paid is never ours alone; what is not
+    as Stripe has it is nobody's to book.
+    """
+    if row["deposit_id"] is not None:
+        return [BookedAs.FOREIGN_DEPOSIT]
     if row["reason"] not in BOOKABLE:
         return []
-    if row["type"] in BOOKED_BY:
+    if row["type"] in BOOKED_BY and row["type"] != ADJUSTMENT:
         return [BookedAs.CAPITAL]
     return [BookedAs.STRIPE_FEE, BookedAs.CAPITAL]
 
@@ -127,6 +147,7 @@ async def propose(
         reason=reason,
         proposed_by=proposed_by,
         state=LineBookingState.PROPOSED,
+        deposit_id=line["deposit_id"],
     )
     try:
         async with session.begin_nested():
@@ -169,7 +190,12 @@ async def approve(session: AsyncSession, *, booking_id: UUID, approver: UUID) ->
 
 
 async def _book(session: AsyncSession, booking: LineBooking, posting: ledger.Posting) -> None:
-    await ledger.post(session, posting)
+    credited = (
+        [await deposits.credit_foreign(session, booking.deposit_id)] if booking.deposit_id else []
+    )
+    await ledger.post(session, posting, *credited)
+    for each in credited:
+        await _require_covered(session, each.currency)
     taken = await session.execute(
         sa.dialects.postgresql.insert(BookedBalanceTransaction)
         .values(
@@ -183,6 +209,14 @@ async def _book(session: AsyncSession, booking: LineBooking, posting: ledger.Pos
     )
     if taken.first() is None:
         raise LineBookedMeanwhile
+
+
+async def _require_covered(session: AsyncSession, currency: str) -> None:
+    """Withdrawals take their turns at the same place."""
+    await take_turns(session, "withdrawal", currency)
+    missing = -await withdrawable_minor(session, currency)
+    if missing > 0:
+        raise CapitalMissing(missing_minor=missing, currency=currency)
 
 
 def _posting(booking: LineBooking) -> ledger.Posting:

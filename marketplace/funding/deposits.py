@@ -132,6 +132,8 @@ async def _book_deposit(
     if booked is None:
         deposit.state_reason = "Paid; Stripe has not told its fee yet."
         return
+    if booked.currency != deposit.currency:
+        deposit.foreign_line_id = booked.id
     if (booked.currency, booked.amount_minor) != (deposit.currency, deposit.amount_minor):
         deposit.state_reason = (
             f"Finance must look: Stripe settled {booked.amount_minor} {booked.currency} "
@@ -160,6 +162,30 @@ async def _book_deposit(
             currency=booked.currency,
             ledger_transaction_id=posting.id,
         )
+    )
+
+
+async def credit_foreign(session: AsyncSession, deposit_id: UUID) -> ledger.Posting:
+    """What its client paid, out of the platform's capital, which has got Stripe's line instead.
+
+    Answers what is to be posted together with the booking of that line. The money never was pending
+    in the wallet's currency, so the deposit stays `credited`.
+    """
+    deposit = await _locked_deposit(session, deposit_id)
+    move(deposit, DepositState.CREDITED, DEPOSIT_MOVES, reason="Settled in another currency.")
+    deposit.fee_minor, deposit.due_at = 0, None
+    await session.flush()
+    return ledger.Posting(
+        kind=TransactionKind.DEPOSIT_CREDITED,
+        source_id=deposit.id,
+        currency=deposit.currency,
+        moves=(
+            (
+                (AccountKind.PLATFORM_CAPITAL, None),
+                wallet(deposit.client_id),
+                deposit.amount_minor,
+            ),
+        ),
     )
 
 

@@ -67,6 +67,7 @@ class Deposit(SQLModel, table=True):
             "fee_minor",
             "available_on",
             "payment_intent_id",
+            "foreign_line_id",
         ),
     )
 
@@ -87,6 +88,8 @@ class Deposit(SQLModel, table=True):
     available_on: datetime | None = stamp(default=None)
     # Stripe's payment behind the page: what a refund or a dispute speaks of.
     payment_intent_id: str | None = Field(default=None, unique=True)
+    # Stripe's line of a payment that it settled in another currency: finance decides about it.
+    foreign_line_id: str | None = Field(default=None, unique=True)
     created_at: datetime = now_stamp()
 
 

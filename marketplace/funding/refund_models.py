@@ -92,8 +92,8 @@ class Refund(SQLModel, table=True):
     deposit_id: UUID
     currency: str
     amount_minor: int = minor_units()
-    # A person, or a client's API key.
-    requested_by: UUID
+    # A person, or a client's API key; null when it was made by hand at Stripe.
+    requested_by: UUID | None = None
     requested_at: datetime = now_stamp()
     idempotency_key: str = Field(unique=True)
     state: RefundState = state_column(RefundState)

@@ -1,14 +1,12 @@
 """Asking Stripe for refunds: the intent is committed, Stripe is called, the outcome is committed.
 
-As with payouts: the same refund is asked for again with the same key, for less than 23 hours; then
-it is looked up, and if it is not there, finance decides. A sender that was paused past its lease
-asks for nothing. Stripe is never called inside a transaction.
+See `stripe_api.asking` for what holds between the steps.
 """
 
 import logging
 import time
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -20,46 +18,25 @@ from marketplace.funding.models import Deposit
 from marketplace.funding.refund_models import Refund, RefundState
 from marketplace.shared import audit, clock, sweeps
 from marketplace.shared.database import Sessions
+from marketplace.stripe_api import asking
 from marketplace.stripe_api import gateway_answers as stripe_answers
 from marketplace.stripe_api.gateway import StripeGateway
-from marketplace.stripe_api.gateway_errors import StripeOutcomeUnknown, StripeRefused
+from marketplace.stripe_api.gateway_errors import StripeOutcomeUnknown
 from marketplace.stripe_api.polling import STRIPE_ERRORS
 
 log = logging.getLogger(__name__)
 
-# Longer than the calls to Stripe may take; after it another process may go on.
-LEASE = timedelta(seconds=90)
-# Stripe may forget a key after 24 h; after this a refund is looked up instead of asked for.
-KEY_SERVES = timedelta(hours=23) - LEASE
 ASKED_FOR = (RefundState.SENDING, RefundState.UNKNOWN)
 ACTOR = "sweep:refunds"
 
 
-@dataclass(frozen=True)
-class Intent:
-    """A committed refund as it was just read: exactly what Stripe is asked, however often."""
+@dataclass(frozen=True, kw_only=True)
+class Intent(asking.Intent):
+    """A committed refund: exactly what Stripe is asked, however often."""
 
     refund_id: UUID
-    key: str
     amount_minor: int
     payment_intent_id: str
-    key_serves: bool
-    leased_until: datetime
-    # By this process's own clock, which goes on while the process does not.
-    read_at: float
-
-    @property
-    def is_stale(self) -> bool:
-        return time.time() - self.read_at > LEASE.total_seconds()
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why there is no refund: definitively refused, looked for in vain, or not known."""
-
-    code: str
-    message: str
-    refused: bool = False
 
 
 async def send_due(sessions: Sessions, gateway: StripeGateway, *, most: int = 100) -> int:
@@ -76,16 +53,9 @@ async def _take_due(sessions: Sessions) -> Refund | None:
     """Lease one due refund, so that no other process looks at it meanwhile."""
     async with sessions() as session:
         await audit.act_as(session, ACTOR)
-        found = await session.exec(
-            select(Refund)
-            .where(col(Refund.due_at) <= sa.func.marketplace_now())
-            .order_by(col(Refund.due_at), col(Refund.id))
-            .limit(1)
-            .with_for_update(skip_locked=True, key_share=True)
-        )
-        refund = found.first()
+        refund = (await session.exec(asking.next_due(Refund))).first()
         if refund is not None:
-            refund.due_at = await clock.now(session) + LEASE
+            refund.due_at = await clock.now(session) + asking.LEASE
             # What is looked for at this moment may be found: nobody may call it absent.
             refund.not_found_at = None
         await session.commit()
@@ -159,7 +129,7 @@ async def _read_intent(
         key=refund.idempotency_key,
         amount_minor=refund.amount_minor,
         payment_intent_id=payment_intent_id,
-        key_serves=now - refund.requested_at < KEY_SERVES,
+        key_serves=asking.key_serves(refund.requested_at, now),
         leased_until=leased_until,
         read_at=read_at,
     )
@@ -167,58 +137,47 @@ async def _read_intent(
 
 async def _ask_stripe(
     gateway: StripeGateway, intent: Intent
-) -> stripe_answers.Refund | Failure | None:
-    """Outside any transaction. A young key is sent again; an old refund is looked up.
+) -> stripe_answers.Refund | asking.Failure | None:
+    """Outside any transaction."""
+    metadata = {"refund_id": str(intent.refund_id)}
 
-    None when this process was paused: by now Stripe may have forgotten the key.
-    """
-    if intent.is_stale:
-        return None
-    try:
-        if not intent.key_serves:
-            return await _look_up(gateway, intent)
+    async def send() -> stripe_answers.Refund:
         return await gateway.create_refund(
             payment_intent_id=intent.payment_intent_id,
             amount_minor=intent.amount_minor,
-            metadata={"refund_id": str(intent.refund_id)},
+            metadata=metadata,
             idempotency_key=intent.key,
         )
-    except StripeRefused as error:
-        return Failure(error.code, error.message, refused=True)
-    except STRIPE_ERRORS as error:
-        return Failure(type(error).__name__, str(error))
 
+    async def look_up() -> stripe_answers.Refund | None:
+        async for seen in gateway.list_refunds(payment_intent_id=intent.payment_intent_id):
+            if seen.metadata == metadata:
+                return seen
+        return None
 
-async def _look_up(gateway: StripeGateway, intent: Intent) -> stripe_answers.Refund | Failure:
-    async for seen in gateway.list_refunds(payment_intent_id=intent.payment_intent_id):
-        if seen.metadata.get("refund_id") == str(intent.refund_id):
-            return seen
-    return Failure(
-        refunds.NOT_FOUND,
-        "Stripe has no such refund, and its key is too old to ask again: finance decides.",
-    )
+    return await asking.ask(intent, send=send, look_up=look_up, what="refund")
 
 
 async def _commit_outcome(
-    sessions: Sessions, intent: Intent, outcome: stripe_answers.Refund | Failure
+    sessions: Sessions, intent: Intent, outcome: stripe_answers.Refund | asking.Failure
 ) -> None:
     """A refund counts whoever saw it; a failure only while the lease is ours."""
     async with sessions() as session:
         await audit.act_as(session, ACTOR)
-        if isinstance(outcome, Failure):
+        if isinstance(outcome, asking.Failure):
             await _commit_failure(session, intent, outcome)
         else:
             await refunds.settle(session, outcome)
         await session.commit()
 
 
-async def _commit_failure(session: AsyncSession, intent: Intent, failure: Failure) -> None:
+async def _commit_failure(session: AsyncSession, intent: Intent, failure: asking.Failure) -> None:
     refund = await refunds.find(session, intent.refund_id, client_id=None, lock=True)
     if refund.state not in ASKED_FOR or refund.due_at != intent.leased_until:
         return
-    if failure.refused and intent.key_serves:
+    if failure.refused:
         reason = f"Stripe refused it ({failure.code}): {failure.message}"
         await refunds.refuse(session, refund, reason=reason, code=failure.code)
     else:
-        not_found = failure.code == refunds.NOT_FOUND
+        not_found = failure.code == asking.NOT_FOUND
         await refunds.unknown(session, refund, failure.message, not_found=not_found)

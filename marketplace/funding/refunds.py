@@ -15,6 +15,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from marketplace.accounts.models import Client
 from marketplace.funding import disputes
 from marketplace.funding.refund_models import REFUND_MOVES, Refund, RefundState
+from marketplace.funding.refunds_found import IN_FLIGHT, adopt, sent
 from marketplace.funding.reserves import WalletTooLow, wallet
 from marketplace.ledger import service as ledger
 from marketplace.ledger.models import AccountKind, TransactionKind
@@ -23,14 +24,13 @@ from marketplace.shared.database import rows, take_turns, violated
 from marketplace.shared.ids import new_id
 from marketplace.shared.problems import Conflict, Forbidden, InvalidField, MoveNotAllowed, NotFound
 from marketplace.shared.states import move
+from marketplace.stripe_api import asking
 from marketplace.stripe_api import gateway_answers as stripe_answers
 from marketplace.stripe_api.models import BookedBalanceTransaction
 
 log = logging.getLogger(__name__)
 
 LOOK_AGAIN = timedelta(hours=1)
-NOT_FOUND = "not_found"
-IN_FLIGHT: ledger.Account = (AccountKind.REFUNDS_IN_FLIGHT, None)
 AT_STRIPE: ledger.Account = (AccountKind.STRIPE_AVAILABLE, None)
 
 
@@ -99,7 +99,7 @@ async def request(
         for deposit_id, minor in parts
     ]
     try:
-        await ledger.post(session, *(_sent(refund) for refund in refunds))
+        await ledger.post(session, *(sent(refund) for refund in refunds))
     except ledger.BalanceTooLow as error:
         raise WalletTooLow from error
     session.add_all(refunds)
@@ -121,6 +121,7 @@ LEFT = """
         WHERE deposit_id = deposit.id AND state = 'lost'
     ) AS taken
     WHERE deposit.client_id = :client AND deposit.state IN ('credited', 'available')
+      AND deposit.foreign_line_id IS NULL
       AND deposit.amount_minor > refunded + lost
     ORDER BY deposit.id DESC
 """
@@ -156,16 +157,6 @@ async def _flush(session: AsyncSession) -> None:
         raise
 
 
-def _sent(refund: Refund) -> ledger.Posting:
-    return ledger.Posting(
-        kind=TransactionKind.REFUND_SENT,
-        source_id=refund.id,
-        currency=refund.currency,
-        moves=((wallet(refund.client_id), IN_FLIGHT, refund.amount_minor),),
-        id=refund.sent_transaction_id,
-    )
-
-
 async def find(
     session: AsyncSession, refund_id: UUID, *, client_id: UUID | None, lock: bool = False
 ) -> Refund:
@@ -182,10 +173,14 @@ async def find(
 
 
 async def settle(session: AsyncSession, seen: stripe_answers.Refund) -> None:
-    """Bring a refund to what Stripe says of it now. Repeating this changes nothing."""
+    """Bring a refund to what Stripe says of it now. Repeating this changes nothing.
+
+    One that our books do not hold gets a row; raises RefundNotBooked when it cannot.
+    """
     refund = await _refund_of(session, seen)
+    if refund is None or (refund.ended_transaction_id and refund.stripe_refund_id != seen.id):
+        refund = await adopt(session, seen, asked=refund)
     if refund is None or refund.ended_transaction_id is not None:
-        _look_closer(refund, seen)
         return
     if refund.stripe_refund_id is None:
         if (seen.amount_minor, seen.currency) != (refund.amount_minor, refund.currency):
@@ -225,12 +220,6 @@ async def _refund_of(session: AsyncSession, seen: stripe_answers.Refund) -> Refu
         .execution_options(populate_existing=True)
     )
     return found.first()
-
-
-def _look_closer(refund: Refund | None, seen: stripe_answers.Refund) -> None:
-    """Made by hand, or after it was called absent: `verify` and the reconciliation name it, too."""
-    if refund is None or refund.stripe_refund_id != seen.id:
-        log.error("Stripe has %s of %s, which our books do not hold", seen.id, seen.metadata)
 
 
 def _why_pending(refund: Refund, seen: stripe_answers.Refund) -> str:
@@ -322,7 +311,7 @@ async def unknown(
         move(refund, RefundState.UNKNOWN, REFUND_MOVES)
     refund.state_reason = message[:500]
     refund.tries += 1
-    refund.due_at = now + min(timedelta(seconds=2 ** min(refund.tries, 12)), LOOK_AGAIN)
+    refund.due_at = now + asking.wait(refund.tries)
     refund.not_found_at = now if not_found else None
     await session.flush()
 
@@ -338,5 +327,5 @@ async def decide_absent(
         raise MoveNotAllowed("Only an unknown outcome is decided.", state=refund.state.value)
     if refund.not_found_at is None:
         raise RefundNotProvenAbsent
-    await refuse(session, refund, reason=reason, code=NOT_FOUND)
+    await refuse(session, refund, reason=reason, code=asking.NOT_FOUND)
     return refund

@@ -1,7 +1,6 @@
 """What becomes of an attempt: paid, refused, or not known; the books follow what is proven."""
 
 import logging
-from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
@@ -22,26 +21,15 @@ from marketplace.payouts.service import find_payout, find_run, require_second_pe
 from marketplace.shared import clock
 from marketplace.shared.problems import Conflict, MoveNotAllowed
 from marketplace.shared.states import move
+from marketplace.stripe_api.asking import NOT_FOUND, Failure, wait
 from marketplace.stripe_api.gateway_answers import Transfer
 from marketplace.stripe_api.models import BookedBalanceTransaction
 
 log = logging.getLogger(__name__)
 
-LONGEST_WAIT = timedelta(hours=1)
 WAIT_FOR_FUNDS = timedelta(hours=1)
-NOT_FOUND = "not_found"
 # Two senders may both have seen enough; this one waits for funds like any other.
 NO_FUNDS = "balance_insufficient"
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why there is no transfer: definitively refused, or not known."""
-
-    refused: bool
-    code: str
-    message: str
-    request_id: str | None = None
 
 
 async def conclude(
@@ -192,8 +180,7 @@ async def _unknown(session: AsyncSession, payout: Payout, failure: Failure) -> N
         move(payout, PayoutState.UNKNOWN, PAYOUT_MOVES)
     payout.state_reason = failure.message[:500]
     payout.tries += 1
-    wait = min(timedelta(seconds=2 ** min(payout.tries, 12)), LONGEST_WAIT)
-    payout.due_at = await clock.now(session) + wait
+    payout.due_at = await clock.now(session) + wait(payout.tries)
     await session.flush()
 
 

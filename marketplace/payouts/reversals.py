@@ -19,12 +19,13 @@ from marketplace.payouts.models import (
     ReversalState,
     TransferReversal,
 )
-from marketplace.payouts.outcomes import NOT_FOUND, NotProvenAbsent
+from marketplace.payouts.outcomes import NotProvenAbsent
 from marketplace.payouts.service import OwnPayout, find_payout
 from marketplace.shared import clock
 from marketplace.shared.database import violated
 from marketplace.shared.problems import Conflict, Forbidden, MoveNotAllowed, NotFound
 from marketplace.shared.states import move
+from marketplace.stripe_api.asking import NOT_FOUND
 from marketplace.stripe_api.gateway_answers import Reversal
 from marketplace.stripe_api.models import BookedBalanceTransaction
 

@@ -1,13 +1,12 @@
 """Asking Stripe for money back: commit the intent, call Stripe, commit the outcome.
 
-As in `sending`: a kill between any two steps leaves a row that says what to do, Stripe is never
-called inside a transaction, and after an unknown outcome there is never a new key. Stripe reverses
-only what the performer's own balance there covers; else it refuses, and another may be asked for.
+See `stripe_api.asking` for what holds between the steps. Stripe reverses only what the performer's
+own balance there covers; else it refuses, and another may be asked for.
 """
 
 import time
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -17,39 +16,23 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.payouts import reversals
 from marketplace.payouts.models import REVERSAL_MOVES, ReversalState, TransferReversal
-from marketplace.payouts.outcomes import LONGEST_WAIT, NOT_FOUND, Failure
 from marketplace.payouts.reversals import IN_FLIGHT
-from marketplace.payouts.sending import KEY_SERVES, LEASE
 from marketplace.shared import audit, clock, sweeps
 from marketplace.shared.database import Sessions, violated
 from marketplace.shared.states import move
+from marketplace.stripe_api import asking
 from marketplace.stripe_api.gateway import StripeGateway
 from marketplace.stripe_api.gateway_answers import Reversal
-from marketplace.stripe_api.gateway_errors import (
-    StripeBusy,
-    StripeMisconfigured,
-    StripeOutcomeUnknown,
-    StripeRefused,
-)
 
 ACTOR = "sweep:reversals"
 
 
-@dataclass(frozen=True)
-class Intent:
-    """A committed reversal as it was just read: exactly what Stripe is asked, however often."""
+@dataclass(frozen=True, kw_only=True)
+class Intent(asking.Intent):
+    """A committed reversal: exactly what Stripe is asked, however often."""
 
     reversal_id: UUID
-    key: str
     request: dict[str, Any]
-    key_serves: bool
-    leased_until: datetime
-    # By this process's own clock, which goes on while the process does not.
-    read_at: float
-
-    @property
-    def is_stale(self) -> bool:
-        return time.time() - self.read_at > LEASE.total_seconds()
 
 
 async def reverse_due(sessions: Sessions, gateway: StripeGateway, *, most: int = 100) -> int:
@@ -65,17 +48,10 @@ async def reverse_due(sessions: Sessions, gateway: StripeGateway, *, most: int =
 async def _take_due(sessions: Sessions) -> TransferReversal | None:
     """Lease one due reversal, so that no other process looks at it meanwhile."""
     async with sessions() as session:
-        found = await session.exec(
-            select(TransferReversal)
-            .where(col(TransferReversal.due_at) <= sa.func.marketplace_now())
-            .order_by(col(TransferReversal.due_at), col(TransferReversal.id))
-            .limit(1)
-            .with_for_update(skip_locked=True, key_share=True)
-        )
-        reversal = found.first()
+        reversal = (await session.exec(asking.next_due(TransferReversal))).first()
         if reversal is not None:
             now = await clock.now(session)
-            reversal.due_at = now + LEASE
+            reversal.due_at = now + asking.LEASE
             # What is looked for at this moment may be found: nobody may call it absent.
             reversal.not_found_at = None
         await session.commit()
@@ -125,7 +101,7 @@ def _freeze(reversal: TransferReversal, now: datetime) -> None:
         "metadata": {"reversal_id": str(reversal.id)},
     }
     reversal.committed_at = now
-    reversal.due_at = now + LEASE
+    reversal.due_at = now + asking.LEASE
     reversal.tries = 0
 
 
@@ -152,46 +128,29 @@ async def _read_intent(
         reversal_id=reversal_id,
         key=reversal.idempotency_key,
         request=reversal.request,
-        key_serves=now - reversal.committed_at < KEY_SERVES,
+        key_serves=asking.key_serves(reversal.committed_at, now),
         leased_until=leased_until,
         read_at=read_at,
     )
 
 
-async def _ask_stripe(gateway: StripeGateway, intent: Intent) -> Reversal | Failure | None:
-    """Step 2, outside any transaction. A young key is sent again; an old reversal is looked up.
+async def _ask_stripe(gateway: StripeGateway, intent: Intent) -> Reversal | asking.Failure | None:
+    """Step 2, outside any transaction."""
 
-    None when this process was paused: by now Stripe may have forgotten the key.
-    """
-    if intent.is_stale:
-        return None
-    try:
-        if not intent.key_serves:
-            return await _look_up(gateway, intent)
+    async def send() -> Reversal:
         return await gateway.reverse_transfer(**intent.request, idempotency_key=intent.key)
-    except StripeRefused as error:
-        return Failure(
-            refused=intent.key_serves,
-            code=error.code,
-            message=error.message,
-            request_id=error.request_id,
-        )
-    except (StripeBusy, StripeMisconfigured, StripeOutcomeUnknown) as error:
-        return Failure(refused=False, code=type(error).__name__, message=str(error))
+
+    async def look_up() -> Reversal | None:
+        found = await gateway.find_reversals(intent.request["transfer_id"])
+        ours = (each for each in found if each.metadata == intent.request["metadata"])
+        return next(ours, None)
+
+    return await asking.ask(intent, send=send, look_up=look_up, what="reversal")
 
 
-async def _look_up(gateway: StripeGateway, intent: Intent) -> Reversal | Failure:
-    for reversal in await gateway.find_reversals(intent.request["transfer_id"]):
-        if reversal.metadata == intent.request["metadata"]:
-            return reversal
-    return Failure(
-        refused=False,
-        code=NOT_FOUND,
-        message="Stripe has no such reversal, and its key is too old to ask again: finance decides.",
-    )
-
-
-async def _commit_outcome(sessions: Sessions, intent: Intent, outcome: Reversal | Failure) -> None:
+async def _commit_outcome(
+    sessions: Sessions, intent: Intent, outcome: Reversal | asking.Failure
+) -> None:
     """Step 3. A reversal counts whoever saw it; a failure only while the lease is ours."""
     async with sessions() as session:
         await audit.act_as(session, ACTOR)
@@ -207,7 +166,9 @@ async def _commit_outcome(sessions: Sessions, intent: Intent, outcome: Reversal 
         await session.commit()
 
 
-async def _failed(session: AsyncSession, reversal: TransferReversal, failure: Failure) -> None:
+async def _failed(
+    session: AsyncSession, reversal: TransferReversal, failure: asking.Failure
+) -> None:
     if failure.refused:
         reason = f"Stripe refused it ({failure.code}): {failure.message}"
         reversal.stripe_request_id = failure.request_id
@@ -220,7 +181,7 @@ async def _failed(session: AsyncSession, reversal: TransferReversal, failure: Fa
         move(reversal, ReversalState.UNKNOWN, REVERSAL_MOVES)
     reversal.state_reason = failure.message[:500]
     reversal.tries += 1
-    reversal.due_at = now + min(timedelta(seconds=2 ** min(reversal.tries, 12)), LONGEST_WAIT)
-    if failure.code == NOT_FOUND:
+    reversal.due_at = now + asking.wait(reversal.tries)
+    if failure.code == asking.NOT_FOUND:
         reversal.not_found_at = now
     await session.flush()

@@ -1,8 +1,6 @@
 """Sending money: commit the intent, call Stripe, commit the outcome.
 
-A kill between any two steps leaves a row that says what to do: the same attempt is asked again with
-the same key. After an unknown outcome there is never a new key. A sender that was paused past its
-lease asks for nothing: others may have gone on. Stripe is never called inside a transaction.
+See `stripe_api.asking` for what holds between the steps.
 """
 
 import time
@@ -33,39 +31,22 @@ from marketplace.shared import audit, clock, sweeps
 from marketplace.shared.database import Sessions
 from marketplace.shared.ids import new_id
 from marketplace.shared.states import move
+from marketplace.stripe_api import asking
 from marketplace.stripe_api.gateway import StripeGateway
 from marketplace.stripe_api.gateway_answers import ConnectedAccount, Transfer
-from marketplace.stripe_api.gateway_errors import (
-    StripeBusy,
-    StripeMisconfigured,
-    StripeOutcomeUnknown,
-    StripeRefused,
-)
+from marketplace.stripe_api.polling import STRIPE_ERRORS
 
-# Longer than a call to Stripe may take; after it another process may go on.
-LEASE = timedelta(seconds=60)
-# Stripe may forget a key after 24 h; after this a transfer is looked up instead of asked for.
-KEY_SERVES = timedelta(hours=23) - LEASE
 IN_FLIGHT = (PayoutState.SENDING, PayoutState.UNKNOWN)
 ACTOR = "sweep:payouts"
 
 
-@dataclass(frozen=True)
-class Intent:
-    """A committed attempt as it was just read: exactly what Stripe is asked, however often."""
+@dataclass(frozen=True, kw_only=True)
+class Intent(asking.Intent):
+    """A committed attempt: exactly what Stripe is asked, however often."""
 
     attempt_id: UUID
     payout_id: UUID
-    key: str
     request: dict[str, Any]
-    key_serves: bool
-    leased_until: datetime
-    # By this process's own clock, which goes on while the process does not.
-    read_at: float
-
-    @property
-    def is_stale(self) -> bool:
-        return time.time() - self.read_at > LEASE.total_seconds()
 
 
 async def send_due(
@@ -87,17 +68,10 @@ async def send_due(
 async def _take_due(sessions: Sessions) -> Payout | None:
     """Lease one due payout, so that no other process looks at it meanwhile."""
     async with sessions() as session:
-        found = await session.exec(
-            select(Payout)
-            .join(PayoutRun)
-            .where(col(Payout.due_at) <= sa.func.marketplace_now(), ~_waits_for_its_run())
-            .order_by(col(Payout.due_at), col(Payout.id))
-            .limit(1)
-            .with_for_update(skip_locked=True, key_share=True, of=Payout)
-        )
-        payout = found.first()
+        due = asking.next_due(Payout).join(PayoutRun).where(~_waits_for_its_run())
+        payout = (await session.exec(due)).first()
         if payout is not None:
-            payout.due_at = await clock.now(session) + LEASE
+            payout.due_at = await clock.now(session) + asking.LEASE
             # What is looked for at this moment may be found: nobody may call it absent.
             await session.execute(
                 sa.update(PayoutAttempt)
@@ -142,7 +116,7 @@ async def _commit_intent(
         available = await gateway.available_balance(payout.currency)
         account = await gateway.retrieve_account(payout.destination)
         made = await _standing_transfers(gateway, payout.id)
-    except (StripeBusy, StripeMisconfigured, StripeOutcomeUnknown, StripeRefused) as error:
+    except STRIPE_ERRORS as error:
         await _postpone(sessions, payout, f"Stripe could not be asked: {error}")
         return None
     async with sessions() as session:
@@ -258,7 +232,7 @@ async def _new_attempt(session: AsyncSession, payout: Payout) -> PayoutAttempt:
     session.add(attempt)
     await session.flush()
     move(payout, PayoutState.SENDING, PAYOUT_MOVES)
-    payout.due_at = now + LEASE
+    payout.due_at = now + asking.LEASE
     payout.tries = 0
     await session.flush()
     return attempt
@@ -287,44 +261,28 @@ async def _read_intent(
         payout_id=payout_id,
         key=attempt.idempotency_key,
         request=attempt.request,
-        key_serves=now - attempt.committed_at < KEY_SERVES,
+        key_serves=asking.key_serves(attempt.committed_at, now),
         leased_until=leased_until,
         read_at=read_at,
     )
 
 
-async def _ask_stripe(gateway: StripeGateway, intent: Intent) -> Transfer | outcomes.Failure | None:
-    """Step 2, outside any transaction. A young key is sent again; an old transfer is looked up.
+async def _ask_stripe(gateway: StripeGateway, intent: Intent) -> Transfer | asking.Failure | None:
+    """Step 2, outside any transaction."""
 
-    None when this process was paused: by now Stripe may have forgotten the key.
-    """
-    if intent.is_stale:
-        return None
-    try:
-        if not intent.key_serves:
-            return await _look_up(gateway, intent)
+    async def send() -> Transfer:
         return await gateway.send_transfer(**intent.request, idempotency_key=intent.key)
-    except StripeRefused as error:
-        return outcomes.Failure(
-            refused=True, code=error.code, message=error.message, request_id=error.request_id
-        )
-    except (StripeBusy, StripeMisconfigured, StripeOutcomeUnknown) as error:
-        return outcomes.Failure(refused=False, code=type(error).__name__, message=str(error))
 
+    async def look_up() -> Transfer | None:
+        standing = await _standing_transfers(gateway, intent.payout_id)
+        ours = (each for each in standing if each.metadata == intent.request["metadata"])
+        return next(ours, None)
 
-async def _look_up(gateway: StripeGateway, intent: Intent) -> Transfer | outcomes.Failure:
-    for transfer in await _standing_transfers(gateway, intent.payout_id):
-        if transfer.metadata == intent.request["metadata"]:
-            return transfer
-    return outcomes.Failure(
-        refused=False,
-        code=outcomes.NOT_FOUND,
-        message="Stripe has no such transfer, and its key is too old to ask again: finance decides.",
-    )
+    return await asking.ask(intent, send=send, look_up=look_up, what="transfer")
 
 
 async def _commit_outcome(
-    sessions: Sessions, intent: Intent, outcome: Transfer | outcomes.Failure
+    sessions: Sessions, intent: Intent, outcome: Transfer | asking.Failure
 ) -> None:
     """Step 3. A transfer counts whoever saw it; a failure only while the lease is ours."""
     async with sessions() as session:
@@ -345,7 +303,6 @@ async def _postpone(sessions: Sessions, payout: Payout, reason: str) -> None:
         locked = await find_payout(session, payout.id, lock=True)
         if locked.state is PayoutState.APPROVED and locked.due_at == payout.due_at:
             locked.tries += 1
-            wait = min(timedelta(seconds=2 ** min(locked.tries, 12)), outcomes.LONGEST_WAIT)
-            locked.due_at = await clock.now(session) + wait
+            locked.due_at = await clock.now(session) + asking.wait(locked.tries)
             locked.state_reason = reason[:500]
         await session.commit()

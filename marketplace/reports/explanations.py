@@ -22,6 +22,10 @@ router = APIRouter(prefix="/v1", route_class=TransactionalRoute, tags=["reports"
 
 Asker = Annotated[Principal, Depends(person_with(Role.FINANCE, Role.PERFORMER))]
 TEXT = "text/plain"
+PRINTED = """\
+payout_attempt 01a2086e-1062-71bf-bf59-ec8fafc2dc31 number=1 outcome=succeeded
+  payout 01a2086e-1062-71bf-bf59-ec8fafc2dc30 76.06 USD state=paid
+"""
 
 
 class ExplanationFormat(StrEnum):
@@ -32,9 +36,9 @@ class ExplanationFormat(StrEnum):
 class ExplanationLine(Answer):
     """A row on the way of a cent. Lines stand in the order of a tree, each below its parent."""
 
-    position: int = Field(examples=[1])
+    position: int = Field(examples=[2])
     parent: int | None = Field(
-        description="The position of the row that leads here; null where you asked.", examples=[0]
+        description="The position of the row that leads here; null where you asked.", examples=[1]
     )
     direction: Direction | None = Field(
         description="`down` towards the seconds and the rate, `up` towards Stripe.",
@@ -64,7 +68,7 @@ class Explanation(Answer):
         200: {
             "description": "The tree as JSON, or as the text that `marketplace explain` prints.",
             "model": Explanation,
-            "content": {TEXT: {"schema": {"type": "string"}}},
+            "content": {TEXT: {"schema": {"type": "string"}, "example": PRINTED}},
         },
         **documented(NotFound),
     },
@@ -76,6 +80,7 @@ async def read_explanation(
             max_length=255,
             pattern=r"^[0-9A-Za-z_-]+$",
             description="Of any row that carries money, or Stripe's own id.",
+            examples=["tr_3QxAw2LkdIwHu7ix0jVqB5tD"],
         ),
     ],
     session: Session,

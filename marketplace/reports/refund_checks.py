@@ -27,10 +27,13 @@ async def compare(
             " LEFT JOIN ledger_transaction AS confirmed ON confirmed.id = confirmed_transaction_id",
         )
     }
+    found_later = {row["stripe_refund_id"]: refund_id for refund_id, row in ours.items()}
     standing: dict[str, list[Refund]] = defaultdict(list)
     for refund in at_stripe:
         if refund.status not in {"failed", "canceled"}:
-            standing[refund.metadata.get("refund_id", "")].append(refund)
+            standing[found_later.get(refund.id) or refund.metadata.get("refund_id", "")].append(
+                refund
+            )
     violations = [
         violation
         for refund_id, found in standing.items()
@@ -44,7 +47,20 @@ async def compare(
         and refund_id not in standing
         and not _is_on_its_way_back(row, at_stripe)
     ]
-    return violations
+    return violations + _asked_once(at_stripe)
+
+
+def _asked_once(at_stripe: Sequence[Refund]) -> list[str]:
+    """Whatever our books say of them: what was asked for once stands once."""
+    asked: dict[str, list[str]] = defaultdict(list)
+    for refund in at_stripe:
+        if refund.status not in {"failed", "canceled"} and "refund_id" in refund.metadata:
+            asked[refund.metadata["refund_id"]].append(refund.id)
+    return [
+        f"refund {refund_id} stands {len(ids)} times at Stripe: {', '.join(sorted(ids))}"
+        for refund_id, ids in asked.items()
+        if len(ids) > 1
+    ]
 
 
 def _is_on_its_way_back(row: Mapping[str, Any], at_stripe: Sequence[Refund]) -> bool:
@@ -57,8 +73,6 @@ def _differs(refund_id: str, found: Sequence[Refund], row: Mapping[str, Any] | N
     if row is None:
         return [f"Stripe has {ids}, which belong to no refund of ours"]
     violations = []
-    if len(found) > 1:
-        violations.append(f"refund {refund_id} stands {len(found)} times at Stripe: {ids}")
     asked = (row["amount_minor"], row["currency"])
     violations += [
         f"{refund.id} gives back {refund.amount_minor} {refund.currency}; "

@@ -106,7 +106,7 @@ class PerformerTotal(Exact):
     adjustments_minor: int
     net_minor: int
     paid_minor: int
-    came_back_minor: int = Field(examples=[0])
+    came_back_minor: int = Field(examples=[123])
     owed_minor: int = Field(examples=[0])
 
 

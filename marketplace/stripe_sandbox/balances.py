@@ -35,6 +35,7 @@ class Movement:
     available_after_seconds: int = 0
     account: str = state.PLATFORM
     description: str | None = None
+    exchange_rate: float | None = None
 
 
 def book(call: Call, movement: Movement) -> dict[str, Any]:
@@ -48,7 +49,7 @@ def book(call: Call, movement: Movement) -> dict[str, Any]:
         "created": call.now,
         "currency": movement.currency,
         "description": movement.description,
-        "exchange_rate": None,
+        "exchange_rate": movement.exchange_rate,
         "fee": movement.fee_minor,
         "fee_details": _fee_details(movement),
         "net": movement.amount_minor - movement.fee_minor,

@@ -143,15 +143,19 @@ def _succeed(call: Call, intent: dict[str, Any], charge: dict[str, Any]) -> dict
 
 
 def _book(call: Call, charge: dict[str, Any]) -> str:
+    """In its own currency, or in the one that the platform's account settles in."""
+    percent = state.setting(call.db, "euros_percent")
+    amount_minor = charge["amount"] * percent // 100 if percent else charge["amount"]
     line = book(
         call,
         Movement(
             type_="charge",
             reporting_category="charge",
             source=charge["id"],
-            amount_minor=charge["amount"],
-            currency=charge["currency"],
-            fee_minor=card_fee_minor(charge["amount"]),
+            amount_minor=amount_minor,
+            currency="eur" if percent else charge["currency"],
+            exchange_rate=percent / 100 if percent else None,
+            fee_minor=card_fee_minor(amount_minor),
             available_after_seconds=state.setting(call.db, "available_after_seconds"),
             description=charge["description"],
         ),

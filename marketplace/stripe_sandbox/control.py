@@ -40,12 +40,14 @@ class Settings(Strict):
     """Times are virtual but for the latency; 1 lets the bank refuse top-ups or refunds.
 
     `automatic_payout_after_seconds` is 0 while connected accounts are not paid out by themselves.
+    `euros_percent` is 0 while charges settle in their own currency, else what 100 are in euros.
     """
 
     automatic_payout_after_seconds: int | None = Field(default=None, ge=0)
     available_after_seconds: int | None = Field(default=None, ge=0)
     bank_debit_after_seconds: int | None = Field(default=None, ge=0)
     fee_after_seconds: int | None = Field(default=None, ge=0)
+    euros_percent: int | None = Field(default=None, ge=0, le=1_000)
     latency_ms: int | None = Field(default=None, ge=0, le=60_000)
     payout_after_seconds: int | None = Field(default=None, ge=0)
     refund_after_seconds: int | None = Field(default=None, ge=0)

@@ -90,6 +90,7 @@ DEFAULT_SETTINGS = {
     "available_after_seconds": 2 * 24 * 3600,
     "bank_debit_after_seconds": 4 * 24 * 3600,
     "fee_after_seconds": 0,
+    "euros_percent": 0,
     "latency_ms": 0,
     "payout_after_seconds": 2 * 24 * 3600,
     "refund_after_seconds": 0,

@@ -40,6 +40,8 @@ def downgrade() -> None:
     op.execute("DROP FUNCTION client_owes(uuid, text)")
     op.execute("DELETE FROM allowed_move WHERE subject IN ('dispute', 'client_debt_decision')")
     run_file("0009_disputes_down.sql")
+    # Refused when there is one that nobody asked for: the older version cannot read it.
+    op.execute("ALTER TABLE refund ALTER COLUMN requested_by SET NOT NULL")
     op.execute("ALTER TABLE ledger_transaction DROP CONSTRAINT ck_ledger_transaction_source_known")
     op.execute(
         "ALTER TABLE ledger_transaction"

@@ -18,4 +18,6 @@ def downgrade() -> None:
     op.execute("DROP FUNCTION check_line_booking() CASCADE")
     op.execute("DROP FUNCTION guard_line_booking() CASCADE")
     op.execute("DROP TABLE line_booking")
+    op.execute("DROP TRIGGER kept_line ON deposit")
+    op.execute("ALTER TABLE deposit DROP COLUMN foreign_line_id")
     op.execute("DELETE FROM allowed_move WHERE subject = 'line_booking'")

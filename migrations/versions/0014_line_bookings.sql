@@ -1,5 +1,11 @@
 -- What finance books of Stripe's lines that no event of ours explains.
 
+-- Stripe's line of a payment that it settled in another currency than its wallet's.
+ALTER TABLE deposit ADD COLUMN foreign_line_id text;
+ALTER TABLE deposit ADD CONSTRAINT uq_deposit_foreign_line_id UNIQUE (foreign_line_id);
+CREATE TRIGGER kept_line BEFORE UPDATE ON deposit
+    FOR EACH ROW EXECUTE FUNCTION keep_what_is_set('foreign_line_id');
+
 CREATE TABLE line_booking (
     id uuid NOT NULL,
     line_id text NOT NULL,
@@ -14,9 +20,11 @@ CREATE TABLE line_booking (
     decided_by uuid,
     decided_at timestamptz,
     ledger_transaction_id uuid,
+    deposit_id uuid,
     CONSTRAINT pk_line_booking PRIMARY KEY (id),
     CONSTRAINT ck_line_booking_moves_something CHECK (net_minor <> 0),
-    CONSTRAINT ck_line_booking_booked_as_known CHECK (booked_as IN ('stripe_fee', 'capital')),
+    CONSTRAINT ck_line_booking_booked_as_known CHECK (booked_as IN ('stripe_fee', 'capital', 'foreign_deposit')),
+    CONSTRAINT ck_line_booking_of_a_deposit CHECK ((booked_as = 'foreign_deposit') = (deposit_id IS NOT NULL)),
     CONSTRAINT ck_line_booking_second_person CHECK (state <> 'booked' OR decided_by <> proposed_by),
     CONSTRAINT ck_line_booking_decided_by_somebody CHECK ((state = 'proposed') = (decided_by IS NULL) AND (decided_by IS NULL) = (decided_at IS NULL)),
     CONSTRAINT ck_line_booking_booked_as_said CHECK ((state = 'booked') = (ledger_transaction_id IS NOT NULL)),
@@ -24,7 +32,8 @@ CREATE TABLE line_booking (
     CONSTRAINT fk_line_booking_line_id FOREIGN KEY(line_id) REFERENCES stripe_line (id),
     CONSTRAINT fk_line_booking_proposed_by FOREIGN KEY(proposed_by) REFERENCES person (id),
     CONSTRAINT fk_line_booking_decided_by FOREIGN KEY(decided_by) REFERENCES person (id),
-    CONSTRAINT fk_line_booking_ledger_transaction_id FOREIGN KEY(ledger_transaction_id) REFERENCES ledger_transaction (id)
+    CONSTRAINT fk_line_booking_ledger_transaction_id FOREIGN KEY(ledger_transaction_id) REFERENCES ledger_transaction (id),
+    CONSTRAINT fk_line_booking_deposit_id FOREIGN KEY(deposit_id) REFERENCES deposit (id)
 );
 CREATE UNIQUE INDEX uq_line_booking_line ON line_booking (line_id) WHERE state <> 'discarded';
 
@@ -48,7 +57,10 @@ BEGIN
     IF NOT EXISTS (
         SELECT FROM stripe_line
         WHERE id = NEW.line_id AND currency = NEW.currency AND net_minor = NEW.net_minor
-    ) OR EXISTS (SELECT FROM booked_balance_transaction WHERE id = NEW.line_id) THEN
+    ) OR EXISTS (SELECT FROM booked_balance_transaction WHERE id = NEW.line_id)
+        -- What a client paid is only ever credited to that client.
+        OR NEW.deposit_id IS DISTINCT FROM (SELECT id FROM deposit WHERE foreign_line_id = NEW.line_id)
+    THEN
         RAISE EXCEPTION '% is not what Stripe has, or is booked already', NEW.line_id
             USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = 'line_booking_line';
     END IF;
@@ -84,6 +96,21 @@ BEGIN
                   (CASE said.booked_as WHEN 'stripe_fee' THEN 'stripe_fees'
                       ELSE 'platform_capital' END, -said.net_minor))
           )
+          AND (said.deposit_id IS NULL OR EXISTS (
+              SELECT FROM deposit
+              JOIN ledger_transaction AS credited
+                  ON credited.source_id = deposit.id AND credited.kind = 'deposit_credited'
+              WHERE deposit.id = said.deposit_id AND deposit.state = 'credited'
+                AND 2 = (
+                    SELECT count(*) FROM ledger_entry AS entry
+                    JOIN account ON account.id = entry.account_id
+                    WHERE entry.transaction_id = credited.id
+                      AND (account.kind, account.owner_id, entry.amount_minor)
+                          IS NOT DISTINCT FROM ('platform_capital', NULL, deposit.amount_minor)
+                       OR entry.transaction_id = credited.id
+                      AND (account.kind, account.owner_id, entry.amount_minor)
+                          = ('client_wallet', deposit.client_id, -deposit.amount_minor))
+          ))
     ) THEN
         RAISE EXCEPTION 'what is booked for % is not what was said of its line', checked
             USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = 'line_booking_booked';

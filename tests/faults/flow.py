@@ -16,7 +16,7 @@ from tests.world import STRIPE_KEY, Json, World
 # What brings in all that happened at Stripe, and sends what is due.
 MONEY = (
     *("poll_events", "inbox", "poll_deposits", "poll_topups", "funds"),
-    *("payouts", "reversals", "refunds", "withdrawals"),
+    *("payouts", "reversals", "refunds", "withdrawals", "disputes"),
 )
 # What goes on by itself with the work.
 WORK = ("time", "expiry", "reviews", "accept", "withdrawn", "pay", "withheld", "jobs")

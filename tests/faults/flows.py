@@ -67,4 +67,11 @@ FLOWS: dict[str, Flow] = {
         rivals=(Rival(flows_out.withdraw_too), Rival(flows_out.discard)),
         may_wait=True,
     ),
+    "dispute": Flow(
+        flows_out.disputed_payment,
+        flows_out.dispute,
+        flows_out.borne,
+        sweeps=("poll_events", "inbox", "disputes"),
+        may_wait=True,
+    ),
 }

@@ -275,3 +275,45 @@ def withdrawn(world: World, cast: Withdrawer) -> None:
     assert len(there) == (1 if left else 0)
     assert world.ledger("bank_in_transit") == 0
     assert world.ledger("platform_capital") == left - 500_000
+
+
+# A payer's bank takes a payment back, and then decides for or against us.
+
+
+@dataclass(frozen=True)
+class Disputed:
+    acme: Client
+    amount_minor: int
+    decided: str
+
+
+def disputed_payment(world: World, chance: random.Random) -> Disputed:
+    """Some of the wallet is set aside for work that nobody has begun."""
+    cast = full_wallet(world, chance)
+    world.capital(world.finance("Otto"), 200_000)
+    world.published_job(cast.acme, tasks=chance.randrange(1, 5))
+    world.sweep("poll_events", "inbox")
+    return Disputed(cast.acme, chance.randrange(1, 100_001), chance.choice(("won", "lost")))
+
+
+def dispute(world: World, cast: Disputed) -> None:
+    payment = world.value("SELECT payment_intent_id FROM deposit")
+    made = world.stripe.control(
+        "POST", "disputes", payment_intent=payment, amount=cast.amount_minor
+    )
+    world.sweep("poll_events", "inbox")
+    world.stripe.control("PUT", f"disputes/{made['id']}", to=cast.decided)
+    world.sweep("poll_events", "inbox")
+
+
+def borne(world: World, cast: Disputed) -> None:
+    """A lost one is borne by the wallet, then by what is set aside, and the rest is owed."""
+    assert world.value("SELECT string_agg(state, ' ') FROM dispute") == cast.decided
+    lost = cast.amount_minor if cast.decided == "lost" else 0
+    wallet = cast.acme.get("/v1/wallet")
+    owed = world.ledger("client_receivable", cast.acme.id)
+    assert wallet["balance_minor"] + wallet["reserved_minor"] == 100_000 - lost + owed
+    assert owed == 0 or wallet["balance_minor"] == 0
+    assert world.ledger("disputes_receivable") == 0
+    assert world.ledger("wallet_disputed", cast.acme.id) == 0
+    assert world.ledger("stripe_available") == world.stripe.platform_minor

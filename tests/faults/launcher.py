@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ from fastapi import FastAPI, Request
 
 from marketplace import installation, scheduler, server
 from marketplace.app import parts_of
-from marketplace.payouts import sending
 from marketplace.shared.database import driver_url
 from marketplace.shared.settings import Settings
+from marketplace.stripe_api import asking
 from tests.faults import planted
 from tests.faults.planted import replace
 from tests.faults.points import Fault, Kind, Points
@@ -78,7 +78,7 @@ def serve(listener: socket.socket, order: dict[str, Any]) -> None:
         fault = Fault(**order["fault"]) if order["fault"] else None
         if fault and fault.kind == Kind.STOPPED_BEFORE:
             # So that a story outlives it in no time.
-            replace(sending, "LEASE", SHORT_LEASE)
+            replace(asking, "LEASE", SHORT_LEASE)
         Points(fault, Path(order["told"]), settings).install()
     server.serve(settings, listener.dup(), sweeps=False)
 
@@ -106,10 +106,12 @@ def main() -> None:
     listener = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     answer("ready")
+    child = 0
     for line in sys.stdin:
         order = json.loads(line)
         if order["told"]:
-            answer(in_a_process_of_its_own(listener, order))
+            child = in_a_process_of_its_own(listener, order)
+            answer(child)
         else:
             answer(os.getpid())
             serve(listener, order)
@@ -117,6 +119,9 @@ def main() -> None:
             gc.collect()
             gc.freeze()
             answer("warm")
+    if child:
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
 
 
 def answer(words: object) -> None:

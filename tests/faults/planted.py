@@ -17,6 +17,7 @@ from uuid import uuid4
 import sqlalchemy as sa
 from sqlmodel import select
 
+from marketplace.bank import sending as bank_sending
 from marketplace.claims import service as claims
 from marketplace.claims import settlement
 from marketplace.claims.models import TimeEntry
@@ -31,7 +32,7 @@ from marketplace.payouts.models import Payout, PayoutAttempt
 from marketplace.shared import audit, clock, idempotency, requests
 from marketplace.shared.database import statement
 from marketplace.shared.money import fee_minor, pay_minor
-from marketplace.stripe_api import inbox
+from marketplace.stripe_api import asking, inbox
 from marketplace.stripe_api.gateway import StripeGateway
 from marketplace.stripe_api.gateway_answers import Transfer
 
@@ -62,8 +63,17 @@ def fresh_key_per_retry() -> None:
     replace(StripeGateway, "send_transfer", send_transfer)
 
 
+def fresh_key_per_refund() -> None:
+    ask = StripeGateway.create_refund
+
+    async def create_refund(gateway: Any, *, idempotency_key: str, **asked: Any) -> Any:
+        return await ask(gateway, idempotency_key=f"{idempotency_key}-{uuid4()}", **asked)
+
+    replace(StripeGateway, "create_refund", create_refund)
+
+
 def asked_again_after_a_day() -> None:
-    replace(sending, "KEY_SERVES", timedelta(days=365))
+    replace(asking, "KEY_SERVES", timedelta(days=365))
 
 
 def marked_sent_before_the_call() -> None:
@@ -273,7 +283,7 @@ def unknown_taken_for_refused() -> None:
 
     async def ask_stripe(gateway: Any, intent: Any) -> Any:
         outcome = await ask(gateway, intent)
-        if isinstance(outcome, outcomes.Failure):
+        if isinstance(outcome, asking.Failure):
             return dataclasses.replace(outcome, refused=True)
         return outcome
 
@@ -283,6 +293,18 @@ def unknown_taken_for_refused() -> None:
     replace(sending, "_ask_stripe", ask_stripe)
     # A look before the next attempt would mend it.
     replace(sending, "_standing_transfers", nothing_stands)
+
+
+def withdrawal_taken_for_refused() -> None:
+    ask = bank_sending._ask_stripe
+
+    async def ask_stripe(gateway: Any, intent: Any) -> Any:
+        outcome = await ask(gateway, intent)
+        if isinstance(outcome, asking.Failure):
+            return dataclasses.replace(outcome, refused=True)
+        return outcome
+
+    replace(bank_sending, "_ask_stripe", ask_stripe)
 
 
 def outcome_written_by_whoever_has_one() -> None:
@@ -318,6 +340,12 @@ BUGS: dict[str, Bug] = {
         without_the_row_lock, "payout", ("WITH", "INSERT"), ("stopped_before",), seed=3
     ),
     "nothing booked as in flight": Bug(nothing_in_flight, "payout", ("COMMIT",), DEAD),
+    "a fresh key per try to refund": Bug(
+        fresh_key_per_refund, "refund", ("POST /v1/refunds",), LOST, seed=4
+    ),
+    "a withdrawal without an answer taken for refused": Bug(
+        withdrawal_taken_for_refused, "withdrawal", ("POST /v1/payouts",), LOST
+    ),
     "an event marked handled before its effect": Bug(
         marked_handled_before_its_effect, "webhook", ("GET /v1/checkout",), DEAD
     ),

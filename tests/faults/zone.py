@@ -1,8 +1,9 @@
 """The fault zone: a world whose people speak to a product in a process of its own, which may die.
 
 The people are patient: what gets no answer, or none that decides, is asked again with the same
-Idempotency-Key. Whoever finds the process dead starts a new one, which has no fault. Outside of the
-zone stand PostgreSQL, the sandbox, and, once `leave` is called, everything that looks at the result.
+Idempotency-Key. Whoever finds the process dead starts a new one, which has no fault. PostgreSQL and
+the sandbox stand outside of the zone, and so does the product in our own process, through which the
+result is looked at.
 """
 
 import json

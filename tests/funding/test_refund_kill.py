@@ -10,7 +10,7 @@ from tests.funding.test_refunds import PATH, asked, refunded_once, states
 from tests.processes import END_SECONDS, environment
 from tests.world import HOUR, Client, World
 
-LEASE_SECONDS = 91
+LEASE_SECONDS = 61
 
 
 @pytest.fixture

@@ -372,28 +372,68 @@ class TestOnItsWay:
         assert world.ledger("refunds_in_flight") == 0
 
 
-class TestAtStripe:
-    def make(self, world: World, metadata: dict[str, str]) -> None:
+class TestFoundAtStripe:
+    def make(self, world: World, metadata: dict[str, str], minor: int = MINOR) -> None:
         payment = world.value("SELECT payment_intent_id FROM deposit")
         world.loopback.run(
             world.gateway.create_refund(
                 payment_intent_id=payment,
-                amount_minor=MINOR,
+                amount_minor=minor,
                 metadata=metadata,
                 idempotency_key="by hand",
             )
         )
 
-    def test_one_that_was_made_by_hand_is_named(self, world: World, acme: Client) -> None:
+    def test_one_that_was_made_by_hand_leaves_the_wallet(self, world: World, acme: Client) -> None:
+        self.make(world, {})
+        for _ in range(2):
+            world.sweep("poll_events", "inbox", "refunds")
+        (refund,) = acme.get(PATH)["items"]
+        assert (refund["state"], refund["amount_minor"]) == ("succeeded", MINOR)
+        assert acme.wallet_minor == 75_000
+        why = "SELECT reason FROM audit_event WHERE subject_type = 'refund' AND from_state IS NULL"
+        assert world.value(why) == "Found at Stripe, and nobody here asked for it."
+        assert violations(world) == {}
+
+    def test_one_that_came_after_it_was_called_absent(
+        self, world: World, acme: Client, fay: Person
+    ) -> None:
+        world.stripe.fault("drop_before", path=PATH)
+        refund = asked(acme)
+        world.sweep("refunds")
+        world.advance(24 * HOUR)
+        world.sweep("refunds")
+        fay.post(f"{PATH}/{refund['id']}/absent", {"reason": "Nothing is there."})
+        assert acme.wallet_minor == 100_000
+        self.make(world, {"refund_id": refund["id"]})
+        for _ in range(2):
+            world.sweep("poll_events", "inbox", "refunds")
+        assert states(acme) == ["succeeded", "refused"]
+        assert acme.wallet_minor == 75_000
+        assert violations(world) == {}
+
+    def test_what_the_wallet_does_not_cover_waits_with_its_error(
+        self, world: World, acme: Client
+    ) -> None:
+        world.published_job(acme, tasks=7)
         self.make(world, {})
         world.sweep("poll_events", "inbox")
+        assert acme.get(PATH)["items"] == []
         (line,) = violations(world)["I1"]
         assert line.endswith("which belong to no refund of ours")
+        errors = world.sql("SELECT last_error FROM stripe_event WHERE last_error IS NOT NULL")
+        assert errors
+        assert all(row["last_error"].startswith("RefundNotBooked: re_") for row in errors)
+        world.deposit(acme, 30_000)
+        world.sweep("inbox")
+        assert states(acme) == ["succeeded"]
+        assert violations(world) == {}
 
-    def test_a_second_one_is_named(self, world: World, acme: Client) -> None:
+    def test_one_that_stands_twice_is_named(self, world: World, acme: Client) -> None:
         refund = asked(acme)
         world.sweep("refunds")
         self.make(world, {"refund_id": refund["id"]})
         world.sweep("poll_events", "inbox")
         (line,) = violations(world)["I1"]
         assert line.startswith(f"refund {refund['id']} stands 2 times at Stripe")
+        assert acme.wallet_minor == 50_000

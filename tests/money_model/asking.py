@@ -11,6 +11,8 @@ WAITS_SECONDS = 3_660
 
 # What Stripe itself says of a request.
 MADE, REFUSED, NO_FUNDS, SERVER_ERROR = "made", "refused", "no funds", "500"
+# By a look-up: as it is by now, while a repeat of the key tells again how it was when it was made.
+FOUND = "found"
 
 
 @dataclass
@@ -36,7 +38,7 @@ class Key:
         self.looked_up_in_vain = False
         if now >= self.serves_until:
             self.looked_up_in_vain = not self.is_made
-            return MADE if self.is_made else None
+            return FOUND if self.is_made else None
         if fault in {"drop_before", "429", "409"}:
             return None
         if self.saved is None:

@@ -105,6 +105,12 @@ class Books:
             if kind in OWED or (kind == "performer_receivable" and minor < 0)
         )
 
+    def set_aside(self) -> int:
+        """Of wallets, until disputes are decided: no cash, for Stripe has taken that already."""
+        return sum(
+            -minor for (kind, _), minor in self._balances.items() if kind == "wallet_disputed"
+        )
+
 
 @dataclass(frozen=True)
 class Line:

@@ -13,14 +13,14 @@ from tests.conftest import Scene, copied
 from tests.loopback import Loopback
 from tests.money_model.auditions import AUDITION_MINOR_PER_HOUR, Auditions
 from tests.money_model.decisions import Decisions
-from tests.money_model.refunds import Refunds
+from tests.money_model.disputes import Disputes
 from tests.money_model.reversals import Reversals
 from tests.money_model.stage import Cast
 from tests.money_model.withdrawals import Withdrawals
 from tests.world import World
 
 
-class Money(Auditions, Decisions, Reversals, Refunds, Withdrawals):
+class Money(Auditions, Decisions, Reversals, Disputes, Withdrawals):
     """One sequence: a world of its own, and everything that may happen in it."""
 
     @initialize(

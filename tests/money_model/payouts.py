@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from tests.money_model import asking
-from tests.money_model.asking import MADE, NO_FUNDS, REFUSED, WAITS_SECONDS, Key
+from tests.money_model.asking import FOUND, MADE, NO_FUNDS, REFUSED, WAITS_SECONDS, Key
 from tests.money_model.books import AVAILABLE, IN_FLIGHT, PLATFORM, payable
 from tests.money_model.claims import Claims, Earning
 from tests.money_model.stage import ANY, picked
@@ -192,7 +192,7 @@ class Payouts(Claims):
             self.books.book(payout.amount_minor, payable(payout.performer.id), IN_FLIGHT)
         key = payout.attempts[-1]
         learned = key.ask(fault, now, lambda: self.transferred(payout, fault, now))
-        if learned == MADE:
+        if learned in {MADE, FOUND}:
             payout.state = "paid"
             self.books.book(payout.amount_minor, IN_FLIGHT, AVAILABLE)
         elif learned is not None:

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from tests.money_model import asking
-from tests.money_model.asking import MADE, REFUSED, WAITS_SECONDS, Key
+from tests.money_model.asking import FOUND, MADE, REFUSED, WAITS_SECONDS, Key
 from tests.money_model.books import AVAILABLE, PLATFORM, REFUNDS, wallet
 from tests.money_model.deposits import Deposit, Deposits
 from tests.money_model.stage import ANY, picked
 from tests.world import Client, Json
 
-KEY_SERVES = timedelta(hours=23) - timedelta(seconds=90)
+KEY_SERVES = timedelta(hours=23) - timedelta(seconds=60)
 # Without funds Stripe waits for them, and looks every hour.
 TRIES_AGAIN = timedelta(hours=1)
 WHY = {"reason": "Somebody looked at it."}
@@ -32,6 +32,7 @@ class Refund:
     # At Stripe: when it looks for funds next; whether it took and gave back the money.
     tries_at: datetime | None = None
     is_taken: bool = False
+    taken_at_once: bool = False
     has_failed: bool = False
     is_confirmed: bool = False
 
@@ -46,9 +47,20 @@ class Refunds(Deposits):
 
     def left_of(self, deposit: Deposit) -> int:
         gone = self.refunds_in("sending", "unknown", "pending", "succeeded")
-        return deposit.amount_minor - sum(
-            refund.amount_minor for refund in gone if refund.deposit is deposit
-        )
+        back = sum(refund.amount_minor for refund in gone if refund.deposit is deposit)
+        return deposit.amount_minor - back - self.lost_of(deposit)
+
+    # What disputes change; without any, nothing.
+
+    def is_paused(self, client_id: str) -> bool:
+        return False
+
+    def lost_of(self, deposit: Deposit) -> int:
+        return 0
+
+    def is_disputed(self, deposit: Deposit) -> bool:
+        """At Stripe, which then refuses to refund it."""
+        return False
 
     @precondition(lambda self: any(deposit.is_credited for deposit in self.deposits))
     @rule(client=ANY, per_mille=st.sampled_from([1, 250, 999, 1_000, 1_001]), own=st.booleans())
@@ -62,6 +74,9 @@ class Refunds(Deposits):
         body = {"amount_minor": wanted, "currency": "USD"}
         if not own:
             body["client_id"] = owner.id
+        if self.is_paused(owner.id):
+            assert asker.refused("POST", "/v1/refunds", body) == "409 refunds_paused"
+            return
         credited = [each for each in self.deposits if self.is_refundable(each, owner)]
         if sum(self.left_of(deposit) for deposit in credited) < wanted:
             assert asker.refused("POST", "/v1/refunds", body) == "409 deposits_do_not_cover"
@@ -109,8 +124,8 @@ class Refunds(Deposits):
             self.refund_seen(refund)
             return fault
         learned = refund.key.ask(fault, now, lambda: self.refund_made(refund, fault, now))
-        if learned == MADE:
-            self.refund_seen(refund)
+        if learned in {MADE, FOUND}:
+            self.refund_seen(refund, as_it_is=learned == FOUND)
         elif learned is not None:
             self.back_in_the_wallet(refund, "refused")
         else:
@@ -118,9 +133,10 @@ class Refunds(Deposits):
         return None if refund.key.takes_fault(now) else fault
 
     def refund_made(self, refund: Refund, fault: str | None, now: datetime) -> str:
-        if fault == "balance_insufficient":
+        if fault == "balance_insufficient" or self.is_disputed(refund.deposit):
             return REFUSED
         self.take_from_stripe(refund, now)
+        refund.taken_at_once = refund.is_taken
         return MADE
 
     def take_from_stripe(self, refund: Refund, now: datetime) -> None:
@@ -130,16 +146,16 @@ class Refunds(Deposits):
         refund.tries_at, refund.is_taken = None, True
         self.stripe.add(PLATFORM, -refund.amount_minor, now)
 
-    def refund_seen(self, refund: Refund) -> None:
+    def refund_seen(self, refund: Refund, *, as_it_is: bool = True) -> None:
         """We learn what Stripe has of it: by its answer, by an event, by a look."""
         if refund.state in {"sending", "unknown"}:
             refund.state = "pending"
         if refund.state in {"refused", "returned"}:
             return
-        if refund.is_taken and not refund.is_confirmed:
+        if (refund.is_taken if as_it_is else refund.taken_at_once) and not refund.is_confirmed:
             refund.is_confirmed = True
             self.books.book(refund.amount_minor, REFUNDS, AVAILABLE)
-        if refund.has_failed:
+        if refund.has_failed and as_it_is:
             self.back_in_the_wallet(refund, "returned" if refund.is_taken else "refused")
         elif refund.is_confirmed:
             refund.state = "succeeded"

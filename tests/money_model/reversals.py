@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from tests.money_model import asking
-from tests.money_model.asking import MADE, REFUSED, WAITS_SECONDS, Key
+from tests.money_model.asking import FOUND, MADE, REFUSED, WAITS_SECONDS, Key
 from tests.money_model.books import AVAILABLE, PLATFORM, payable, receivable
 from tests.money_model.claims import Earning
 from tests.money_model.payouts import KEY_SERVES, WHY, Payout, Payouts
@@ -106,7 +106,7 @@ class Reversals(Payouts):
         key = reversal.key = reversal.key or Key(now, KEY_SERVES)
         reversal.state = "unknown"
         learned = key.ask(fault, now, lambda: self.reversed_at_stripe(reversal, now))
-        if learned == MADE:
+        if learned in {MADE, FOUND}:
             self.reversal_seen(reversal)
         elif learned is not None:
             reversal.state = "refused"

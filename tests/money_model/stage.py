@@ -137,6 +137,7 @@ class Stage(RuleBasedStateMachine):
         "poll_topups",
         "poll_events",
         "inbox",
+        "disputes",
         "poll_accounts",
         "funds",
     )

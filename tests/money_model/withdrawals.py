@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from tests.money_model import asking
-from tests.money_model.asking import MADE, REFUSED, WAITS_SECONDS, Key
+from tests.money_model.asking import FOUND, MADE, REFUSED, WAITS_SECONDS, Key
 from tests.money_model.books import AVAILABLE, CAPITAL, PENDING, PLATFORM, TO_THE_BANK
 from tests.money_model.stage import ANY, Stage, picked
 from tests.world import Json
@@ -39,7 +39,8 @@ class Withdrawals(Stage):
 
     def own_money(self) -> int:
         """At Stripe by the books, beyond all that is owed or on its way."""
-        return self.books.held(PENDING) + self.books.held(AVAILABLE) - self.books.all_owed()
+        at_stripe = self.books.held(PENDING) + self.books.held(AVAILABLE)
+        return at_stripe - self.books.all_owed() - self.books.set_aside()
 
     @precondition(lambda self: self.own_money() > 0)
     @rule(per_mille=st.sampled_from([1, 500, 1_000, 1_001]))
@@ -106,8 +107,8 @@ class Withdrawals(Stage):
         key = withdrawal.key
         assert key
         learned = key.ask(fault, now, lambda: self.paid_out(withdrawal, fault, now))
-        if learned == MADE:
-            self.withdrawal_seen(withdrawal)
+        if learned in {MADE, FOUND}:
+            self.withdrawal_seen(withdrawal, as_it_is=learned == FOUND)
         elif learned is not None:
             self.not_withdrawn(withdrawal)
         return None if key.takes_fault(now) else fault
@@ -126,12 +127,12 @@ class Withdrawals(Stage):
         self.stripe.add(PLATFORM, -withdrawal.amount_minor, now)
         return MADE
 
-    def withdrawal_seen(self, withdrawal: Withdrawal) -> None:
+    def withdrawal_seen(self, withdrawal: Withdrawal, *, as_it_is: bool = True) -> None:
         """We learn what Stripe has of it: by its answer, by an event, by a look."""
         if withdrawal.state == "unknown":
             withdrawal.state = "out"
             self.books.book(withdrawal.amount_minor, TO_THE_BANK, AVAILABLE)
-        if withdrawal.state == "out" and withdrawal.has_failed:
+        if withdrawal.state == "out" and withdrawal.has_failed and as_it_is:
             withdrawal.state = "returned"
             self.books.book(withdrawal.amount_minor, AVAILABLE, CAPITAL)
 

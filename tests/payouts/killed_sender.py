@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from marketplace import installation
 from marketplace.app import parts_of
 from marketplace.payouts import sending
-from marketplace.stripe_api import gateway_requests
+from marketplace.stripe_api import asking, gateway_requests
 
 COMMITS = ("lease", "intent", "outcome")
 CALLS = {"transfer": "POST", "look_up": "GET"}
@@ -99,7 +99,7 @@ async def main(*where: str) -> None:
         if where:
             when, step, *stopped = where
             if stopped:
-                sending.LEASE = SHORT_LEASE
+                asking.LEASE = SHORT_LEASE
             end = stop if stopped else die
             end_at(when, step, end, parts.sessions.kw["bind"].sync_engine)
         await sending.send_due(parts.sessions, parts.gateway)

@@ -349,6 +349,24 @@ class TestSending:
         world.sweep("payouts")
         assert world.stripe.transfers() == []
 
+    def test_a_look_up_that_stripe_refuses_proves_nothing(
+        self, world: World, finn: Person, fay: Person, approved: Json
+    ) -> None:
+        """The transfer was made; taken for refused, it would be made once more."""
+        world.stripe.fault("apply_then_drop")
+        world.sweep("payouts")
+        world.advance(23 * HOUR + 60)
+        world.stripe.fault("balance_insufficient", method="GET")
+        world.sweep("payouts")
+        waiting = finn.get(f"/v1/payouts/{approved['id']}")
+        assert waiting["state"] == "unknown"
+        refused = fay.refused("POST", f"/v1/payouts/{approved['id']}/absent", {"reason": "Gone."})
+        assert refused == "409 not_proven_absent"
+        world.advance(HOUR)
+        world.sweep("payouts")
+        assert finn.get(f"/v1/payouts/{approved['id']}")["state"] == "paid"
+        assert len(world.stripe.transfers()) == 1
+
     def test_finance_ends_an_unknown_outcome_once_a_look_up_found_nothing(
         self, world: World, finn: Person, fay: Person, owed: Person, approved: Json
     ) -> None:

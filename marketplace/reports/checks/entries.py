@@ -6,7 +6,9 @@ One order of columns for all of them: kind, source's id, currency, account, its 
 DEPOSITS = """
     SELECT 'deposit_credited', id, currency, entry.*
     FROM deposit, LATERAL (VALUES
-        ('stripe_pending', NULL::uuid, amount_minor - coalesce(fee_minor, 0)),
+        -- Stripe's line of a payment in another currency is the platform's.
+        (CASE WHEN foreign_line_id IS NULL THEN 'stripe_pending' ELSE 'platform_capital' END,
+         NULL::uuid, amount_minor - coalesce(fee_minor, 0)),
         ('stripe_fees', NULL, fee_minor),
         ('client_wallet', client_id, -amount_minor)
     ) AS entry

@@ -9,7 +9,19 @@ I9 = """
         JOIN booked_balance_transaction ON ledger_transaction_id = ledger_transaction.id
         WHERE source_id = deposit.id AND kind = 'deposit_credited'
     ) AS effects ON true
-    WHERE booked <> CASE WHEN state IN ('credited', 'available') THEN 1 ELSE 0 END
+    WHERE booked <> CASE
+        WHEN state IN ('credited', 'available') AND foreign_line_id IS NULL THEN 1 ELSE 0 END
+    UNION ALL
+    SELECT format('deposit %s is %s, but its line %s is booked for it %s times', deposit.id, state,
+                  foreign_line_id, booked)
+    FROM deposit
+    JOIN LATERAL (
+        SELECT count(*) AS booked FROM line_booking AS said
+        JOIN booked_balance_transaction AS line ON line.id = said.line_id
+            AND line.ledger_transaction_id = said.ledger_transaction_id
+        WHERE said.deposit_id = deposit.id AND said.line_id = foreign_line_id
+    ) AS effects ON true
+    WHERE foreign_line_id IS NOT NULL AND booked <> CASE state WHEN 'credited' THEN 1 ELSE 0 END
     UNION ALL
     SELECT format('top-up %s is %s, but it is booked %s times', topup.id, state, booked)
     FROM topup

@@ -85,7 +85,19 @@ DOWN: dict[str, tuple[Link, ...]] = {
     "booked_balance_transaction": (
         Link("ledger_transaction", "id", "ledger_transaction_id", required=always),
     ),
-    "line_booking": (Link("stripe_line", "id", "line_id", required=always),),
+    # What was paid in another currency is credited out of the platform's capital.
+    "deposit": (
+        Link(
+            "ledger_transaction",
+            "source_id",
+            "id",
+            when=lambda row: row["foreign_line_id"] is not None,
+        ),
+    ),
+    "line_booking": (
+        Link("stripe_line", "id", "line_id", required=always),
+        Link("deposit", "id", "deposit_id", when=lambda row: row["deposit_id"] is not None),
+    ),
     "correction": (
         Link("claim", "id", "claim_id", required=always, when=lambda row: bool(row["claim_id"])),
     ),
@@ -117,6 +129,7 @@ UP: dict[str, tuple[Link, ...]] = {
         ),
     ),
     "deposit": (
+        Link("line_booking", "deposit_id", "id"),
         Link(
             "ledger_transaction",
             "source_id",
@@ -206,7 +219,7 @@ UP: dict[str, tuple[Link, ...]] = {
             "booked_balance_transaction",
             "ledger_transaction_id",
             "id",
-            required=lambda row: row["kind"] in AT_STRIPE,
+            required=lambda row: row["kind"] in AT_STRIPE and row["moves_stripe"],
         ),
     ),
     "ledger_entry": (
@@ -301,6 +314,10 @@ STRIPE_IDS = (
 READABLE = {
     "ledger_entry": "(SELECT ledger_entry.*, account.kind AS account, owner_id FROM ledger_entry"
     " JOIN account ON account.id = account_id) AS readable",
+    "ledger_transaction": "(SELECT ledger_transaction.*, EXISTS (SELECT FROM ledger_entry JOIN account"
+    " ON account.id = account_id WHERE transaction_id = ledger_transaction.id"
+    " AND account.kind IN ('stripe_pending', 'stripe_available')) AS moves_stripe"
+    " FROM ledger_transaction) AS readable",
     "time_entry": "(SELECT time_entry.*, extract(epoch FROM ended_at - started_at)::bigint"
     " AS seconds FROM time_entry) AS readable",
 }
