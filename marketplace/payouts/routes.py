@@ -5,7 +5,7 @@ from fastapi import APIRouter, Query, Request
 from sqlmodel import col, select
 
 from marketplace.accounts.principals import Finance
-from marketplace.payouts import outcomes, reversals, service
+from marketplace.payouts import edits, outcomes, reversals, service
 from marketplace.payouts.models import (
     Payout,
     PayoutAttempt,
@@ -177,7 +177,7 @@ async def release_payout(
 
     If others of its run are not sent yet, the run's approval is void: somebody else approves again.
     """
-    payout = await service.release(
+    payout = await edits.release(
         session, payout_id=payout_id, reason=body.reason, editor=finance.person
     )
     return await _detail(session, payout)
@@ -195,7 +195,7 @@ async def hold_payout(
 
     If others of its run are not sent yet, the run's approval is void: somebody else approves again.
     """
-    payout = await service.hold(
+    payout = await edits.hold(
         session, payout_id=payout_id, reason=body.reason, editor=finance.person
     )
     return await _detail(session, payout)

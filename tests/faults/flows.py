@@ -43,6 +43,14 @@ FLOWS: dict[str, Flow] = {
         rivals=(Rival(flows_out.reverse_too),),
         may_wait=True,
     ),
+    "correction": Flow(
+        flows_out.payday,
+        flows_out.correct,
+        flows_out.corrected,
+        flows_out.approve_again,
+        rivals=(Rival(flows_out.approve_too),),
+        may_wait=True,
+    ),
     "refund": Flow(
         flows_out.full_wallet,
         flows_out.refund,

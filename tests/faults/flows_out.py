@@ -143,6 +143,40 @@ def came_back(world: World, cast: Paid) -> None:
     assert world.ledger("transfers_in_flight") == 0
 
 
+# Too much was decided: it becomes a debt, which is taken off the pay before it is sent.
+
+FOUND_SECONDS = 50
+
+
+def correct(world: World, cast: Payday) -> None:
+    claim = cast.ana.get("/v1/claims")["items"][0]
+    less = {"seconds": FOUND_SECONDS, "reason": "The rest was silence."}
+    made = cast.finn.post(f"/v1/claims/{claim['id']}/corrections", less)
+    cast.fay.post(f"/v1/corrections/{made['id']}/approve")
+    debt = cast.amount_minor - earned_minor(FOUND_SECONDS, RATE)
+    wanted = {"amount_minor": debt, "currency": "USD", "reason": "Off the next pay."}
+    made = cast.finn.post(f"/v1/performers/{cast.ana.id}/nettings", wanted)
+    cast.fay.post(f"/v1/corrections/{made['id']}/approve")
+    pay(world, cast)
+
+
+def approve_too(world: Any, cast: Payday) -> None:
+    """The second person again, with another key."""
+    for proposed in world.sql("SELECT id FROM correction WHERE state = 'proposed'"):
+        answer = cast.fay.ask("POST", f"/v1/corrections/{proposed['id']}/approve")
+        assert answer.status_code in {200, 409, 503}, answer.text
+
+
+def corrected(world: World, cast: Payday) -> None:
+    due = earned_minor(FOUND_SECONDS, RATE)
+    (transfer,) = world.stripe.transfers()
+    assert transfer["amount"] == due
+    assert world.ledger("performer_payable", cast.ana.id) == 0
+    assert world.ledger("performer_receivable", cast.ana.id) == 0
+    kinds = world.sql("SELECT kind FROM correction WHERE state = 'approved' ORDER BY kind")
+    assert [each["kind"] for each in kinds] == ["pay_corrected", "receivable_netted"]
+
+
 # A client's money goes back to who paid it in.
 
 
