@@ -35,7 +35,7 @@ TIMES = 3
 SEED = 1
 faults: $(VENV)/dev.stamp
 	FAULTS_TIMES=$(TIMES) FAULTS_SEED=$(SEED) FAULTS_CELL="$(CELL)" FAULTS_FLOWS="$(FLOWS)" \
-		$(RUN) -m pytest -n $(TEST_PROCESSES) tests/faults $(ARGS)
+		$(RUN) -m pytest -n $(TEST_PROCESSES) tests/faults$(if $(CELL)$(FLOWS),/test_campaign.py) $(ARGS)
 
 check: lint types layers api migrations wheel locks
 

@@ -23,6 +23,12 @@ FLOWS: dict[str, Flow] = {
         rivals=(Rival(flows_work.claim_too),),
     ),
     "decision": Flow(flows_work.performed, flows_work.decide, flows_work.decided, sweeps=WORK),
+    "account": Flow(
+        flows_out.newcomer,
+        flows_out.open_account,
+        flows_out.may_be_paid,
+        sweeps=("poll_accounts",),
+    ),
     "payout": Flow(
         flows_out.payday,
         flows_out.pay,

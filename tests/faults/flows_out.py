@@ -11,6 +11,25 @@ from tests.world import DAY, HOUR, Client, Person, World
 
 GONE = {"reason": "It is not there."}
 
+# An account at Stripe, into which Ana is paid.
+
+
+def newcomer(world: World, _chance: random.Random) -> Person:
+    return world.performer("Ana")
+
+
+def open_account(world: World, ana: Person) -> None:
+    opened = ana.post("/v1/payout-account", {"return_url": "https://app.example/paid"})
+    world.stripe.complete(opened["onboarding_url"], "complete")
+    world.advance(5 * 60)
+    world.sweep("poll_accounts")
+
+
+def may_be_paid(world: World, ana: Person) -> None:
+    (account,) = world.sql("SELECT * FROM payout_account")
+    assert (str(account["performer_id"]), account["transfers"]) == (ana.id, "active")
+
+
 # A payout: drafted, approved by a second person, sent.
 
 

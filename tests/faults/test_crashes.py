@@ -15,13 +15,14 @@ import pytest
 from marketplace import installation, migrate
 from marketplace.shared.embedded_postgres import EmbeddedPostgres
 from tests.faults.campaign import Ground
+from tests.faults.test_campaign import TIMES
 from tests.faults.zone import FaultZone, Product
 from tests.loopback import Loopback
 from tests.reports.conftest import violations
 from tests.world import World
 
 PERFORMERS = 5
-KILLS = 20
+KILLS = 100 if TIMES else 10
 # Of virtual time, after which another sender goes on.
 LEASE_SECONDS = 61
 
