@@ -133,9 +133,11 @@ async def _may_draft(session: AsyncSession, currency: str, slot_at: datetime) ->
             " JOIN ledger_entry ON ledger_entry.account_id = account.id"
             " JOIN ledger_transaction AS earning ON earning.id = transaction_id"
             " WHERE account.kind = 'performer_payable' AND account.currency = :currency"
-            "  AND is_earning(earning.kind) AND booked_at <= :slot_at"
+            "  AND is_earning(earning.kind)"
+            "  AND (booked_at <= :slot_at OR earning.kind = 'receivable_netted')"
             "  AND NOT EXISTS (SELECT FROM payout_line"
-            "   WHERE ledger_entry_id = ledger_entry.id AND released_at IS NULL))"
+            "   WHERE ledger_entry_id = ledger_entry.id AND released_at IS NULL)"
+            " GROUP BY account.id HAVING sum(amount_minor) < 0)"
             " AND NOT EXISTS (SELECT FROM payout_run"
             "  WHERE payout_run.currency = :currency AND payout_run.slot_at = :slot_at)"
         ),

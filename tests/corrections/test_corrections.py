@@ -226,6 +226,10 @@ class TestDebts:
         assert violations(world) == {}
         world.advance_to(datetime.fromisoformat(claim["pay_by"]) + timedelta(seconds=1))
         assert "pay-by" not in violations(world)
+        runs = len(finn.get("/v1/payout-runs")["items"])
+        world.sweep("payout_runs")
+        assert len(finn.get("/v1/payout-runs")["items"]) == runs
+        assert "I10" not in violations(world)
 
     def test_never_more_than_is_owed_or_free(
         self, world: World, debtor: Person, finn: Person, fay: Person

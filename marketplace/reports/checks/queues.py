@@ -35,19 +35,24 @@ I13 = f"""
 
 I10 = """
     SELECT format('no payout run of %s was drafted, but %s were owed by then in %s',
-                  slot.slot_at, sum(-entry.amount_minor), account.currency) AS violation
-    FROM last_run_at(marketplace_now() - interval '5 minutes') AS slot (slot_at),
-         account
-    JOIN ledger_entry AS entry ON entry.account_id = account.id
-    JOIN ledger_transaction AS earning ON earning.id = entry.transaction_id
-    WHERE account.kind = 'performer_payable' AND entry.amount_minor < 0
-      AND is_earning(earning.kind) AND earning.booked_at <= slot.slot_at
-      AND NOT EXISTS (
-          SELECT FROM payout_line WHERE ledger_entry_id = entry.id AND released_at IS NULL
-      )
-      AND NOT EXISTS (
-          SELECT FROM payout_run
-          WHERE payout_run.currency = account.currency AND payout_run.slot_at >= slot.slot_at
-      )
-    GROUP BY slot.slot_at, account.currency
+                  slot_at, sum(minor), currency) AS violation
+    FROM (
+        -- What a performer is owed, less what two people took off it.
+        SELECT slot.slot_at, account.currency, -sum(entry.amount_minor) AS minor
+        FROM last_run_at(marketplace_now() - interval '5 minutes') AS slot (slot_at),
+             account
+        JOIN ledger_entry AS entry ON entry.account_id = account.id
+        JOIN ledger_transaction AS earning ON earning.id = entry.transaction_id
+        WHERE account.kind = 'performer_payable' AND is_earning(earning.kind)
+          AND (earning.booked_at <= slot.slot_at OR earning.kind = 'receivable_netted')
+          AND NOT EXISTS (
+              SELECT FROM payout_line WHERE ledger_entry_id = entry.id AND released_at IS NULL
+          )
+        GROUP BY slot.slot_at, account.id HAVING sum(entry.amount_minor) < 0
+    ) AS owed
+    WHERE NOT EXISTS (
+        SELECT FROM payout_run
+        WHERE payout_run.currency = owed.currency AND payout_run.slot_at >= owed.slot_at
+    )
+    GROUP BY slot_at, currency
 """
