@@ -86,9 +86,10 @@ class Stage(RuleBasedStateMachine):
 
     def steady(self) -> datetime:
         """Now, at a moment after which nothing falls due for a while."""
-        while any(self.world.now < due <= self.world.now + STEADY for due in self.dues()):
-            self.world.advance(STEADY.total_seconds())
         now = self.world.now
+        while any(now < due <= now + STEADY for due in self.dues()):
+            self.world.advance(STEADY.total_seconds())
+            now = self.world.now
         self.happened_at_stripe(now)
         return now
 
