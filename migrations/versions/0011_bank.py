@@ -4,14 +4,14 @@ from alembic import op
 
 from migrations.sql import run_file
 
-revision = "0013"
+revision = "0011"
 down_revision = "0010"
 branch_labels = None
 depends_on = None
 
 
 def upgrade() -> None:
-    run_file("0013_bank.sql")
+    run_file("0011_bank.sql")
 
 
 def downgrade() -> None:

@@ -4,14 +4,14 @@ from alembic import op
 
 from migrations.sql import run_file
 
-revision = "0014"
-down_revision = "0013"
+revision = "0012"
+down_revision = "0011"
 branch_labels = None
 depends_on = None
 
 
 def upgrade() -> None:
-    run_file("0014_line_bookings.sql")
+    run_file("0012_line_bookings.sql")
 
 
 def downgrade() -> None:

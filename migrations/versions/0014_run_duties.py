@@ -4,14 +4,14 @@ from alembic import op
 
 from migrations.sql import run_file
 
-revision = "0012"
-down_revision = "0011"
+revision = "0014"
+down_revision = "0013"
 branch_labels = None
 depends_on = None
 
 
 def upgrade() -> None:
-    run_file("0012_run_duties.sql")
+    run_file("0014_run_duties.sql")
 
 
 def downgrade() -> None:
@@ -32,4 +32,4 @@ def downgrade() -> None:
         " ('payout_run', 'paused', 'approved'), ('payout_run', 'paused', 'draft'),"
         " ('payout', 'approved', 'draft'))"
     )
-    run_file("0012_run_duties_down.sql")
+    run_file("0014_run_duties_down.sql")

@@ -4,14 +4,14 @@ from alembic import op
 
 from migrations.sql import run_file
 
-revision = "0011"
-down_revision = "0014"
+revision = "0013"
+down_revision = "0012"
 branch_labels = None
 depends_on = None
 
 
 def upgrade() -> None:
-    run_file("0011_corrections.sql")
+    run_file("0013_corrections.sql")
 
 
 def downgrade() -> None:
@@ -22,7 +22,7 @@ def downgrade() -> None:
         " free_pay_minor(uuid, text)"
     )
     op.execute("DELETE FROM allowed_move WHERE subject = 'correction'")
-    run_file("0011_corrections_down.sql")
+    run_file("0013_corrections_down.sql")
     # Refused by the constraint when a debt was netted in a payout.
     op.execute("ALTER TABLE payout_line DROP CONSTRAINT ck_payout_line_not_zero")
     op.execute(
