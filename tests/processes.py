@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.world import World
 
 PROJECT = Path(__file__).parents[1]
-END_SECONDS = 30
+END_SECONDS = 120
 
 
 def environment(world: World) -> dict[str, str]:
