@@ -33,7 +33,7 @@ class Rival:
     """Somebody else, who acts while the process stands still; who waits for it waits so long."""
 
     act: Callable[[Any, Any], None]
-    longest_seconds: float = 0.5
+    longest_seconds: float = 2
 
 
 @dataclass(frozen=True)

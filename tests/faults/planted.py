@@ -104,7 +104,11 @@ def without_the_row_lock() -> None:
     async def find_payout(session: Any, payout_id: Any, *, lock: bool = False) -> Payout:
         return await payouts.find_payout(session, payout_id)
 
+    async def share_run(session: Any, run_id: Any) -> Any:
+        return await payouts.find_run(session, run_id)
+
     replace(sending, "find_payout", find_payout)
+    replace(sending, "_share_run", share_run)
 
 
 def lease_without_fencing() -> None:
