@@ -7,6 +7,15 @@ from alembic import op
 FOLDER = Path(__file__).parent / "versions"
 
 
+def keep_rows_of(*tables: str) -> None:
+    """Refuse to undo what has rows already: money that was moved is not forgotten."""
+    for table in tables:
+        op.execute(
+            f"DO $$ BEGIN IF EXISTS (SELECT FROM {table}) THEN"
+            f" RAISE EXCEPTION 'there are rows in {table}: restore a backup instead'; END IF; END $$"
+        )
+
+
 def run_file(name: str) -> None:
     """Run a whole SQL file as it stands (no parameters, so `%` and `:` mean nothing special)."""
     script = (FOLDER / name).read_text(encoding="utf-8")

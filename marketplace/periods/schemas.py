@@ -40,6 +40,9 @@ class Books(Answer):
     booked_later_minor: int = Field(
         description="Of these, what we booked after the month's end", examples=[0]
     )
+    booked_earlier_minor: int = Field(
+        description="What we booked by the month's end and Stripe dates after it", examples=[0]
+    )
     lines_not_booked: int = Field(examples=[1])
 
 

@@ -183,7 +183,9 @@ def _problems(books: Any) -> list[str]:
             f"{currency}: {books['lines_not_booked']} of Stripe's lines are in no booking; see "
             "GET /v1/exceptions, and GET /v1/reports/reconciliation for what is on its way"
         )
-    listed = books["stripe_lines_minor"] - books["booked_later_minor"]
+    listed = (
+        books["stripe_lines_minor"] - books["booked_later_minor"] + books["booked_earlier_minor"]
+    )
     if books["cash_minor"] != listed and not books["lines_not_booked"]:
         problems.append(
             f"{currency}: the ledger has {books['cash_minor']} at Stripe, Stripe's lines make {listed}"

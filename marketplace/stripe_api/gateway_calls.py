@@ -89,9 +89,10 @@ class Calls:
 
         An answer we cannot read is an unknown outcome as well: the effect may be there.
         """
-        await self._pace.turn()
         try:
             async with asyncio.timeout(self._timeout_seconds):
+                # In time, too: whoever asks has looked at the clock just before.
+                await self._pace.turn()
                 yield
         except stripe.StripeError as error:
             raise _translated(error) from error

@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from migrations.sql import run_file
+from migrations.sql import keep_rows_of, run_file
 
 revision = "0008"
 down_revision = "0007"
@@ -15,6 +15,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    keep_rows_of("refund")
     op.execute("DROP TRIGGER refunded ON ledger_entry")
     op.execute("DROP FUNCTION check_refund_entries()")
     op.execute("DROP TABLE refund")

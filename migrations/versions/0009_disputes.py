@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from migrations.sql import run_file
+from migrations.sql import keep_rows_of, run_file
 
 revision = "0009"
 down_revision = "0008"
@@ -31,6 +31,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    keep_rows_of("client_debt_decision", "dispute")
     op.execute("DROP TRIGGER disputed ON ledger_entry")
     op.execute("DROP FUNCTION check_dispute_entries()")
     op.execute("DROP TABLE client_debt_decision")

@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from migrations.sql import run_file
+from migrations.sql import keep_rows_of, run_file
 
 revision = "0010"
 down_revision = "0009"
@@ -15,6 +15,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    keep_rows_of("transfer_reversal")
     op.execute("DROP TRIGGER reversed ON ledger_entry")
     op.execute("DROP TABLE transfer_reversal")
     op.execute("DROP FUNCTION check_reversed(), guard_transfer_reversal(), is_earning(text)")

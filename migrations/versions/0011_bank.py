@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from migrations.sql import run_file
+from migrations.sql import keep_rows_of, run_file
 
 revision = "0011"
 down_revision = "0010"
@@ -15,6 +15,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    keep_rows_of("bank_payout", "withdrawal")
     op.execute("DROP FUNCTION check_withdrawal_booking() CASCADE")
     op.execute("DROP FUNCTION guard_withdrawal() CASCADE")
     op.execute("DROP TABLE bank_payout")

@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from migrations.sql import run_file
+from migrations.sql import keep_rows_of, run_file
 
 revision = "0012"
 down_revision = "0011"
@@ -15,6 +15,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    keep_rows_of("line_booking")
     op.execute("DROP FUNCTION check_line_booking() CASCADE")
     op.execute("DROP FUNCTION guard_line_booking() CASCADE")
     op.execute("DROP TABLE line_booking")

@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from migrations.sql import run_file
+from migrations.sql import keep_rows_of, run_file
 
 revision = "0013"
 down_revision = "0012"
@@ -15,6 +15,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    keep_rows_of("correction")
     op.execute("DROP TRIGGER corrected ON ledger_entry")
     op.execute("DROP TABLE correction")
     op.execute(

@@ -39,6 +39,7 @@ def test_a_month_is_closed_by_two_people(month: str, finn: Person, fay: Person) 
         "owed_minor": 99_859,
         "stripe_lines_minor": 596_947,
         "booked_later_minor": 0,
+        "booked_earlier_minor": 0,
         "lines_not_booked": 0,
     }
     waiting = finn.post(f"{path}/close")
@@ -137,6 +138,20 @@ def test_a_line_booked_after_the_month_is_a_difference_of_timing(
     assert (books["stripe_lines_minor"], books["booked_later_minor"]) == (601_772, 4_825)
     assert books["cash_minor"] == 596_947
     assert close(f"{now:%Y-%m}", finn, fay)["state"] == "closed"
+
+
+def test_a_line_that_stripe_dates_after_the_month_is_one_too(
+    world: World, month: str, finn: Person, fay: Person
+) -> None:
+    """Two clocks at a month's last moment."""
+    world.owner_sql("ALTER TABLE stripe_line DISABLE TRIGGER USER")
+    world.owner_sql(
+        "UPDATE stripe_line SET created_at = date_trunc('month', marketplace_now())"
+        " WHERE net_minor = -123"
+    )
+    (books,) = finn.get(f"/v1/periods/{month}")["books"]
+    assert (books["stripe_lines_minor"], books["booked_earlier_minor"]) == (597_070, -123)
+    assert close(month, finn, fay)["state"] == "closed"
 
 
 def test_nothing_is_booked_into_a_closed_month(

@@ -26,7 +26,13 @@ MADE_UP: tuple[Any, ...] = ("text", "…", {})
 # Money and counts of which there may well be none.
 MAY_BE_ZERO = {
     *("adjustments_minor", "held_minor", "paid_minor", "sending_minor", "sum_minor"),
-    *("adjusted_minor", "alarm_minor", "booked_later_minor", "ledger_sum_minor"),
+    *(
+        "adjusted_minor",
+        "alarm_minor",
+        "booked_earlier_minor",
+        "booked_later_minor",
+        "ledger_sum_minor",
+    ),
     *(
         "disputed_minor",
         "owed_minor",
