@@ -13,7 +13,8 @@
 VENV = .venv
 RUN = $(VENV)/bin/python
 PIP = PIP_USER=0 $(RUN) -m pip --quiet --disable-pip-version-check --no-input
-TEST_PROCESSES = auto
+# One more than there are cores: stories wait for processes of their own as well.
+TEST_PROCESSES = $$(($$(getconf _NPROCESSORS_ONLN) + 1))
 
 .NOTPARALLEL:
 .PHONY: demo serve simulate test faults check lint types layers api migrations wheel locks openapi lock clean

@@ -1,12 +1,10 @@
-"""A sender that kills itself: `python -m tests.bank.killed_sender [after|before STEP]`.
+"""A sender that kills itself: `forked(world, "tests.bank.killed_sender", …)`, [after|before STEP].
 
 Steps: lease, intent, outcome (their COMMIT), payout (the call to Stripe) and look (at what is on its
 way). Without a step it sends all that is due.
 """
 
-import asyncio
 import os
-import sys
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -70,7 +68,3 @@ async def main(*where: str) -> None:
             when, step = where
             end_at(when, step, parts.sessions.kw["bind"].sync_engine)
         await sending.send_due(parts.sessions, parts.gateway)
-
-
-if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))

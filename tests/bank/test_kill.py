@@ -1,14 +1,13 @@
 """A real process is killed at each step of a withdrawal; a new one goes on. It leaves once."""
 
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
 from tests.bank.test_withdrawals import left, payouts, read
-from tests.processes import END_SECONDS, environment
+from tests.forked import Forked, forked
+from tests.processes import END_SECONDS
 from tests.reports.conftest import violations
 from tests.world import DAY, HOUR, Json, Person, World
 
@@ -16,12 +15,8 @@ LEASE_SECONDS = 61
 KILLED = -signal.SIGKILL
 
 
-def sender(world: World, *where: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.bank.killed_sender", *where],
-        env=environment(world),
-        cwd=environment(world)["PYTHONPATH"],
-    )
+def sender(world: World, *where: str) -> Forked:
+    return forked(world, "tests.bank.killed_sender", *where)
 
 
 def left_once(world: World, finn: Person, approved: Json) -> None:
@@ -42,9 +37,9 @@ def left_once(world: World, finn: Person, approved: Json) -> None:
 def test_killed_at_a_step_it_leaves_once(
     world: World, finn: Person, approved: Json, when: str, step: str
 ) -> None:
-    assert sender(world, when, step).wait(END_SECONDS) == KILLED
+    assert sender(world, when, step).wait() == KILLED
     world.advance(LEASE_SECONDS)
-    assert sender(world).wait(END_SECONDS) == 0
+    assert sender(world).wait() == 0
     left_once(world, finn, approved)
 
 
@@ -56,18 +51,18 @@ def test_killed_while_stripe_thinks(world: World, finn: Person, approved: Json) 
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.kill()
-    assert process.wait(END_SECONDS) == KILLED
+    assert process.wait() == KILLED
     assert read(finn, approved)["state"] == "sending"
     world.advance(LEASE_SECONDS)
-    assert sender(world).wait(END_SECONDS) == 0
+    assert sender(world).wait() == 0
     left_once(world, finn, approved)
 
 
 def test_killed_and_not_missed_for_25_hours(world: World, finn: Person, approved: Json) -> None:
     """By then Stripe has forgotten the key: asking once more would take the money twice."""
-    assert sender(world, "after", "payout").wait(END_SECONDS) == KILLED
+    assert sender(world, "after", "payout").wait() == KILLED
     world.advance(25 * HOUR)
-    assert sender(world).wait(END_SECONDS) == 0
+    assert sender(world).wait() == 0
     left_once(world, finn, approved)
 
 
@@ -79,9 +74,9 @@ def test_killed_while_it_looks_at_what_came_back(
     (payout,) = payouts(world)
     world.advance(2 * DAY)
     world.stripe.control("PUT", f"payouts/{payout['id']}", status="failed")
-    assert sender(world, when, step).wait(END_SECONDS) == KILLED
+    assert sender(world, when, step).wait() == KILLED
     world.advance(LEASE_SECONDS)
-    assert sender(world).wait(END_SECONDS) == 0
+    assert sender(world).wait() == 0
     assert read(finn, approved)["state"] == "returned"
     assert world.ledger("platform_capital") == -500_000
     assert violations(world) == {}
@@ -89,5 +84,5 @@ def test_killed_while_it_looks_at_what_came_back(
 
 def test_three_processes_send_it_once(world: World, finn: Person, approved: Json) -> None:
     processes = [sender(world) for _ in range(3)]
-    assert [process.wait(END_SECONDS) for process in processes] == [0, 0, 0]
+    assert [process.wait() for process in processes] == [0, 0, 0]
     left_once(world, finn, approved)

@@ -1,12 +1,10 @@
-"""A sender of refunds that kills itself: `python -m tests.funding.killed_refunder [after|before STEP]`.
+"""A sender of refunds that kills itself: `forked(world, "tests.funding.killed_refunder", …)`, [after|before STEP].
 
 Steps: lease, outcome (their COMMIT), refund and look_up (the calls to Stripe). Without a step it asks
 for all that is due.
 """
 
-import asyncio
 import os
-import sys
 from urllib.parse import urlsplit
 
 from marketplace import installation
@@ -28,7 +26,3 @@ async def main(*where: str) -> None:
                 engine = parts.sessions.kw["bind"].sync_engine
                 end_at_commit(when, COMMITS.index(step) + 1, die, engine)
         await refund_sending.send_due(parts.sessions, parts.gateway)
-
-
-if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))

@@ -1,12 +1,10 @@
-"""A reverser that kills itself: `python -m tests.payouts.killed_reverser [after|before STEP]`.
+"""A reverser that kills itself: `forked(world, "tests.payouts.killed_reverser", …)`, [after|before STEP].
 
 Steps: lease, intent, outcome (their COMMIT) and reversal (the call to Stripe). Without a step it
 reverses all that is due.
 """
 
-import asyncio
 import os
-import sys
 from urllib.parse import urlsplit
 
 from marketplace import installation
@@ -32,7 +30,3 @@ async def main(*where: str) -> None:
             else:
                 killed_sender.end_at(when, step, killed_sender.die, engine)
         await reversing.reverse_due(parts.sessions, parts.gateway)
-
-
-if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))

@@ -1,14 +1,12 @@
-"""A sender that kills itself: `python -m tests.payouts.killed_sender [after|before STEP [stop]]`.
+"""A sender that kills itself: `forked(world, "tests.payouts.killed_sender", …)`, [after|before STEP [stop]].
 
 Steps: lease, intent, outcome (their COMMIT), reading (of the intent), transfer and look_up (the calls
 to Stripe). With `stop` it only stops, until somebody lets it go on. Without a step it sends all that
 is due.
 """
 
-import asyncio
 import os
 import signal
-import sys
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -103,7 +101,3 @@ async def main(*where: str) -> None:
             end = stop if stopped else die
             end_at(when, step, end, parts.sessions.kw["bind"].sync_engine)
         await sending.send_due(parts.sessions, parts.gateway)
-
-
-if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))

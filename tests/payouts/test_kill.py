@@ -1,9 +1,6 @@
 """A real process is killed or stopped at each step of sending; a new one goes on. Paid once."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -11,21 +8,18 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.forked import Forked, forked
 from tests.payouts.conftest import late_transfer
 from tests.payouts.killed_sender import SHORT_LEASE
-from tests.processes import END_SECONDS, environment
+from tests.processes import END_SECONDS
 from tests.reports.conftest import violations
 from tests.world import HOUR, Client, Json, Person, World
 
 LEASE_SECONDS = 61
 
 
-def sender(world: World, *where: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.payouts.killed_sender", *where],
-        env=environment(world),
-        cwd=environment(world)["PYTHONPATH"],
-    )
+def sender(world: World, *where: str) -> Forked:
+    return forked(world, "tests.payouts.killed_sender", *where)
 
 
 @contextmanager
@@ -33,12 +27,11 @@ def stopped_sender(world: World, *where: str) -> Iterator[None]:
     """Stands still at a step while the block lasts, by its own clock for longer than its lease."""
     process = sender(world, *where, "stop")
     try:
-        _, status = os.waitpid(process.pid, os.WUNTRACED)
-        assert os.WIFSTOPPED(status)
+        process.wait_until_stopped()
         time.sleep(SHORT_LEASE.total_seconds() + 0.1)
         yield
-        process.send_signal(signal.SIGCONT)
-        assert process.wait(END_SECONDS) == 0
+        process.go_on()
+        assert process.wait() == 0
     finally:
         process.kill()
         process.wait()
@@ -80,9 +73,9 @@ def paid_once(world: World, finn: Person, owed: Person, payout: Json) -> None:
 def test_killed_at_a_step_it_is_paid_once(
     world: World, finn: Person, owed: Person, approved: Json, when: str, step: str
 ) -> None:
-    assert sender(world, when, step).wait(END_SECONDS) == -signal.SIGKILL
+    assert sender(world, when, step).wait() == -signal.SIGKILL
     world.advance(LEASE_SECONDS)
-    assert sender(world).wait(END_SECONDS) == 0
+    assert sender(world).wait() == 0
     paid_once(world, finn, owed, approved)
 
 
@@ -93,10 +86,10 @@ def test_killed_while_stripe_thinks(
     process = sender(world)
     wait_for_the_fault(world)
     process.kill()
-    assert process.wait(END_SECONDS) == -signal.SIGKILL
+    assert process.wait() == -signal.SIGKILL
     assert finn.get(f"/v1/payouts/{approved['id']}")["state"] == "sending"
     world.advance(LEASE_SECONDS)
-    assert sender(world).wait(END_SECONDS) == 0
+    assert sender(world).wait() == 0
     paid_once(world, finn, owed, approved)
 
 
@@ -105,11 +98,11 @@ def test_without_a_proof_the_next_process_asks_with_the_same_key(
     world: World, finn: Person, owed: Person, approved: Json, fault: str
 ) -> None:
     world.stripe.fault(fault)
-    assert sender(world).wait(END_SECONDS) == 0
+    assert sender(world).wait() == 0
     assert world.stripe.faults_fired() == 1
     assert finn.get(f"/v1/payouts/{approved['id']}")["state"] == "unknown"
     world.advance(10)
-    assert sender(world).wait(END_SECONDS) == 0
+    assert sender(world).wait() == 0
     paid_once(world, finn, owed, approved)
 
 
@@ -121,7 +114,7 @@ def test_a_repeat_while_the_first_is_in_hand(
     process = sender(world)
     wait_for_the_fault(world)
     process.kill()
-    assert process.wait(END_SECONDS) == -signal.SIGKILL
+    assert process.wait() == -signal.SIGKILL
     world.advance(LEASE_SECONDS)
     world.sweep("payouts")
     assert finn.get(f"/v1/payouts/{approved['id']}")["state"] == "unknown"
@@ -152,9 +145,9 @@ def test_down_for_25_hours_after_a_lost_reply(
 def test_killed_and_not_missed_for_25_hours(
     world: World, finn: Person, owed: Person, approved: Json
 ) -> None:
-    assert sender(world, "after", "transfer").wait(END_SECONDS) == -signal.SIGKILL
+    assert sender(world, "after", "transfer").wait() == -signal.SIGKILL
     world.advance(25 * HOUR)
-    assert sender(world).wait(END_SECONDS) == 0
+    assert sender(world).wait() == 0
     paid_once(world, finn, owed, approved)
 
 
@@ -246,7 +239,7 @@ def test_three_processes_send_it_once(
     world: World, finn: Person, owed: Person, approved: Json
 ) -> None:
     processes = [sender(world) for _ in range(3)]
-    assert [process.wait(END_SECONDS) for process in processes] == [0, 0, 0]
+    assert [process.wait() for process in processes] == [0, 0, 0]
     paid_once(world, finn, owed, approved)
 
 
@@ -262,7 +255,7 @@ def test_two_processes_share_many_payouts(
     fay.post(f"/v1/payout-runs/{run['id']}/approve")
     world.stripe.control("PUT", "settings", latency_ms=50)
     processes = [sender(world) for _ in range(2)]
-    assert [process.wait(END_SECONDS) for process in processes] == [0, 0]
+    assert [process.wait() for process in processes] == [0, 0]
     sent = Counter(transfer["metadata"]["payout_id"] for transfer in world.stripe.transfers())
     assert sorted(sent.values()) == [1] * 6
     assert finn.get(f"/v1/payout-runs/{run['id']}")["paid_minor"] == 6 * 123

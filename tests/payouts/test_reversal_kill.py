@@ -1,13 +1,11 @@
 """A real process is killed at each step of a reversal; a new one goes on. It comes back once."""
 
 import signal
-import subprocess
-import sys
 
 import pytest
 
+from tests.forked import Forked, forked
 from tests.payouts.conftest import ask_for
-from tests.processes import END_SECONDS, environment
 from tests.reports.conftest import violations
 from tests.world import HOUR, Json, Person, World
 
@@ -22,12 +20,8 @@ def due(finn: Person, fay: Person, paid: Json) -> Json:
     return found
 
 
-def reverser(world: World, *where: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.payouts.killed_reverser", *where],
-        env=environment(world),
-        cwd=environment(world)["PYTHONPATH"],
-    )
+def reverser(world: World, *where: str) -> Forked:
+    return forked(world, "tests.payouts.killed_reverser", *where)
 
 
 def came_back_once(world: World, finn: Person, owed: Person, due: Json) -> None:
@@ -51,9 +45,9 @@ def came_back_once(world: World, finn: Person, owed: Person, due: Json) -> None:
 def test_killed_at_a_step_it_comes_back_once(
     world: World, finn: Person, owed: Person, due: Json, when: str, step: str
 ) -> None:
-    assert reverser(world, when, step).wait(END_SECONDS) == -signal.SIGKILL
+    assert reverser(world, when, step).wait() == -signal.SIGKILL
     world.advance(LEASE_SECONDS)
-    assert reverser(world).wait(END_SECONDS) == 0
+    assert reverser(world).wait() == 0
     came_back_once(world, finn, owed, due)
 
 
@@ -61,9 +55,9 @@ def test_killed_and_not_missed_for_25_hours(
     world: World, finn: Person, owed: Person, due: Json
 ) -> None:
     """By then Stripe has forgotten the key: it is looked up."""
-    assert reverser(world, "after", "reversal").wait(END_SECONDS) == -signal.SIGKILL
+    assert reverser(world, "after", "reversal").wait() == -signal.SIGKILL
     world.advance(25 * HOUR)
-    assert reverser(world).wait(END_SECONDS) == 0
+    assert reverser(world).wait() == 0
     came_back_once(world, finn, owed, due)
 
 
@@ -71,5 +65,5 @@ def test_three_processes_reverse_it_once(
     world: World, finn: Person, owed: Person, due: Json
 ) -> None:
     processes = [reverser(world) for _ in range(3)]
-    assert [process.wait(END_SECONDS) for process in processes] == [0, 0, 0]
+    assert [process.wait() for process in processes] == [0, 0, 0]
     came_back_once(world, finn, owed, due)
