@@ -189,6 +189,12 @@ class PayoutLine(SQLModel, table=True):
             postgresql_where=text("released_at IS NULL"),
         ),
         Index("ix_payout_line_payout_id", "payout_id"),
+        # Which payouts of an earning were given up: nobody pays it again without a look at them.
+        Index(
+            "ix_payout_line_given_up",
+            "ledger_entry_id",
+            postgresql_where=text("released_at IS NOT NULL"),
+        ),
         sa.CheckConstraint("amount_minor <> 0", name="not_zero"),
         updatable("released_at"),
     )

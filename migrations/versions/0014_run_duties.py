@@ -16,6 +16,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     # Refused by the constraint while a run is paused.
+    op.execute("DROP INDEX ix_payout_line_given_up")
     op.execute("DROP TRIGGER destination ON payout_account")
     op.execute("DROP FUNCTION stamp_destination()")
     op.execute("ALTER TABLE payout_account DROP COLUMN destination_changed_at")

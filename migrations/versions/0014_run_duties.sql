@@ -77,6 +77,9 @@ BEGIN
 END
 $$;
 
+-- Which payouts of an earning were given up: nobody pays it again without a look at them.
+CREATE INDEX ix_payout_line_given_up ON payout_line (ledger_entry_id) WHERE released_at IS NOT NULL;
+
 -- When another account takes the place of an earlier one, that is told by the database alone.
 ALTER TABLE payout_account ADD COLUMN destination_changed_at timestamptz;
 CREATE FUNCTION stamp_destination() RETURNS trigger LANGUAGE plpgsql AS $$
