@@ -166,11 +166,13 @@ async def approve(session: AsyncSession, *, run_id: UUID, approver: UUID) -> Pay
     own = select(Payout.id).where(Payout.run_id == run.id, Payout.performer_id == approver)
     if (await session.exec(own)).first() is not None:
         raise OwnPayout
+    now = await clock.now(session)
     move(run, RunState.APPROVED, RUN_MOVES)
-    run.approved_by = approver
-    run.approved_at = await clock.now(session)
+    run.approved_by, run.approved_at = approver, now
+    # What they changed is approved now; only who changes it from here on may not approve again.
+    run.edited_by = []
     await session.flush()
-    await _move_payouts(session, run.id, PayoutState.APPROVED, due_at=run.approved_at)
+    await _move_payouts(session, run.id, PayoutState.APPROVED, due_at=now)
     return run
 
 

@@ -187,17 +187,72 @@ class TestEdited:
         [
             ("SET approved_by = edited_by[1]", "set_once"),
             ("SET approved_by = NULL", "set_once"),
-            ("SET edited_by = ARRAY[approved_by]", "ck_payout_run_not_its_editor"),
+            ("SET edited_by = '{}'", "payout_run_editors_kept"),
+            ("SET edited_by = ARRAY[approved_by]", "payout_run_editors_kept"),
+            (
+                "SET state = 'draft', edited_by = '{}', approved_by = NULL",
+                "payout_run_editors_kept",
+            ),
         ],
     )
     def test_the_database_is_the_referee(
         self, world: World, finn: Person, fay: Person, both: Json, attack: str, named: str
     ) -> None:
-        first, _ = payouts(finn, both)
-        finn.post(f"/v1/payouts/{first['id']}/release", WHY)
         fay.post(f"/v1/payout-runs/{both['id']}/approve")
+        world.sweep("payouts", "inbox")
+        world.sql("UPDATE payout_run SET edited_by = ARRAY[prepared_by]")
         with world.connection(actor="mallory") as mallory:
             refused(mallory, named, f"UPDATE payout_run {attack}")
+
+    @pytest.mark.parametrize(
+        "attack",
+        ["approved_by = edited_by[1]", "approved_by = %s", "approved_by = %s, edited_by = '{%s}'"],
+    )
+    def test_the_database_is_the_referee_of_an_approval(
+        self, world: World, finn: Person, fay: Person, both: Json, attack: str
+    ) -> None:
+        """Not by an editor, and it takes none of the editors along."""
+        first, _ = payouts(finn, both)
+        finn.post(f"/v1/payouts/{first['id']}/release", WHY)
+        attack = attack.replace("'{%s}'", f"'{{{finn.id}}}'").replace("%s", f"'{fay.id}'")
+        with world.connection(actor="mallory") as mallory:
+            refused(
+                mallory,
+                "payout_run_not_its_editor",
+                f"UPDATE payout_run SET state = 'approved', approved_at = now(), {attack}",
+            )
+
+    def test_who_approved_it_may_edit_it(
+        self, world: World, finn: Person, fay: Person, both: Json
+    ) -> None:
+        path = f"/v1/payout-runs/{both['id']}"
+        fay.post(f"{path}/approve")
+        first, second = payouts(finn, both)
+        assert fay.post(f"/v1/payouts/{first['id']}/hold", WHY)["state"] == "held"
+        run = finn.get(path)
+        assert (run["state"], run["approved_by"], run["edited_by"]) == ("draft", None, [fay.id])
+        assert fay.refused("POST", f"{path}/approve") == "403 editor_may_not_approve"
+        assert world.finance("Finja").post(f"{path}/approve")["edited_by"] == []
+        world.sweep("payouts", "inbox")
+        assert finn.get(f"/v1/payouts/{second['id']}")["state"] == "paid"
+        assert fay.post(f"/v1/payouts/{first['id']}/release", WHY)["state"] == "released"
+        assert violations(world) == {}
+
+    def test_who_approved_it_may_release_what_stripe_restricts(
+        self, world: World, finn: Person, fay: Person, approved: Json
+    ) -> None:
+        """The last of its run: the approval stands, of nothing that waits."""
+        world.stripe.restrict(approved["destination"])
+        world.sweep("payouts")
+        assert fay.post(f"/v1/payouts/{approved['id']}/release", WHY)["state"] == "released"
+        run = finn.get(f"/v1/payout-runs/{approved['run_id']}")
+        assert (run["state"], run["approved_by"], run["edited_by"]) == (
+            "approved",
+            fay.id,
+            [fay.id],
+        )
+        assert run["done"]
+        assert violations(world) == {}
 
     def test_edited_and_sent_at_once(
         self, world: World, finn: Person, fay: Person, both: Json
