@@ -256,9 +256,12 @@ async def approve_again(
 
 
 async def require_second_person(session: AsyncSession, payout: Payout, decider: UUID) -> None:
-    """Neither who prepared the run nor who is paid decides."""
-    if (await find_run(session, payout.run_id)).prepared_by == decider:
+    """Neither who prepared the run, nor who edited it since its approval, nor who is paid decides."""
+    run = await find_run(session, payout.run_id)
+    if run.prepared_by == decider:
         raise PreparerMayNotApprove
+    if decider in run.edited_by:
+        raise EditorMayNotApprove
     if payout.performer_id == decider:
         raise OwnPayout
 

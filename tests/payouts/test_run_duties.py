@@ -134,6 +134,17 @@ class TestEdited:
         assert len(world.stripe.transfers()) == 1
         assert violations(world) == {}
 
+    def test_who_held_a_payout_does_not_approve_it_again(
+        self, world: World, finn: Person, fay: Person, approved: Json
+    ) -> None:
+        path = f"/v1/payouts/{approved['id']}"
+        fay.post(f"{path}/hold", WHY)
+        assert fay.refused("POST", f"{path}/approve", WHY) == "403 editor_may_not_approve"
+        assert world.finance("Finja").post(f"{path}/approve", WHY)["state"] == "approved"
+        world.sweep("payouts", "inbox")
+        assert finn.get(path)["state"] == "paid"
+        assert violations(world) == {}
+
     def test_what_is_sent_stays(self, world: World, finn: Person, fay: Person, both: Json) -> None:
         path = f"/v1/payout-runs/{both['id']}"
         fay.post(f"{path}/approve")
