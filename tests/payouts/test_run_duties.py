@@ -164,6 +164,57 @@ class TestEdited:
         refusal = fay.refused("POST", f"/v1/payout-runs/{both['id']}/approve")
         assert refusal == "403 editor_may_not_approve"
 
+    def test_partly_sent_it_is_not_discarded_and_the_rest_is_released(
+        self, world: World, acme: Client, ravi: Person, finn: Person, fay: Person, both: Json
+    ) -> None:
+        """No third person is there who could approve what is left."""
+        finn.post(f"/v1/payout-runs/{both['id']}/discard", WHY)
+        cleo = world.performer("Cleo", onboarded=True)
+        world.accepted_claim(cleo, world.published_job(acme, title="Cleo's"), ravi)
+        run = finn.post("/v1/payout-runs", {"currency": "USD"})
+        path = f"/v1/payout-runs/{run['id']}"
+        fay.post(f"{path}/approve")
+        for nth in (2, 3):
+            world.stripe.fault("drop_before", path="/v1/balance", method="GET", nth=nth)
+        world.sweep("payouts", "inbox")
+        held, left = (each for each in payouts(finn, run) if each["state"] == "approved")
+        fay.post(f"/v1/payouts/{held['id']}/hold", WHY)
+        assert finn.refused("POST", f"{path}/approve") == "403 preparer_may_not_approve"
+        assert fay.refused("POST", f"{path}/approve") == "403 editor_may_not_approve"
+        for each in (held, left):
+            assert finn.refused("POST", f"{path}/discard", WHY) == "409 partly_sent"
+            assert not finn.get(path)["done"]
+            finn.post(f"/v1/payouts/{each['id']}/release", WHY)
+        assert finn.refused("POST", f"{path}/discard", WHY) == "409 partly_sent"
+        run = finn.get(path)
+        assert (run["state"], run["done"], run["paid_minor"]) == ("draft", True, 123)
+        following = fay.post("/v1/payout-runs", {"currency": "USD"})
+        finn.post(f"/v1/payout-runs/{following['id']}/approve")
+        world.sweep("payouts", "inbox")
+        assert states(finn, following) == ["paid", "paid"]
+        assert len(world.stripe.transfers()) == 3
+        assert violations(world) == {}
+
+    def test_an_approval_ends_what_was_edited_before_it(
+        self, world: World, owed: Person, finn: Person, fay: Person, acme: Client, ravi: Person
+    ) -> None:
+        """Each of the two has edited once; neither approves a change of their own."""
+        for name in ("Bea", "Cleo"):
+            performer = world.performer(name, onboarded=True)
+            world.accepted_claim(performer, world.published_job(acme, title=name), ravi)
+        world.advance_to(world.value("SELECT next_run_at(marketplace_now())"))
+        world.sweep("payout_runs")
+        (run,) = finn.get("/v1/payout-runs")["items"]
+        path = f"/v1/payout-runs/{run['id']}"
+        first, second, third = payouts(finn, run)
+        finn.post(f"/v1/payouts/{first['id']}/release", WHY)
+        fay.post(f"{path}/approve")
+        fay.post(f"/v1/payouts/{second['id']}/release", WHY)
+        assert fay.refused("POST", f"{path}/approve") == "403 editor_may_not_approve"
+        finn.post(f"{path}/approve")
+        world.sweep("payouts", "inbox")
+        assert finn.get(f"/v1/payouts/{third['id']}")["state"] == "paid"
+
     def test_refused_for_want_of_funds_while_the_approval_fell(
         self, world: World, acme: Client, ravi: Person, finn: Person, fay: Person, both: Json
     ) -> None:
