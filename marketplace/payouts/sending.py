@@ -332,6 +332,8 @@ async def _commit_outcome(
     """Step 3. A transfer counts whoever saw it; a failure only while the lease is ours."""
     async with sessions() as session:
         await audit.act_as(session, ACTOR)
+        # What becomes of it depends on its run's approval, which nobody voids meanwhile.
+        await _share_run(session, (await find_payout(session, intent.payout_id)).run_id)
         payout = await find_payout(session, intent.payout_id, lock=True)
         attempt = await session.get_one(PayoutAttempt, intent.attempt_id, with_for_update=True)
         is_open = attempt.outcome is None and payout.state in IN_FLIGHT

@@ -244,6 +244,29 @@ class TestEdited:
         world.sweep("payouts", "inbox")
         assert sorted(states(finn, run)) == ["held", "paid", "paid"]
 
+    def test_refused_for_want_of_funds_at_the_moment_the_approval_falls(
+        self, world: World, finn: Person, approved: Json
+    ) -> None:
+        """The outcome waits for the edit, and does not wait for funds by what it voids."""
+        world.stripe.fault("drop_before")
+        world.sweep("payouts")
+        world.stripe.fault("balance_insufficient")
+        world.advance(10)
+        waits = (
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        with world.connection(actor=finn.id) as edit, ThreadPoolExecutor(1) as pool:
+            edit.execute(
+                "UPDATE payout_run SET state = 'draft', approved_by = NULL, approved_at = NULL"
+            )
+            sweep = pool.submit(world.sweep, "payouts")
+            while not sweep.done() and not world.value(waits):
+                time.sleep(0.05)
+            edit.commit()
+            sweep.result()
+        assert finn.get(f"/v1/payouts/{approved['id']}")["state"] == "refused"
+
     @pytest.mark.parametrize(
         ("attack", "named"),
         [
