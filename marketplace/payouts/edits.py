@@ -1,7 +1,7 @@
 """What finance may change of a run: a payout is given up or kept back before it is sent.
 
 After the run's approval that voids it: what is not sent yet is approved anew, by somebody else than
-who prepared the run and who edited it. What is sent stays.
+who prepared the run and who edited it since. What is sent stays.
 """
 
 from uuid import UUID
@@ -60,8 +60,10 @@ async def _void_approval(session: AsyncSession, run_id: UUID, editor: UUID) -> N
     else than who changed it. What is sent stays.
     """
     run = await find_run(session, run_id, lock=True)
+    is_all_sent = await _is_all_sent(session, run_id)
+    # In one flush: who edits it may be who approved it.
     run.edited_by = sorted({*run.edited_by, editor})
-    if await _is_all_sent(session, run_id):
+    if is_all_sent:
         await session.flush()
         return
     if run.state is not RunState.DRAFT:

@@ -116,7 +116,6 @@ class PayoutRun(SQLModel, table=True):
         # One run per scheduled slot, whatever number of schedulers tick.
         sa.UniqueConstraint("currency", "slot_at"),
         sa.CheckConstraint("approved_by <> prepared_by", name="second_person"),
-        sa.CheckConstraint("approved_by <> ALL (edited_by)", name="not_its_editor"),
         sa.CheckConstraint(
             "(state IN ('approved', 'paused')) = (approved_by IS NOT NULL)",
             name="approved_by_somebody",
@@ -137,7 +136,8 @@ class PayoutRun(SQLModel, table=True):
     prepared_at: datetime = now_stamp()
     approved_by: UUID | None = link("person.id", default=None)
     approved_at: datetime | None = stamp(default=None)
-    # Who released or held a payout of it; none of them approves what is left.
+    # Who released or held a payout of it since its last approval; none of them approves what is
+    # left. The database keeps each until somebody else approves.
     edited_by: list[UUID] = Field(
         default_factory=list,
         sa_type=ARRAY(sa.Uuid),
@@ -189,6 +189,12 @@ class PayoutLine(SQLModel, table=True):
             postgresql_where=text("released_at IS NULL"),
         ),
         Index("ix_payout_line_payout_id", "payout_id"),
+        # Which payouts of an earning were given up: nobody pays it again without a look at them.
+        Index(
+            "ix_payout_line_given_up",
+            "ledger_entry_id",
+            postgresql_where=text("released_at IS NOT NULL"),
+        ),
         sa.CheckConstraint("amount_minor <> 0", name="not_zero"),
         updatable("released_at"),
     )

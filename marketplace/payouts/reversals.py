@@ -296,7 +296,9 @@ async def refuse(
 
 
 class TransferNotBooked(Exception):
-    """Its payout is on its way by our books; ask again once it is known what became of it."""
+    """Its payout is not given up, and no transfer of it is booked yet: it may be this one. Ask
+    again once it is known what became of it.
+    """
 
 
 async def note_found(
@@ -309,7 +311,7 @@ async def note_found(
     """
     owner = await session.scalar(select(Payout.id).where(Payout.transfer_id == transfer_id))
     if owner is None:
-        await _require_not_on_its_way(session, payout_id)
+        await _require_not_adopted_later(session, payout_id)
         return
     payout = await find_payout(session, owner, lock=True)
     rows = await session.exec(
@@ -333,12 +335,14 @@ async def note_found(
             await session.flush()
 
 
-async def _require_not_on_its_way(session: AsyncSession, payout_id: str) -> None:
-    on_its_way = select(Payout.id).where(
+async def _require_not_adopted_later(session: AsyncSession, payout_id: str) -> None:
+    """A transfer that came in late is booked when its payout is looked at before another try."""
+    may_be_its = select(Payout.id).where(
         sa.cast(Payout.id, sa.Text) == payout_id,
-        col(Payout.state).in_((PayoutState.SENDING, PayoutState.UNKNOWN)),
+        col(Payout.transfer_id).is_(None),
+        Payout.state != PayoutState.RELEASED,
     )
-    if await session.scalar(on_its_way) is not None:
+    if await session.scalar(may_be_its) is not None:
         raise TransferNotBooked
 
 

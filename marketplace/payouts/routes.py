@@ -124,12 +124,12 @@ async def resume_payout_run(
 @router.post(
     "/payout-runs/{run_id}/discard",
     dependencies=[KEY_REQUIRED],
-    responses=documented(NotFound, MoveNotAllowed),
+    responses=documented(NotFound, MoveNotAllowed, service.PartlySent),
 )
 async def discard_payout_run(
     run_id: UUID, body: Decision, session: Session, finance: Finance
 ) -> PayoutRunAnswer:
-    """Give a draft up; what is owed waits for the next run."""
+    """Give a draft up of which nothing was sent; what is owed waits for the next run."""
     return await _answer(session, await service.discard(session, run_id=run_id, reason=body.reason))
 
 
@@ -208,6 +208,7 @@ async def hold_payout(
         NotFound,
         MoveNotAllowed,
         service.PreparerMayNotApprove,
+        service.EditorMayNotApprove,
         service.OwnPayout,
         service.RunNotApproved,
         Conflict,
@@ -230,6 +231,7 @@ async def approve_payout_again(
         NotFound,
         MoveNotAllowed,
         service.PreparerMayNotApprove,
+        service.EditorMayNotApprove,
         service.OwnPayout,
         outcomes.NotProvenAbsent,
     ),

@@ -35,7 +35,8 @@ class PayoutRunAnswer(Answer):
     approved_by: UUID | None
     approved_at: datetime | None
     edited_by: list[UUID] = Field(
-        description="Who released or held a payout of it; none of them approves what is left."
+        description="Who released or held a payout of it since its last approval; "
+        "none of them approves what is left."
     )
     payouts: int = Field(examples=[3])
     amount_minor: int = Field(examples=[13_978])

@@ -10,8 +10,10 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.orm import aliased
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
+from sqlmodel.sql.expression import SelectOfScalar
 
 from marketplace.ledger import service as ledger
 from marketplace.ledger.models import AccountKind, TransactionKind
@@ -20,6 +22,7 @@ from marketplace.payouts.models import (
     PAYOUT_MOVES,
     Payout,
     PayoutAttempt,
+    PayoutLine,
     PayoutRun,
     PayoutState,
     RunState,
@@ -116,6 +119,7 @@ async def _commit_intent(
         available = await gateway.available_balance(payout.currency)
         account = await gateway.retrieve_account(payout.destination)
         made = await _standing_transfers(gateway, payout.id)
+        paid_before = await _standing_of_earlier(sessions, gateway, payout.id)
     except STRIPE_ERRORS as error:
         await _postpone(sessions, payout, f"Stripe could not be asked: {error}")
         return None
@@ -130,6 +134,9 @@ async def _commit_intent(
         leased_until = None
         if made:
             await _book_what_was_made(session, locked, made)
+        elif paid_before is not None:
+            move(locked, PayoutState.HELD, PAYOUT_MOVES, reason=_paid_before(paid_before))
+            locked.due_at = None
         elif hold := await _reason_to_hold(session, locked, account, cooling):
             move(locked, PayoutState.HELD, PAYOUT_MOVES, reason=hold)
             locked.due_at = None
@@ -154,6 +161,44 @@ async def _standing_transfers(gateway: StripeGateway, payout_id: UUID) -> list[T
     """What Stripe has moved for a payout and not taken back."""
     found = await gateway.find_transfers(transfer_group=_group(payout_id))
     return [each for each in found if each.amount_reversed_minor < each.amount_minor]
+
+
+async def _standing_of_earlier(
+    sessions: Sessions, gateway: StripeGateway, payout_id: UUID
+) -> Transfer | None:
+    """What Stripe has moved all the same for a payout that was given up, of these same earnings.
+
+    A payout that was given up begins nothing more, so that what was asked before stays asked.
+    """
+    async with sessions() as session:
+        earlier = list(await session.exec(_earlier_attempted(payout_id)))
+    for each in earlier:
+        if standing := await _standing_transfers(gateway, each):
+            return standing[0]
+    return None
+
+
+def _earlier_attempted(payout_id: UUID) -> SelectOfScalar[UUID]:
+    mine, earlier = aliased(PayoutLine), aliased(PayoutLine)
+    return (
+        select(earlier.payout_id)
+        .distinct()
+        .join(mine, col(mine.ledger_entry_id) == col(earlier.ledger_entry_id))
+        .where(
+            col(mine.payout_id) == payout_id,
+            col(earlier.payout_id) != payout_id,
+            col(earlier.released_at).is_not(None),
+            sa.exists().where(col(PayoutAttempt.payout_id) == col(earlier.payout_id)),
+        )
+        .order_by(col(earlier.payout_id))
+    )
+
+
+def _paid_before(standing: Transfer) -> str:
+    return (
+        f"Stripe has {standing.id} of these same earnings, of a payout that was given up: "
+        "reverse it at Stripe, then finance can approve this again."
+    )
 
 
 def _group(payout_id: UUID) -> str:
@@ -287,6 +332,8 @@ async def _commit_outcome(
     """Step 3. A transfer counts whoever saw it; a failure only while the lease is ours."""
     async with sessions() as session:
         await audit.act_as(session, ACTOR)
+        # What becomes of it depends on its run's approval, which nobody voids meanwhile.
+        await _share_run(session, (await find_payout(session, intent.payout_id)).run_id)
         payout = await find_payout(session, intent.payout_id, lock=True)
         attempt = await session.get_one(PayoutAttempt, intent.attempt_id, with_for_update=True)
         is_open = attempt.outcome is None and payout.state in IN_FLIGHT

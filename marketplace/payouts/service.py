@@ -49,6 +49,12 @@ class RunNotApproved(Conflict):
     code = "run_not_approved"
 
 
+class PartlySent(Conflict):
+    """Some of it is sent or kept back: release what waits, payout by payout, instead."""
+
+    code = "partly_sent"
+
+
 class OwnPayout(Forbidden):
     """Nobody decides about a payout of their own; ask a colleague."""
 
@@ -166,11 +172,13 @@ async def approve(session: AsyncSession, *, run_id: UUID, approver: UUID) -> Pay
     own = select(Payout.id).where(Payout.run_id == run.id, Payout.performer_id == approver)
     if (await session.exec(own)).first() is not None:
         raise OwnPayout
+    now = await clock.now(session)
     move(run, RunState.APPROVED, RUN_MOVES)
-    run.approved_by = approver
-    run.approved_at = await clock.now(session)
+    run.approved_by, run.approved_at = approver, now
+    # What they changed is approved now; only who changes it from here on may not approve again.
+    run.edited_by = []
     await session.flush()
-    await _move_payouts(session, run.id, PayoutState.APPROVED, due_at=run.approved_at)
+    await _move_payouts(session, run.id, PayoutState.APPROVED, due_at=now)
     return run
 
 
@@ -193,15 +201,23 @@ async def resume(session: AsyncSession, *, run_id: UUID, reason: str) -> PayoutR
 
 
 async def discard(session: AsyncSession, *, run_id: UUID, reason: str) -> PayoutRun:
-    """Give a draft up; what is owed waits for the next run."""
+    """Give a draft up of which nothing was sent; what is owed waits for the next run."""
     run = await find_run(session, run_id, lock=True)
     move(run, RunState.DISCARDED, RUN_MOVES, reason=reason)
+    begun = select(Payout.id).where(
+        Payout.run_id == run.id,
+        col(Payout.state).not_in((PayoutState.DRAFT, PayoutState.RELEASED)),
+    )
+    if (await session.exec(begun)).first() is not None:
+        raise PartlySent
     await session.flush()
     await _move_payouts(session, run.id, PayoutState.RELEASED, reason=reason)
+    given_up = select(Payout.id).where(
+        Payout.run_id == run.id, Payout.state == PayoutState.RELEASED
+    )
     await session.execute(
         sa.update(PayoutLine)
-        .where(col(PayoutLine.payout_id).in_(select(Payout.id).where(Payout.run_id == run.id)))
-        .where(col(PayoutLine.released_at).is_(None))
+        .where(col(PayoutLine.payout_id).in_(given_up), col(PayoutLine.released_at).is_(None))
         .values(released_at=sa.func.marketplace_now())
         .execution_options(synchronize_session=False)
     )
@@ -254,9 +270,12 @@ async def approve_again(
 
 
 async def require_second_person(session: AsyncSession, payout: Payout, decider: UUID) -> None:
-    """Neither who prepared the run nor who is paid decides."""
-    if (await find_run(session, payout.run_id)).prepared_by == decider:
+    """Neither who prepared the run, nor who edited it since its approval, nor who is paid decides."""
+    run = await find_run(session, payout.run_id)
+    if run.prepared_by == decider:
         raise PreparerMayNotApprove
+    if decider in run.edited_by:
+        raise EditorMayNotApprove
     if payout.performer_id == decider:
         raise OwnPayout
 
@@ -276,7 +295,9 @@ async def totals(session: AsyncSession, run_id: UUID) -> RunTotals:
         "  AS excluded_minor,"
         " coalesce(bool_and(state IN ('paid', 'refused', 'released',"
         "  'partly_reversed', 'reversed')), true)"
-        "  AND (SELECT state FROM payout_run WHERE id = :run) <> 'draft' AS done"
+        "  AND ((SELECT state FROM payout_run WHERE id = :run) <> 'draft'"
+        # Its approval fell, and nothing is left to approve: what is not sent was released.
+        "   OR coalesce(bool_or(state <> 'released'), false)) AS done"
         " FROM payout WHERE run_id = :run",
         run=run_id,
     )

@@ -16,10 +16,12 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     # Refused by the constraint while a run is paused.
+    op.execute("DROP INDEX ix_payout_line_given_up")
     op.execute("DROP TRIGGER destination ON payout_account")
     op.execute("DROP FUNCTION stamp_destination()")
     op.execute("ALTER TABLE payout_account DROP COLUMN destination_changed_at")
-    op.execute("ALTER TABLE payout_run DROP CONSTRAINT ck_payout_run_not_its_editor")
+    op.execute("DROP TRIGGER editors ON payout_run")
+    op.execute("DROP FUNCTION guard_run_editors()")
     op.execute("ALTER TABLE payout_run DROP COLUMN edited_by")
     op.execute("ALTER TABLE payout_run DROP CONSTRAINT ck_payout_run_approved_by_somebody")
     op.execute(

@@ -1,8 +1,6 @@
 -- Runs that are paused, approvals that an edit voids, destinations that cool.
 
 ALTER TABLE payout_run ADD COLUMN edited_by uuid[] NOT NULL DEFAULT '{}';
-ALTER TABLE payout_run ADD CONSTRAINT ck_payout_run_not_its_editor CHECK (approved_by <> ALL (edited_by)) NOT VALID;
-ALTER TABLE payout_run VALIDATE CONSTRAINT ck_payout_run_not_its_editor;
 ALTER TABLE payout_run DROP CONSTRAINT ck_payout_run_approved_by_somebody;
 ALTER TABLE payout_run ADD CONSTRAINT ck_payout_run_approved_by_somebody CHECK ((state IN ('approved', 'paused')) = (approved_by IS NOT NULL)) NOT VALID;
 ALTER TABLE payout_run VALIDATE CONSTRAINT ck_payout_run_approved_by_somebody;
@@ -19,6 +17,23 @@ DROP TRIGGER kept ON payout_run;
 CREATE TRIGGER kept BEFORE UPDATE ON payout_run FOR EACH ROW
     WHEN (NEW.state <> 'draft')
     EXECUTE FUNCTION keep_what_is_set('approved_by', 'approved_at');
+
+-- Who edited a run stays named until somebody else approves it; no approval is an editor's.
+CREATE FUNCTION guard_run_editors() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF OLD.state = 'draft' AND NEW.state = 'approved' THEN
+        IF NEW.approved_by = ANY (OLD.edited_by) OR cardinality(NEW.edited_by) > 0 THEN
+            RAISE EXCEPTION 'run % is approved by somebody who has not edited it', NEW.id
+                USING ERRCODE = 'check_violation', CONSTRAINT = 'payout_run_not_its_editor';
+        END IF;
+    ELSIF NOT NEW.edited_by @> OLD.edited_by THEN
+        RAISE EXCEPTION 'who edited run % stays named until it is approved', NEW.id
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'payout_run_editors_kept';
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER editors BEFORE UPDATE ON payout_run FOR EACH ROW EXECUTE FUNCTION guard_run_editors();
 
 CREATE OR REPLACE FUNCTION guard_payout() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = public, pg_temp AS $$
@@ -76,6 +91,9 @@ BEGIN
     RETURN NEW;
 END
 $$;
+
+-- Which payouts of an earning were given up: nobody pays it again without a look at them.
+CREATE INDEX ix_payout_line_given_up ON payout_line (ledger_entry_id) WHERE released_at IS NOT NULL;
 
 -- When another account takes the place of an earlier one, that is told by the database alone.
 ALTER TABLE payout_account ADD COLUMN destination_changed_at timestamptz;

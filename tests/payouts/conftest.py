@@ -53,8 +53,8 @@ def returned(
     return found
 
 
-def late_transfer(world: World, finn: Person, payout: Json, **changed: Any) -> str:
-    """It came in after a look-up, more than 23 hours later, had not found it; another one is due."""
+def lost(world: World, finn: Person, payout: Json) -> Json:
+    """Sent, never answered, and 23 hours later not found; answers what was asked of Stripe."""
     path = f"/v1/payouts/{payout['id']}"
     world.stripe.fault("drop_before")
     world.sweep("payouts")
@@ -62,7 +62,18 @@ def late_transfer(world: World, finn: Person, payout: Json, **changed: Any) -> s
     world.sweep("payouts")
     (attempt,) = finn.get(path)["attempts"]
     assert attempt["not_found_at"] is not None
-    sent = {**attempt["request"], **changed}
-    transfer = world.loopback.run(world.gateway.send_transfer(**sent, idempotency_key="late"))
+    request: Json = attempt["request"]
+    return request
+
+
+def comes_in(world: World, request: Json) -> str:
+    """What was lost reaches Stripe after all."""
+    send = world.gateway.send_transfer(**request, idempotency_key="late")
+    return world.loopback.run(send).id
+
+
+def late_transfer(world: World, finn: Person, payout: Json, **changed: Any) -> str:
+    """It came in after a look-up, more than 23 hours later, had not found it; another one is due."""
+    transfer = comes_in(world, {**lost(world, finn, payout), **changed})
     world.advance(HOUR)
-    return transfer.id
+    return transfer

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from marketplace.scheduler import SWEEPS
-from tests.payouts.conftest import late_transfer
+from tests.payouts.conftest import comes_in, late_transfer, lost
 from tests.reports.conftest import violations
 from tests.world import DAY, HOUR, Client, Json, Person, World
 
@@ -412,6 +412,35 @@ class TestSending:
         assert [each["id"] for each in world.stripe.transfers()] == [late]
         assert world.ledger("performer_payable", owed.id) == 0
         assert violations(world) == {}
+
+    @pytest.mark.parametrize("late", ["before the release", "after the release"])
+    def test_a_transfer_that_shows_up_late_of_a_payout_given_up_is_not_made_once_more(
+        self, world: World, finn: Person, fay: Person, owed: Person, approved: Json, late: str
+    ) -> None:
+        """The next run pays the same earnings in another payout, under another key."""
+        request = lost(world, finn, approved)
+        path = f"/v1/payouts/{approved['id']}"
+        fay.post(f"{path}/absent", {"reason": "It was not there an hour ago."})
+        transfer = comes_in(world, request) if late == "before the release" else ""
+        finn.post(f"{path}/release", {"reason": "With the next run, then."})
+        transfer = transfer or comes_in(world, request)
+        run = draft(finn)
+        fay.post(f"/v1/payout-runs/{run['id']}/approve")
+        world.sweep("payouts")
+        held = payout(finn, run)
+        assert (held["state"], held["attempts"]) == ("held", [])
+        assert transfer in held["state_reason"]
+        again = {"reason": "Is it still there?"}
+        fay.post(f"/v1/payouts/{held['id']}/approve", again)
+        world.sweep("payouts")
+        assert payout(finn, run)["state"] == "held"
+        assert [each["id"] for each in world.stripe.transfers()] == [transfer]
+        assert any(transfer in line for line in violations(world)["I1"])
+        world.change_at_stripe("transfer", transfer, amount_reversed=123)
+        fay.post(f"/v1/payouts/{held['id']}/approve", again)
+        world.sweep("payouts")
+        assert payout(finn, run)["state"] == "paid"
+        assert len(world.stripe.transfers()) == 2
 
     def test_what_stripe_made_otherwise_waits_until_it_is_reversed_there(
         self, world: World, finn: Person, fay: Person, approved: Json

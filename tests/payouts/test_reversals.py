@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from marketplace.scheduler import SWEEPS
-from tests.payouts.conftest import ask_for, returned
+from tests.payouts.conftest import ask_for, late_transfer, returned
 from tests.reports.conftest import findings, violations
 from tests.world import DAY, HOUR, Json, Person, World
 
@@ -365,6 +365,23 @@ class TestByHand:
         world.sweep("payouts", "inbox")
         assert payout_of(finn, approved)["state"] == "paid"
         assert len(finn.get("/v1/reversals")["items"]) == 1
+
+    def test_of_a_transfer_that_came_in_late_it_waits_until_that_one_is_booked(
+        self, world: World, finn: Person, fay: Person, approved: Json
+    ) -> None:
+        late = late_transfer(world, finn, approved)
+        path = f"/v1/payouts/{approved['id']}"
+        fay.post(f"{path}/absent", {"reason": "It was not there an hour ago."})
+        self.by_hand(world, {"transfer_id": late}, 100)
+        world.sweep("poll_events", "inbox")
+        assert finn.get("/v1/reversals")["items"] == []
+        fay.post(f"{path}/approve", {"reason": "Once more, then."})
+        world.sweep("payouts")
+        assert finn.get(path)["transfer_id"] == late
+        world.advance(HOUR)
+        world.sweep("inbox")
+        (found,) = finn.get("/v1/reversals", state="found")["items"]
+        assert (found["transfer_id"], found["amount_minor"]) == (late, 100)
 
     def test_one_that_was_called_absent_is_found_after_all(
         self, world: World, finn: Person, fay: Person, paid: Json

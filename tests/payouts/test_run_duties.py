@@ -134,6 +134,17 @@ class TestEdited:
         assert len(world.stripe.transfers()) == 1
         assert violations(world) == {}
 
+    def test_who_held_a_payout_does_not_approve_it_again(
+        self, world: World, finn: Person, fay: Person, approved: Json
+    ) -> None:
+        path = f"/v1/payouts/{approved['id']}"
+        fay.post(f"{path}/hold", WHY)
+        assert fay.refused("POST", f"{path}/approve", WHY) == "403 editor_may_not_approve"
+        assert world.finance("Finja").post(f"{path}/approve", WHY)["state"] == "approved"
+        world.sweep("payouts", "inbox")
+        assert finn.get(path)["state"] == "paid"
+        assert violations(world) == {}
+
     def test_what_is_sent_stays(self, world: World, finn: Person, fay: Person, both: Json) -> None:
         path = f"/v1/payout-runs/{both['id']}"
         fay.post(f"{path}/approve")
@@ -152,6 +163,57 @@ class TestEdited:
         fay.post(f"/v1/payouts/{first['id']}/release", WHY)
         refusal = fay.refused("POST", f"/v1/payout-runs/{both['id']}/approve")
         assert refusal == "403 editor_may_not_approve"
+
+    def test_partly_sent_it_is_not_discarded_and_the_rest_is_released(
+        self, world: World, acme: Client, ravi: Person, finn: Person, fay: Person, both: Json
+    ) -> None:
+        """No third person is there who could approve what is left."""
+        finn.post(f"/v1/payout-runs/{both['id']}/discard", WHY)
+        cleo = world.performer("Cleo", onboarded=True)
+        world.accepted_claim(cleo, world.published_job(acme, title="Cleo's"), ravi)
+        run = finn.post("/v1/payout-runs", {"currency": "USD"})
+        path = f"/v1/payout-runs/{run['id']}"
+        fay.post(f"{path}/approve")
+        for nth in (2, 3):
+            world.stripe.fault("drop_before", path="/v1/balance", method="GET", nth=nth)
+        world.sweep("payouts", "inbox")
+        held, left = (each for each in payouts(finn, run) if each["state"] == "approved")
+        fay.post(f"/v1/payouts/{held['id']}/hold", WHY)
+        assert finn.refused("POST", f"{path}/approve") == "403 preparer_may_not_approve"
+        assert fay.refused("POST", f"{path}/approve") == "403 editor_may_not_approve"
+        for each in (held, left):
+            assert finn.refused("POST", f"{path}/discard", WHY) == "409 partly_sent"
+            assert not finn.get(path)["done"]
+            finn.post(f"/v1/payouts/{each['id']}/release", WHY)
+        assert finn.refused("POST", f"{path}/discard", WHY) == "409 partly_sent"
+        run = finn.get(path)
+        assert (run["state"], run["done"], run["paid_minor"]) == ("draft", True, 123)
+        following = fay.post("/v1/payout-runs", {"currency": "USD"})
+        finn.post(f"/v1/payout-runs/{following['id']}/approve")
+        world.sweep("payouts", "inbox")
+        assert states(finn, following) == ["paid", "paid"]
+        assert len(world.stripe.transfers()) == 3
+        assert violations(world) == {}
+
+    def test_an_approval_ends_what_was_edited_before_it(
+        self, world: World, owed: Person, finn: Person, fay: Person, acme: Client, ravi: Person
+    ) -> None:
+        """Each of the two has edited once; neither approves a change of their own."""
+        for name in ("Bea", "Cleo"):
+            performer = world.performer(name, onboarded=True)
+            world.accepted_claim(performer, world.published_job(acme, title=name), ravi)
+        world.advance_to(world.value("SELECT next_run_at(marketplace_now())"))
+        world.sweep("payout_runs")
+        (run,) = finn.get("/v1/payout-runs")["items"]
+        path = f"/v1/payout-runs/{run['id']}"
+        first, second, third = payouts(finn, run)
+        finn.post(f"/v1/payouts/{first['id']}/release", WHY)
+        fay.post(f"{path}/approve")
+        fay.post(f"/v1/payouts/{second['id']}/release", WHY)
+        assert fay.refused("POST", f"{path}/approve") == "403 editor_may_not_approve"
+        finn.post(f"{path}/approve")
+        world.sweep("payouts", "inbox")
+        assert finn.get(f"/v1/payouts/{third['id']}")["state"] == "paid"
 
     def test_refused_for_want_of_funds_while_the_approval_fell(
         self, world: World, acme: Client, ravi: Person, finn: Person, fay: Person, both: Json
@@ -182,22 +244,100 @@ class TestEdited:
         world.sweep("payouts", "inbox")
         assert sorted(states(finn, run)) == ["held", "paid", "paid"]
 
+    def test_refused_for_want_of_funds_at_the_moment_the_approval_falls(
+        self, world: World, finn: Person, approved: Json
+    ) -> None:
+        """The outcome waits for the edit, and does not wait for funds by what it voids."""
+        world.stripe.fault("drop_before")
+        world.sweep("payouts")
+        world.stripe.fault("balance_insufficient")
+        world.advance(10)
+        waits = (
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        with world.connection(actor=finn.id) as edit, ThreadPoolExecutor(1) as pool:
+            edit.execute(
+                "UPDATE payout_run SET state = 'draft', approved_by = NULL, approved_at = NULL"
+            )
+            sweep = pool.submit(world.sweep, "payouts")
+            while not sweep.done() and not world.value(waits):
+                time.sleep(0.05)
+            edit.commit()
+            sweep.result()
+        assert finn.get(f"/v1/payouts/{approved['id']}")["state"] == "refused"
+
     @pytest.mark.parametrize(
         ("attack", "named"),
         [
             ("SET approved_by = edited_by[1]", "set_once"),
             ("SET approved_by = NULL", "set_once"),
-            ("SET edited_by = ARRAY[approved_by]", "ck_payout_run_not_its_editor"),
+            ("SET edited_by = '{}'", "payout_run_editors_kept"),
+            ("SET edited_by = ARRAY[approved_by]", "payout_run_editors_kept"),
+            (
+                "SET state = 'draft', edited_by = '{}', approved_by = NULL",
+                "payout_run_editors_kept",
+            ),
         ],
     )
     def test_the_database_is_the_referee(
         self, world: World, finn: Person, fay: Person, both: Json, attack: str, named: str
     ) -> None:
-        first, _ = payouts(finn, both)
-        finn.post(f"/v1/payouts/{first['id']}/release", WHY)
         fay.post(f"/v1/payout-runs/{both['id']}/approve")
+        world.sweep("payouts", "inbox")
+        world.sql("UPDATE payout_run SET edited_by = ARRAY[prepared_by]")
         with world.connection(actor="mallory") as mallory:
             refused(mallory, named, f"UPDATE payout_run {attack}")
+
+    @pytest.mark.parametrize(
+        "attack",
+        ["approved_by = edited_by[1]", "approved_by = %s", "approved_by = %s, edited_by = '{%s}'"],
+    )
+    def test_the_database_is_the_referee_of_an_approval(
+        self, world: World, finn: Person, fay: Person, both: Json, attack: str
+    ) -> None:
+        """Not by an editor, and it takes none of the editors along."""
+        first, _ = payouts(finn, both)
+        finn.post(f"/v1/payouts/{first['id']}/release", WHY)
+        attack = attack.replace("'{%s}'", f"'{{{finn.id}}}'").replace("%s", f"'{fay.id}'")
+        with world.connection(actor="mallory") as mallory:
+            refused(
+                mallory,
+                "payout_run_not_its_editor",
+                f"UPDATE payout_run SET state = 'approved', approved_at = now(), {attack}",
+            )
+
+    def test_who_approved_it_may_edit_it(
+        self, world: World, finn: Person, fay: Person, both: Json
+    ) -> None:
+        path = f"/v1/payout-runs/{both['id']}"
+        fay.post(f"{path}/approve")
+        first, second = payouts(finn, both)
+        assert fay.post(f"/v1/payouts/{first['id']}/hold", WHY)["state"] == "held"
+        run = finn.get(path)
+        assert (run["state"], run["approved_by"], run["edited_by"]) == ("draft", None, [fay.id])
+        assert fay.refused("POST", f"{path}/approve") == "403 editor_may_not_approve"
+        assert world.finance("Finja").post(f"{path}/approve")["edited_by"] == []
+        world.sweep("payouts", "inbox")
+        assert finn.get(f"/v1/payouts/{second['id']}")["state"] == "paid"
+        assert fay.post(f"/v1/payouts/{first['id']}/release", WHY)["state"] == "released"
+        assert violations(world) == {}
+
+    def test_who_approved_it_may_release_what_stripe_restricts(
+        self, world: World, finn: Person, fay: Person, approved: Json
+    ) -> None:
+        """The last of its run: the approval stands, of nothing that waits."""
+        world.stripe.restrict(approved["destination"])
+        world.sweep("payouts")
+        assert fay.post(f"/v1/payouts/{approved['id']}/release", WHY)["state"] == "released"
+        run = finn.get(f"/v1/payout-runs/{approved['run_id']}")
+        assert (run["state"], run["approved_by"], run["edited_by"]) == (
+            "approved",
+            fay.id,
+            [fay.id],
+        )
+        assert run["done"]
+        assert violations(world) == {}
 
     def test_edited_and_sent_at_once(
         self, world: World, finn: Person, fay: Person, both: Json
