@@ -34,7 +34,13 @@ class RefundQuery(PageQuery):
     "/refunds",
     status_code=201,
     dependencies=[KEY_REQUIRED],
-    responses=documented(NotFound, WalletTooLow, refunds.RefundsPaused, refunds.DepositsDoNotCover),
+    responses=documented(
+        NotFound,
+        WalletTooLow,
+        refunds.RefundsPaused,
+        refunds.DebtFirst,
+        refunds.DepositsDoNotCover,
+    ),
 )
 async def create_refund(body: NewRefund, session: Session, asker: Asker) -> RequestedRefund:
     """Send money of a wallet back to who paid it in.

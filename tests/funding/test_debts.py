@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.funding.test_disputes import ROLE_MINOR, becomes, opened, told
+from tests.ledger.test_attacks import refused
 from tests.reports.conftest import violations
 from tests.world import Client, Json, Person, World
 
@@ -96,6 +97,52 @@ def test_the_second_person_may_say_no(
     ]
     assert finn.get(DECISIONS, state="proposed")["items"] == []
     assert violations(world) == {}
+
+
+def test_a_refund_waits_until_the_debt_is_settled(
+    world: World, acme: Client, finn: Person, fay: Person
+) -> None:
+    world.deposit(acme, 20_000)
+    wanted = {"amount_minor": 5_000, "currency": "USD"}
+    assert acme.refused("POST", "/v1/refunds", wanted) == "409 debt_first"
+    assert finn.refused("POST", "/v1/refunds", wanted | {"client_id": acme.id}) == "409 debt_first"
+    assert acme.wallet_minor == 20_000
+    decide(fay, propose(finn, acme, "settle"), YES)
+    assert len(acme.post("/v1/refunds", wanted)["refunds"]) == 1
+    world.sweep("refunds")
+    assert violations(world) == {}
+
+
+def test_a_refund_that_was_made_at_stripe_is_booked_all_the_same(
+    world: World, acme: Client
+) -> None:
+    world.deposit(acme, 20_000)
+    newest = "SELECT payment_intent_id FROM deposit ORDER BY id DESC LIMIT 1"
+    world.loopback.run(
+        world.gateway.create_refund(
+            payment_intent_id=world.value(newest),
+            amount_minor=5_000,
+            metadata={},
+            idempotency_key="by hand",
+        )
+    )
+    for _ in range(2):
+        world.sweep("poll_events", "inbox", "refunds")
+    assert [refund["state"] for refund in acme.get("/v1/refunds")["items"]] == ["succeeded"]
+    assert acme.wallet_minor == 15_000
+    assert violations(world) == {}
+
+
+def test_the_database_refuses_a_refund_while_something_is_owed(world: World, acme: Client) -> None:
+    world.deposit(acme, 20_000)
+    attack = (
+        "INSERT INTO refund (id, request_id, client_id, deposit_id, currency, amount_minor,"
+        " requested_by, idempotency_key, state, sent_transaction_id)"
+        " SELECT uuidv7(), uuidv7(), client_id, id, currency, 5, client_id, 'mine', 'sending',"
+        " uuidv7() FROM deposit ORDER BY id DESC LIMIT 1"
+    )
+    with world.connection(actor="mallory") as mallory:
+        refused(mallory, "refund_while_owing", attack)
 
 
 def test_never_more_than_is_owed(world: World, acme: Client, finn: Person, fay: Person) -> None:
