@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from marketplace.accounts.impartial import require_no_member
 from marketplace.bank.withdrawals import withdrawable_minor
 from marketplace.exceptions.models import (
     LINE_BOOKING_MOVES,
@@ -16,6 +17,7 @@ from marketplace.exceptions.models import (
     LineBookingState,
 )
 from marketplace.funding import deposits
+from marketplace.funding.models import Deposit
 from marketplace.ledger import service as ledger
 from marketplace.ledger.models import AccountKind, TransactionKind
 from marketplace.reports.reconciliation import BOOKED_BY, JUDGED, ON_ITS_WAY_HOURS
@@ -137,6 +139,7 @@ async def propose(
     if not found:
         raise NoException
     (line,) = found
+    await _require_impartial(session, line["deposit_id"], proposed_by)
     if booked_as not in line["may_be_booked_as"]:
         raise NotBookableAs(may_be_booked_as=[each.value for each in line["may_be_booked_as"]])
     proposed = LineBooking(
@@ -163,6 +166,15 @@ async def propose(
     return proposed
 
 
+async def _require_impartial(
+    session: AsyncSession, deposit_id: UUID | None, person_id: UUID
+) -> None:
+    """What a client paid is credited by people who do not act for it."""
+    if deposit_id is not None:
+        deposit = await session.get_one(Deposit, deposit_id)
+        await require_no_member(session, deposit.client_id, person_id)
+
+
 async def find(session: AsyncSession, booking_id: UUID, *, lock: bool = False) -> LineBooking:
     query = select(LineBooking).where(LineBooking.id == booking_id)
     if lock:
@@ -178,6 +190,7 @@ async def approve(session: AsyncSession, *, booking_id: UUID, approver: UUID) ->
     booking = await find(session, booking_id, lock=True)
     if booking.proposed_by == approver:
         raise ProposerMayNotApprove
+    await _require_impartial(session, booking.deposit_id, approver)
     now = await clock.now(session)
     posting = _posting(booking)
     if booking.state is LineBookingState.PROPOSED:

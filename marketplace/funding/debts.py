@@ -1,5 +1,6 @@
 """What clients owe after lost disputes. Nothing is taken by itself: finance settles a debt out of
-the client's wallet, or writes it off, and a second person confirms it.
+the client's wallet, or writes it off, and a second person confirms it. Neither of
+them acts for that client.
 """
 
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ import sqlalchemy as sa
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from marketplace.accounts.impartial import require_no_member
 from marketplace.accounts.models import Client
 from marketplace.funding.dispute_models import (
     DEBT_MOVES,
@@ -80,6 +82,7 @@ async def propose(
 ) -> ClientDebtDecision:
     if await session.get(Client, client_id) is None:
         raise NotFound
+    await require_no_member(session, client_id, proposed_by)
     await _require_owed(session, client_id, currency, amount_minor)
     decision = ClientDebtDecision(
         client_id=client_id,
@@ -116,6 +119,7 @@ async def decide(
         raise NotFound
     if decision.proposed_by == decided_by:
         raise ProposerMayNotConfirm
+    await require_no_member(session, decision.client_id, decided_by)
     if decision.state is DebtState.PROPOSED and confirm:
         # One decision about a client's debt after the other: what is owed is read in its turn.
         await take_turns(session, "debt of", decision.client_id)

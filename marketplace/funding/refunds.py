@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from marketplace.accounts.impartial import require_no_member
 from marketplace.accounts.models import Client
 from marketplace.funding import debts, disputes
 from marketplace.funding.refund_models import REFUND_MOVES, Refund, RefundState
@@ -332,10 +333,14 @@ async def unknown(
 async def decide_absent(
     session: AsyncSession, *, refund_id: UUID, reason: str, decider: UUID
 ) -> Refund:
-    """Finance ends an unknown outcome: Stripe forgot the key and, looked up since, has no refund."""
+    """Finance ends an unknown outcome: Stripe forgot the key and, looked up since, has no refund.
+
+    Neither who asked for it nor anybody who acts for the client, whose API key may have asked.
+    """
     refund = await find(session, refund_id, client_id=None, lock=True)
     if refund.requested_by == decider:
         raise RequesterMayNotDecide
+    await require_no_member(session, refund.client_id, decider)
     if refund.state is not RefundState.UNKNOWN:
         raise MoveNotAllowed("Only an unknown outcome is decided.", state=refund.state.value)
     if refund.not_found_at is None:

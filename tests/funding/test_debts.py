@@ -145,6 +145,20 @@ def test_the_database_refuses_a_refund_while_something_is_owed(world: World, acm
         refused(mallory, "refund_while_owing", attack)
 
 
+def test_nobody_who_acts_for_the_client_decides_about_its_debt(
+    world: World, acme: Client, finn: Person, fay: Person
+) -> None:
+    world.sql("INSERT INTO person_role (person_id, role) VALUES (%s, 'finance')", acme.member.id)
+    wanted = {"remedy": "write_off", "amount_minor": 1, "currency": "USD", "reason": "We are poor."}
+    own = f"{DEBTS}/{acme.id}/decisions"
+    assert acme.member.refused("POST", own, wanted) == "403 acts_for_the_client"
+    proposed = propose(finn, acme, "write_off")
+    path = f"{DECISIONS}/{proposed['id']}/decision"
+    for word in (YES, NO):
+        assert acme.member.refused("POST", path, word) == "403 acts_for_the_client"
+    assert fay.post(path, YES)["state"] == "confirmed"
+
+
 def test_never_more_than_is_owed(world: World, acme: Client, finn: Person, fay: Person) -> None:
     wanted = {
         "remedy": "write_off",
