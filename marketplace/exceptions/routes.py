@@ -70,6 +70,7 @@ def _line_id(text: str) -> str:
         NotFound,
         ActsForTheClient,
         service.NoException,
+        service.LineWaits,
         service.NotBookableAs,
         service.AlreadyProposed,
     ),
@@ -118,6 +119,7 @@ async def read_line_booking(
         service.ProposerMayNotApprove,
         ActsForTheClient,
         service.LineBookedMeanwhile,
+        service.LineWaits,
         service.CapitalMissing,
     ),
 )
