@@ -165,7 +165,8 @@ def _compare_transfers(
 async def single_bank_payout(session: AsyncSession, view: StripeView) -> Finding:
     """I15. Per withdrawal at most one payout at Stripe that stands, as approved.
 
-    A payout that names no withdrawal is a line like any other: I4 says if nobody books it.
+    One that was given back does not stand, nor does a late one that two people booked as capital. A
+    payout that names no withdrawal is a line like any other: I4 says if nobody books it.
     """
     withdrawals = {
         str(row["id"]): row
@@ -183,9 +184,16 @@ async def single_bank_payout(session: AsyncSession, view: StripeView) -> Finding
         if row["stripe_payout_id"] not in known | {None}
         and (row["booked_at"] or view.read_from) <= view.read_from
     ]
+    decided = {
+        row["line_id"]
+        for row in await rows(session, "SELECT line_id FROM line_booking WHERE state = 'booked'")
+    }
+    own = {row["stripe_payout_id"] for row in withdrawals.values()}
     at_stripe: dict[str, list[BankPayout]] = defaultdict(list)
     for payout in view.bank_payouts:
-        if named := payout.metadata.get("withdrawal_id"):
+        named = payout.metadata.get("withdrawal_id")
+        is_over = payout.failure_balance_transaction_id or payout.balance_transaction_id in decided
+        if named and (payout.id in own or not is_over):
             at_stripe[named].append(payout)
     violations += [
         violation
