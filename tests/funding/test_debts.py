@@ -7,7 +7,7 @@ import pytest
 from tests.funding.test_disputes import ROLE_MINOR, becomes, opened, told
 from tests.ledger.test_attacks import refused
 from tests.reports.conftest import violations
-from tests.world import Client, Json, Person, World
+from tests.world import DAY, Client, Json, Person, World
 
 DEBTS = "/v1/client-debts"
 DECISIONS = "/v1/client-debt-decisions"
@@ -56,6 +56,26 @@ def test_finance_reads_who_owes_what(world: World, acme: Client, finn: Person) -
     (debt,) = finn.get(DEBTS)["items"]
     assert (debt["owed_minor"], debt["wallet_minor"]) == (ROLE_MINOR, 5_000)
     assert acme.wallet_minor == 5_000
+
+
+def test_a_new_debt_is_not_as_old_as_one_that_was_settled(
+    world: World, acme: Client, finn: Person, fay: Person
+) -> None:
+    (first,) = finn.get(DEBTS)["items"]
+    decide(fay, propose(finn, acme, "write_off", 5_000), YES)
+    world.advance(DAY)
+    (same,) = finn.get(DEBTS)["items"]
+    assert same["since"] == first["since"]
+    decide(fay, propose(finn, acme, "write_off", ROLE_MINOR - 5_000), YES)
+    world.deposit(acme, 30_000)
+    newest = "SELECT payment_intent_id FROM deposit ORDER BY id DESC LIMIT 1"
+    world.claim(world.performer("Bea"), world.published_job(acme, title="Another"))
+    made = world.stripe.control("POST", "disputes", payment_intent=world.value(newest))
+    told(world)
+    becomes(world, made["id"], "lost")
+    told(world)
+    (second,) = finn.get(DEBTS)["items"]
+    assert second["since"] > first["since"]
 
 
 def test_two_people_write_it_off(world: World, acme: Client, finn: Person, fay: Person) -> None:
