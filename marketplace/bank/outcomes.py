@@ -21,7 +21,6 @@ from marketplace.stripe_api.models import BookedBalanceTransaction
 log = logging.getLogger(__name__)
 
 IN_FLIGHT = (WithdrawalState.SENDING, WithdrawalState.UNKNOWN)
-AT_STRIPE = (WithdrawalState.IN_TRANSIT, WithdrawalState.ARRIVED, WithdrawalState.RETURNED)
 LOOK_IN_TRANSIT = timedelta(hours=1)
 LOOK_ARRIVED = timedelta(hours=12)
 # Banks send back within days; what comes later comes by event and among Stripe's lines.

@@ -4,6 +4,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlmodel import col, select
 
+from marketplace.accounts.impartial import ActsForTheClient
 from marketplace.accounts.models import Role
 from marketplace.accounts.principals import Performer, Principal, Reviewer, person_with
 from marketplace.claims import service, settlement, time, undecided, withholdings
@@ -276,7 +277,7 @@ async def read_pay_decision(
         NotFound,
         settlement.PayAlreadyDecided,
         settlement.SecondPersonNeeded,
-        settlement.ActsForTheClient,
+        ActsForTheClient,
     ),
 )
 async def pay_claim(claim_id: UUID, session: Session, decider: PayDecider) -> PayDecisionAnswer:
@@ -294,7 +295,7 @@ async def pay_claim(claim_id: UUID, session: Session, decider: PayDecider) -> Pa
         NotFound,
         settlement.PayAlreadyDecided,
         settlement.SecondPersonNeeded,
-        settlement.ActsForTheClient,
+        ActsForTheClient,
     ),
 )
 async def propose_withholding(
@@ -339,7 +340,7 @@ def _listed(withholding: Withholding, claim: Claim, seconds: int) -> ListedWithh
         MoveNotAllowed,
         settlement.PayAlreadyDecided,
         settlement.SecondPersonNeeded,
-        settlement.ActsForTheClient,
+        ActsForTheClient,
     ),
 )
 async def decide_withholding(

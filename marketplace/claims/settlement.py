@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from marketplace.accounts.impartial import require_no_member
 from marketplace.accounts.models import ClientMember
 from marketplace.claims.models import (
     WITHHOLDING_MOVES,
@@ -52,12 +53,6 @@ class SecondPersonNeeded(Forbidden):
     code = "second_person_needed"
 
 
-class ActsForTheClient(Forbidden):
-    """Who acts for the client decides nothing about the people it pays; ask a colleague."""
-
-    code = "acts_for_the_client"
-
-
 @dataclass(frozen=True)
 class Locked:
     """A claim with the rows its end may change, all locked in the one order."""
@@ -87,9 +82,7 @@ async def require_impartial(session: AsyncSession, claim: Claim, person_id: UUID
     """Neither the performer nor anybody who acts for the client that pays."""
     if claim.performer_id == person_id:
         raise SecondPersonNeeded
-    member = await session.get(ClientMember, person_id)
-    if member is not None and member.client_id == claim.client_id:
-        raise ActsForTheClient
+    await require_no_member(session, claim.client_id, person_id)
 
 
 def is_impartial(person_id: UUID) -> sa.ColumnElement[bool]:

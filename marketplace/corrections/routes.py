@@ -4,8 +4,9 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 from sqlmodel import col, select
 
+from marketplace.accounts.impartial import ActsForTheClient
 from marketplace.accounts.principals import Finance
-from marketplace.claims.settlement import ActsForTheClient, SecondPersonNeeded
+from marketplace.claims.settlement import SecondPersonNeeded
 from marketplace.corrections import service
 from marketplace.corrections.models import Correction, CorrectionKind, CorrectionState
 from marketplace.corrections.schemas import (

@@ -6,6 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Query
 from sqlmodel import col, select
 
+from marketplace.accounts.impartial import ActsForTheClient
 from marketplace.accounts.principals import Finance
 from marketplace.exceptions import service
 from marketplace.exceptions.models import LineBooking, LineBookingState
@@ -66,7 +67,12 @@ def _line_id(text: str) -> str:
     status_code=201,
     dependencies=[KEY_REQUIRED],
     responses=documented(
-        NotFound, service.NoException, service.NotBookableAs, service.AlreadyProposed
+        NotFound,
+        ActsForTheClient,
+        service.NoException,
+        service.LineWaits,
+        service.NotBookableAs,
+        service.AlreadyProposed,
     ),
 )
 async def propose_line_booking(
@@ -111,7 +117,9 @@ async def read_line_booking(
         NotFound,
         MoveNotAllowed,
         service.ProposerMayNotApprove,
+        ActsForTheClient,
         service.LineBookedMeanwhile,
+        service.LineWaits,
         service.CapitalMissing,
     ),
 )

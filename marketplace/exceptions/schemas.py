@@ -30,8 +30,13 @@ class ExceptionAnswer(Answer):
         description="The deposit that was settled in another currency.", examples=[None]
     )
     may_be_booked_as: list[BookedAs] = Field(
-        description="Empty when the two books contradict each other: an engineer looks.",
+        description="Empty when the two books contradict each other (an engineer looks), and while "
+        "the line waits for a row of ours.",
         examples=[["stripe_fee", "capital"]],
+    )
+    waits_for: str | None = Field(
+        description="The row of ours that may yet book this line: decide about that.",
+        examples=[None],
     )
     line_booking_id: UUID | None = Field(
         description="What somebody said of it, while it waits for a second person.",

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from marketplace.accounts.impartial import require_no_member
 from marketplace.bank.withdrawals import withdrawable_minor
 from marketplace.exceptions.models import (
     LINE_BOOKING_MOVES,
@@ -16,6 +17,7 @@ from marketplace.exceptions.models import (
     LineBookingState,
 )
 from marketplace.funding import deposits
+from marketplace.funding.models import Deposit
 from marketplace.ledger import service as ledger
 from marketplace.ledger.models import AccountKind, TransactionKind
 from marketplace.reports.reconciliation import BOOKED_BY, JUDGED, ON_ITS_WAY_HOURS
@@ -30,7 +32,8 @@ OPEN = f"""
     SELECT judged.id, judged.type, judged.age_seconds, judged.stripe_net_minor,
            judged.booked_net_minor, judged.currency, judged.source_id, judged.created_at,
            CASE WHEN foreign_paid.id IS NULL THEN judged.reason ELSE 'other_currency' END AS reason,
-           stripe_line.description, proposed.id AS line_booking_id, foreign_paid.id AS deposit_id
+           stripe_line.description, proposed.id AS line_booking_id, foreign_paid.id AS deposit_id,
+           line_waits_for(judged.id) AS waits_for
     FROM judged
     LEFT JOIN stripe_line ON stripe_line.id = judged.id
     LEFT JOIN line_booking AS proposed
@@ -65,6 +68,12 @@ class NotBookableAs(Conflict):
     """A line of this kind is not booked as that."""
 
     code = "not_bookable_as"
+
+
+class LineWaits(Conflict):
+    """A row of ours waits for this line (`waits_for`); decide about that, and the line is booked."""
+
+    code = "line_waits"
 
 
 class AlreadyProposed(Conflict):
@@ -116,11 +125,11 @@ async def find_open(
 
 def may_be_booked_as(row: Any) -> list[BookedAs]:
     """A movement of money is never a fee, and what a client paid is never ours alone; what is not
-    as Stripe has it is nobody's to book.
+    as Stripe has it, or waits for a row of ours, is nobody's to book.
     """
     if row["deposit_id"] is not None:
         return [BookedAs.FOREIGN_DEPOSIT]
-    if row["reason"] not in BOOKABLE:
+    if row["reason"] not in BOOKABLE or row["waits_for"] is not None:
         return []
     if row["type"] in BOOKED_BY and row["type"] != ADJUSTMENT:
         return [BookedAs.CAPITAL]
@@ -137,6 +146,9 @@ async def propose(
     if not found:
         raise NoException
     (line,) = found
+    await _require_impartial(session, line["deposit_id"], proposed_by)
+    if line["waits_for"] is not None:
+        raise LineWaits(waits_for=line["waits_for"])
     if booked_as not in line["may_be_booked_as"]:
         raise NotBookableAs(may_be_booked_as=[each.value for each in line["may_be_booked_as"]])
     proposed = LineBooking(
@@ -158,9 +170,20 @@ async def propose(
                 raise AlreadyProposed from error
             case "line_booking_line":
                 raise NoException from error
+            case "line_booking_waits":
+                raise LineWaits from error
         raise
     await session.refresh(proposed)
     return proposed
+
+
+async def _require_impartial(
+    session: AsyncSession, deposit_id: UUID | None, person_id: UUID
+) -> None:
+    """What a client paid is credited by people who do not act for it."""
+    if deposit_id is not None:
+        deposit = await session.get_one(Deposit, deposit_id)
+        await require_no_member(session, deposit.client_id, person_id)
 
 
 async def find(session: AsyncSession, booking_id: UUID, *, lock: bool = False) -> LineBooking:
@@ -178,15 +201,24 @@ async def approve(session: AsyncSession, *, booking_id: UUID, approver: UUID) ->
     booking = await find(session, booking_id, lock=True)
     if booking.proposed_by == approver:
         raise ProposerMayNotApprove
+    await _require_impartial(session, booking.deposit_id, approver)
     now = await clock.now(session)
     posting = _posting(booking)
     if booking.state is LineBookingState.PROPOSED:
+        await _require_unwaited(session, booking.line_id)
         await _book(session, booking, posting)
     move(booking, LineBookingState.BOOKED, LINE_BOOKING_MOVES)
     booking.decided_by, booking.decided_at = approver, now
     booking.ledger_transaction_id = posting.id
     await session.flush()
     return booking
+
+
+async def _require_unwaited(session: AsyncSession, line_id: str) -> None:
+    """Its own row may have come to be known since."""
+    waits_for = await session.scalar(sa.text("SELECT line_waits_for(:line)"), {"line": line_id})
+    if waits_for is not None:
+        raise LineWaits(waits_for=waits_for)
 
 
 async def _book(session: AsyncSession, booking: LineBooking, posting: ledger.Posting) -> None:

@@ -1,5 +1,6 @@
 """What clients owe after lost disputes. Nothing is taken by itself: finance settles a debt out of
-the client's wallet, or writes it off, and a second person confirms it.
+the client's wallet, or writes it off, and a second person confirms it. Neither of
+them acts for that client.
 """
 
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ import sqlalchemy as sa
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from marketplace.accounts.impartial import require_no_member
 from marketplace.accounts.models import Client
 from marketplace.funding.dispute_models import (
     DEBT_MOVES,
@@ -20,6 +22,8 @@ from marketplace.funding.dispute_models import (
 from marketplace.funding.reserves import WalletTooLow, wallet
 from marketplace.ledger import service as ledger
 from marketplace.ledger.models import AccountKind, TransactionKind
+from marketplace.ledger.standing import STANDING
+from marketplace.shared import clock
 from marketplace.shared.database import rows, take_turns
 from marketplace.shared.problems import Conflict, Forbidden, NotFound
 from marketplace.shared.states import move
@@ -39,25 +43,21 @@ class ProposerMayNotConfirm(Forbidden):
     code = "proposer_may_not_confirm"
 
 
-OWED = """
-    SELECT account.owner_id AS client_id, account.currency, sum(amount_minor)::bigint AS owed_minor,
-           min(header.booked_at) AS since,
+OWED = f"""
+    WITH {STANDING}
+    SELECT owner_id AS client_id, currency, amount_minor AS owed_minor, since,
            (SELECT coalesce(max(balance_minor), 0) FROM account_balance
-            WHERE account_id = account_id('client_wallet', account.owner_id, account.currency))
-               AS wallet_minor
-    FROM account
-    JOIN ledger_entry AS entry ON entry.account_id = account.id
-    JOIN ledger_transaction AS header ON header.id = entry.transaction_id
-    WHERE account.kind = 'client_receivable'
-    GROUP BY account.id
-    HAVING sum(amount_minor) <> 0
-    ORDER BY min(header.booked_at), account.owner_id
-"""
+            WHERE account_id = account_id('client_wallet', owner_id, currency)) AS wallet_minor
+    FROM standing
+    ORDER BY since, owner_id
+"""  # noqa: S608 - the ledger's words
 
 
 async def owed(session: AsyncSession) -> list[Mapping[str, Any]]:
-    """Each client that owes something, since when, and what is in its wallet."""
-    return await rows(session, OWED)
+    """Each client that owes something, since when it owes without a break, and what is in its wallet."""
+    return await rows(
+        session, OWED, kind=AccountKind.CLIENT_RECEIVABLE.value, as_of=await clock.now(session)
+    )
 
 
 async def owed_by(session: AsyncSession, client_id: UUID, currency: str) -> int:
@@ -80,6 +80,7 @@ async def propose(
 ) -> ClientDebtDecision:
     if await session.get(Client, client_id) is None:
         raise NotFound
+    await require_no_member(session, client_id, proposed_by)
     await _require_owed(session, client_id, currency, amount_minor)
     decision = ClientDebtDecision(
         client_id=client_id,
@@ -116,6 +117,7 @@ async def decide(
         raise NotFound
     if decision.proposed_by == decided_by:
         raise ProposerMayNotConfirm
+    await require_no_member(session, decision.client_id, decided_by)
     if decision.state is DebtState.PROPOSED and confirm:
         # One decision about a client's debt after the other: what is owed is read in its turn.
         await take_turns(session, "debt of", decision.client_id)

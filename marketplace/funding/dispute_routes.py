@@ -4,6 +4,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query
 from sqlmodel import col, select
 
+from marketplace.accounts.impartial import ActsForTheClient
 from marketplace.accounts.models import Role, Scope
 from marketplace.accounts.principals import Finance, Principal, client_or_person_with
 from marketplace.funding import debts, disputes
@@ -77,7 +78,7 @@ async def list_client_debts(session: Session, finance: Finance) -> ClientDebts:
     "/client-debts/{client_id}/decisions",
     status_code=201,
     dependencies=[KEY_REQUIRED],
-    responses=documented(NotFound, debts.ClientOwesLess),
+    responses=documented(NotFound, ActsForTheClient, debts.ClientOwesLess),
 )
 async def propose_debt_decision(
     client_id: UUID, body: NewDebtDecision, session: Session, finance: Finance
@@ -111,6 +112,7 @@ async def list_debt_decisions(
         WalletTooLow,
         debts.ClientOwesLess,
         debts.ProposerMayNotConfirm,
+        ActsForTheClient,
     ),
 )
 async def decide_client_debt(

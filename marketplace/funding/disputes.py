@@ -4,7 +4,6 @@ Money moves with Stripe's own lines and once each way; looks that are stale or c
 end at the same. Locks: the client's turn and the deposit, then roles, then the wallet.
 """
 
-import logging
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from uuid import UUID
@@ -26,8 +25,6 @@ from marketplace.stripe_api import gateway_answers as stripe_answers
 from marketplace.stripe_api.gateway import StripeGateway
 from marketplace.stripe_api.models import BookedBalanceTransaction
 from marketplace.stripe_api.polling import look_at_each
-
-log = logging.getLogger(__name__)
 
 LOOK_AGAIN = timedelta(hours=1)
 # As long as Stripe keeps events; older disputes are known by then.

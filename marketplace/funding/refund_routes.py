@@ -4,6 +4,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query
 from sqlmodel import col, select
 
+from marketplace.accounts.impartial import ActsForTheClient
 from marketplace.accounts.models import Role, Scope
 from marketplace.accounts.principals import Finance, Principal, client_or_person_with
 from marketplace.funding import refunds
@@ -34,7 +35,13 @@ class RefundQuery(PageQuery):
     "/refunds",
     status_code=201,
     dependencies=[KEY_REQUIRED],
-    responses=documented(NotFound, WalletTooLow, refunds.RefundsPaused, refunds.DepositsDoNotCover),
+    responses=documented(
+        NotFound,
+        WalletTooLow,
+        refunds.RefundsPaused,
+        refunds.DebtFirst,
+        refunds.DepositsDoNotCover,
+    ),
 )
 async def create_refund(body: NewRefund, session: Session, asker: Asker) -> RequestedRefund:
     """Send money of a wallet back to who paid it in.
@@ -84,7 +91,11 @@ async def read_refund(refund_id: UUID, session: Session, reader: Reader) -> Refu
     "/refunds/{refund_id}/absent",
     dependencies=[KEY_REQUIRED],
     responses=documented(
-        NotFound, MoveNotAllowed, refunds.RequesterMayNotDecide, refunds.RefundNotProvenAbsent
+        NotFound,
+        MoveNotAllowed,
+        refunds.RequesterMayNotDecide,
+        ActsForTheClient,
+        refunds.RefundNotProvenAbsent,
     ),
 )
 async def decide_refund_absent(
@@ -103,6 +114,9 @@ def _only(reader: Principal) -> UUID | None:
 
 
 def _whose(asker: Principal, named: UUID | None) -> UUID:
+    """Whoever acts for a client asks for its own wallet, and finance for any, alone: the money only
+    goes back to who paid it in. A member who also has finance asks no more than a member may.
+    """
     own = _only(asker)
     if own is None and named is None:
         raise InvalidField("body.client_id", "whose wallet is it?")

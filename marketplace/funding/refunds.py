@@ -4,7 +4,6 @@ What becomes of a refund is read off Stripe's own object, whoever saw it: the se
 poller. The books follow what is proven.
 """
 
-import logging
 from datetime import timedelta
 from uuid import UUID
 
@@ -12,8 +11,9 @@ import sqlalchemy as sa
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from marketplace.accounts.impartial import require_no_member
 from marketplace.accounts.models import Client
-from marketplace.funding import disputes
+from marketplace.funding import debts, disputes
 from marketplace.funding.refund_models import REFUND_MOVES, Refund, RefundState
 from marketplace.funding.refunds_found import IN_FLIGHT, adopt, sent
 from marketplace.funding.reserves import WalletTooLow, wallet
@@ -27,8 +27,6 @@ from marketplace.shared.states import move
 from marketplace.stripe_api import asking
 from marketplace.stripe_api import gateway_answers as stripe_answers
 from marketplace.stripe_api.models import BookedBalanceTransaction
-
-log = logging.getLogger(__name__)
 
 LOOK_AGAIN = timedelta(hours=1)
 # A bank may send back what was called a success (https://docs.stripe.com/refunds#failed-refunds).
@@ -47,6 +45,12 @@ class RefundsPaused(Conflict):
     """A payment of this client is disputed; refunds wait until that is decided."""
 
     code = "refunds_paused"
+
+
+class DebtFirst(Conflict):
+    """The client owes what a lost dispute took; pay it in, and finance settles the debt first."""
+
+    code = "debt_first"
 
 
 class RequesterMayNotDecide(Forbidden):
@@ -72,7 +76,7 @@ async def request(
 ) -> list[Refund]:
     """Take the amount out of the wallet and commit what Stripe will be asked for, part by part.
 
-    Raises WalletTooLow, RefundsPaused, DepositsDoNotCover.
+    Raises WalletTooLow, RefundsPaused, DebtFirst, DepositsDoNotCover.
     """
     client = await session.get(Client, client_id)
     if client is None:
@@ -82,6 +86,9 @@ async def request(
     await take_turns(session, "refunds of", client_id)
     if await disputes.any_open(session, client_id):
         raise RefundsPaused
+    # Asked second: until a dispute is lost it is open.
+    if (owed_minor := await debts.owed_by(session, client_id, currency)) > 0:
+        raise DebtFirst(owed_minor=owed_minor)
     parts = await _split(session, client_id, amount_minor)
     request_id, now = new_id(), await clock.now(session)
     refunds = [
@@ -157,6 +164,8 @@ async def _flush(session: AsyncSession) -> None:
             raise DepositsDoNotCover from error
         if violated(error) == "refund_while_disputed":
             raise RefundsPaused from error
+        if violated(error) == "refund_while_owing":
+            raise DebtFirst from error
         raise
 
 
@@ -324,10 +333,14 @@ async def unknown(
 async def decide_absent(
     session: AsyncSession, *, refund_id: UUID, reason: str, decider: UUID
 ) -> Refund:
-    """Finance ends an unknown outcome: Stripe forgot the key and, looked up since, has no refund."""
+    """Finance ends an unknown outcome: Stripe forgot the key and, looked up since, has no refund.
+
+    Neither who asked for it nor anybody who acts for the client, whose API key may have asked.
+    """
     refund = await find(session, refund_id, client_id=None, lock=True)
     if refund.requested_by == decider:
         raise RequesterMayNotDecide
+    await require_no_member(session, refund.client_id, decider)
     if refund.state is not RefundState.UNKNOWN:
         raise MoveNotAllowed("Only an unknown outcome is decided.", state=refund.state.value)
     if refund.not_found_at is None:

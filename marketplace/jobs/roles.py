@@ -97,8 +97,8 @@ async def reserves_of(session: AsyncSession, role_ids: Sequence[UUID]) -> Sequen
     """
     found = await session.execute(
         sa.text(
-            "SELECT reservation.id, reservation.client_id, reservation.currency,"
-            " coalesce(balance_minor, 0) AS left_minor,"
+            "SELECT role.id AS role_id, reservation.id, reservation.client_id,"
+            " reservation.currency, coalesce(balance_minor, 0) AS left_minor,"
             " role.prep_seconds_cap + role.perform_seconds_cap * (1 + role.retakes_max)"
             "  AS longest_seconds,"
             " coalesce(fee_basis_points, 0) AS fee_basis_points"

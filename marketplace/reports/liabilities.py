@@ -8,6 +8,8 @@ from typing import Any
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from marketplace.ledger.models import AccountKind
+from marketplace.ledger.standing import STANDING
 from marketplace.reports.finance import ReportDoesNotAddUp
 from marketplace.reports.tables import Report
 from marketplace.shared.database import rows
@@ -97,16 +99,12 @@ AGEING = """
 
 # What performers owe: overpaid and found, not yet taken off or given up. Negative is a debt that was
 # paid before it was found.
-RECEIVABLES = """
-    SELECT account.owner_id AS performer_id, account.currency,
-           sum(amount_minor)::bigint AS amount_minor, min(header.booked_at) AS since
-    FROM account
-    JOIN ledger_entry ON account_id = account.id
-    JOIN ledger_transaction AS header ON header.id = transaction_id
-    WHERE account.kind = 'performer_receivable' AND header.booked_at <= :as_of
-    GROUP BY account.owner_id, account.currency HAVING sum(amount_minor) <> 0
-    ORDER BY account.currency, account.owner_id
-"""
+RECEIVABLES = f"""
+    WITH {STANDING}
+    SELECT owner_id AS performer_id, currency, amount_minor, since
+    FROM standing
+    ORDER BY currency, owner_id
+"""  # noqa: S608 - the ledger's words
 
 PAYABLE = """
     SELECT account.currency, coalesce(-sum(amount_minor), 0)::bigint AS minor
@@ -141,7 +139,12 @@ async def ageing(session: AsyncSession, as_of: datetime) -> Report:
         heading={
             "alarm_days": ALARM_DAYS,
             "totals": totals,
-            "receivables": await rows(session, RECEIVABLES, as_of=as_of),
+            "receivables": await rows(
+                session,
+                RECEIVABLES,
+                kind=AccountKind.PERFORMER_RECEIVABLE.value,
+                as_of=as_of,
+            ),
         },
         name="liabilities-ageing",
     )

@@ -5,6 +5,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 from sqlmodel import col, select
 
+from marketplace.accounts.impartial import ActsForTheClient
 from marketplace.accounts.principals import Performer, Reviewer
 from marketplace.claims import service as claims
 from marketplace.claims import settlement, withholdings
@@ -128,7 +129,7 @@ async def listen_to_recording(
         service.NoRetakesLeft,
         service.TakeUnreadable,
         settlement.SecondPersonNeeded,
-        settlement.ActsForTheClient,
+        ActsForTheClient,
         ConsentWithdrawn,
     ),
 )

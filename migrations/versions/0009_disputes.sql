@@ -128,7 +128,8 @@ $$;
 CREATE TRIGGER guard BEFORE INSERT ON dispute FOR EACH ROW EXECUTE FUNCTION guard_dispute();
 
 -- Of a deposit never more goes back than came in, and nothing while a bank takes back what the
--- client paid.
+-- client paid, nor while the client owes what a bank took. A refund that was found at Stripe is
+-- booked all the same: that money is gone.
 CREATE OR REPLACE FUNCTION guard_refund() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = public, pg_temp AS $$
 DECLARE
@@ -140,6 +141,15 @@ BEGIN
     IF EXISTS (SELECT FROM dispute WHERE client_id = NEW.client_id AND state = 'open') THEN
         RAISE EXCEPTION 'a payment of client % is disputed', NEW.client_id
             USING ERRCODE = 'check_violation', CONSTRAINT = 'refund_while_disputed';
+    END IF;
+    IF client_owes(NEW.client_id, NEW.currency) > 0
+        AND NEW.requested_by IS NOT NULL
+        AND NOT EXISTS (
+            -- Called absent, and there after all.
+            SELECT FROM refund WHERE request_id = NEW.request_id AND error_code = 'not_found'
+        ) THEN
+        RAISE EXCEPTION 'client % owes what a dispute took', NEW.client_id
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'refund_while_owing';
     END IF;
     SELECT coalesce(sum(minor), 0) INTO gone
     FROM (

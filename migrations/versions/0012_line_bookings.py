@@ -18,6 +18,7 @@ def downgrade() -> None:
     keep_rows_of("line_booking")
     op.execute("DROP FUNCTION check_line_booking() CASCADE")
     op.execute("DROP FUNCTION guard_line_booking() CASCADE")
+    op.execute("DROP FUNCTION line_waits_for(text)")
     op.execute("DROP TABLE line_booking")
     op.execute("DROP TRIGGER kept_line ON deposit")
     op.execute("ALTER TABLE deposit DROP COLUMN foreign_line_id")

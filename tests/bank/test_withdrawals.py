@@ -239,6 +239,32 @@ class TestUnknown:
         assert told["state"] == "refused"
         assert f"Stripe has {late.id} of it after all" in told["state_reason"]
         assert "I15" in violations(world)
+        world.sweep("stripe_lines")
+        (line,) = finn.get("/v1/exceptions")["items"]
+        wanted = {"booked_as": "capital", "reason": "Our bank has it."}
+        said = finn.post(f"/v1/exceptions/{line['line_id']}/bookings", wanted)
+        fay.post(f"/v1/line-bookings/{said['id']}/approve")
+        assert violations(world) == {}
+
+    def test_one_that_was_canceled_and_made_anew_by_hand_stands_once(
+        self, world: World, finn: Person, approved: Json
+    ) -> None:
+        world.sweep("withdrawals", "poll_events", "inbox")
+        again = world.loopback.run(
+            world.gateway.pay_out_to_bank(
+                amount_minor=200_000,
+                currency="USD",
+                description="Withdrawal",
+                metadata={"withdrawal_id": approved["id"]},
+                idempotency_key="again",
+            )
+        )
+        assert "I15" in violations(world)
+        world.http.post(
+            f"{world.stripe.url}/v1/payouts/{again.id}/cancel",
+            headers={"Authorization": "Bearer sk_test_sandbox"},
+        ).raise_for_status()
+        assert "I15" not in violations(world)
 
 
 class TestAtTheBank:

@@ -143,6 +143,77 @@ def test_a_withdrawal_on_its_way_is_none(
     books_agree(world, finn)
 
 
+class TestWhatARowWaitsFor:
+    """The event that books a line is late, or waits for a person: nobody books it as capital."""
+
+    def waits(self, world: World, finn: Person, line: Json, row: str) -> None:
+        assert (line["waits_for"], line["may_be_booked_as"]) == (row, [])
+        wanted = {"booked_as": "capital", "reason": REASON}
+        path = f"{QUEUE}/{line['line_id']}/bookings"
+        assert finn.refused("POST", path, wanted) == "409 line_waits"
+        with world.connection(actor="mallory") as mallory:
+            attack = PROPOSE(f"'{line['line_id']}'", line["net_minor"])
+            refused(mallory, "line_booking_waits", attack)
+
+    def test_a_reversal_that_was_found(
+        self, world: World, paid: Paid, finn: Person, fay: Person
+    ) -> None:
+        world.loopback.run(
+            world.gateway.reverse_transfer(
+                transfer_id=paid.payout["transfer_id"],
+                amount_minor=100,
+                metadata={},
+                idempotency_key="by hand",
+            )
+        )
+        world.sweep("poll_events", "inbox")
+        world.advance(25 * HOUR)
+        (line,) = queue(world, finn)
+        (found,) = finn.get("/v1/reversals", state="found")["items"]
+        self.waits(world, finn, line, f"transfer_reversal {found['id']}")
+        path = f"/v1/reversals/{found['id']}"
+        finn.post(f"{path}/explain", {"cause": "fraud", "reason": "Somebody clicked."})
+        self.waits(world, finn, line, f"transfer_reversal {found['id']}")
+        fay.post(f"{path}/approve")
+        books_agree(world, finn)
+
+    def test_a_deposit_that_nobody_told_of(self, world: World, paid: Paid, finn: Person) -> None:
+        client = world.client("Another Lab")
+        world.paid_at_stripe(client, 100_000)
+        world.advance(25 * HOUR)
+        (line,) = queue(world, finn)
+        (deposit,) = client.get("/v1/wallet/deposits")["items"]
+        self.waits(world, finn, line, f"deposit {deposit['id']}")
+        world.sweep("poll_deposits")
+        assert client.wallet_minor == 100_000
+        books_agree(world, finn)
+
+    def test_a_refund_whose_outcome_is_unknown(
+        self, world: World, paid: Paid, finn: Person
+    ) -> None:
+        world.stripe.fault("apply_then_drop", path="/v1/refunds")
+        wanted = {"amount_minor": 5_000, "currency": "USD"}
+        (refund,) = paid.acme.post("/v1/refunds", wanted)["refunds"]
+        world.sweep("refunds")
+        world.advance(25 * HOUR)
+        (line,) = queue(world, finn)
+        self.waits(world, finn, line, f"refund {refund['id']}")
+        world.sweep("poll_events", "inbox", "refunds")
+        books_agree(world, finn)
+
+    def test_a_dispute_that_nobody_told_of(self, world: World, paid: Paid, finn: Person) -> None:
+        payment = world.value("SELECT payment_intent_id FROM deposit LIMIT 1")
+        world.stripe.control("POST", "disputes", payment_intent=payment, inquiry=True)
+        world.sweep("poll_events", "inbox")
+        (dispute,) = finn.get("/v1/disputes")["items"]
+        world.stripe.control("PUT", f"disputes/{dispute['stripe_dispute_id']}", to="escalated")
+        world.advance(25 * HOUR)
+        (line,) = queue(world, finn)
+        self.waits(world, finn, line, f"dispute {dispute['id']}")
+        world.sweep("poll_events", "inbox")
+        books_agree(world, finn)
+
+
 class TestRefused:
     def test_what_stripe_does_not_have(self, world: World, paid: Paid, finn: Person) -> None:
         wanted = {"booked_as": "capital", "reason": REASON}

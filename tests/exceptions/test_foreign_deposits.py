@@ -56,6 +56,19 @@ def test_it_ends_with_what_was_paid_in_the_wallet(
     assert foreign.wallet_minor == 100_000
 
 
+def test_nobody_who_acts_for_the_client_credits_it(
+    world: World, foreign: Client, finn: Person, fay: Person
+) -> None:
+    world.sql("INSERT INTO person_role (person_id, role) VALUES (%s, 'finance')", foreign.member.id)
+    (line,) = queue(world, finn)
+    wanted = {"booked_as": "foreign_deposit", "reason": REASON}
+    path = f"{QUEUE}/{line['line_id']}/bookings"
+    assert foreign.member.refused("POST", path, wanted) == "403 acts_for_the_client"
+    booking = propose(finn, line)
+    assert foreign.member.refused("POST", f"{booking}/approve") == "403 acts_for_the_client"
+    assert fay.post(f"{booking}/approve")["state"] == "booked"
+
+
 def test_the_platform_must_have_the_money(
     world: World, foreign: Client, finn: Person, fay: Person
 ) -> None:

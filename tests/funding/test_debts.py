@@ -5,8 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.funding.test_disputes import ROLE_MINOR, becomes, opened, told
+from tests.ledger.test_attacks import refused
 from tests.reports.conftest import violations
-from tests.world import Client, Json, Person, World
+from tests.world import DAY, Client, Json, Person, World
 
 DEBTS = "/v1/client-debts"
 DECISIONS = "/v1/client-debt-decisions"
@@ -57,6 +58,26 @@ def test_finance_reads_who_owes_what(world: World, acme: Client, finn: Person) -
     assert acme.wallet_minor == 5_000
 
 
+def test_a_new_debt_is_not_as_old_as_one_that_was_settled(
+    world: World, acme: Client, finn: Person, fay: Person
+) -> None:
+    (first,) = finn.get(DEBTS)["items"]
+    decide(fay, propose(finn, acme, "write_off", 5_000), YES)
+    world.advance(DAY)
+    (same,) = finn.get(DEBTS)["items"]
+    assert same["since"] == first["since"]
+    decide(fay, propose(finn, acme, "write_off", ROLE_MINOR - 5_000), YES)
+    world.deposit(acme, 30_000)
+    newest = "SELECT payment_intent_id FROM deposit ORDER BY id DESC LIMIT 1"
+    world.claim(world.performer("Bea"), world.published_job(acme, title="Another"))
+    made = world.stripe.control("POST", "disputes", payment_intent=world.value(newest))
+    told(world)
+    becomes(world, made["id"], "lost")
+    told(world)
+    (second,) = finn.get(DEBTS)["items"]
+    assert second["since"] > first["since"]
+
+
 def test_two_people_write_it_off(world: World, acme: Client, finn: Person, fay: Person) -> None:
     proposed = propose(finn, acme, "write_off")
     path = f"{DECISIONS}/{proposed['id']}/decision"
@@ -96,6 +117,66 @@ def test_the_second_person_may_say_no(
     ]
     assert finn.get(DECISIONS, state="proposed")["items"] == []
     assert violations(world) == {}
+
+
+def test_a_refund_waits_until_the_debt_is_settled(
+    world: World, acme: Client, finn: Person, fay: Person
+) -> None:
+    world.deposit(acme, 20_000)
+    wanted = {"amount_minor": 5_000, "currency": "USD"}
+    assert acme.refused("POST", "/v1/refunds", wanted) == "409 debt_first"
+    assert finn.refused("POST", "/v1/refunds", wanted | {"client_id": acme.id}) == "409 debt_first"
+    assert acme.wallet_minor == 20_000
+    decide(fay, propose(finn, acme, "settle"), YES)
+    assert len(acme.post("/v1/refunds", wanted)["refunds"]) == 1
+    world.sweep("refunds")
+    assert violations(world) == {}
+
+
+def test_a_refund_that_was_made_at_stripe_is_booked_all_the_same(
+    world: World, acme: Client
+) -> None:
+    world.deposit(acme, 20_000)
+    newest = "SELECT payment_intent_id FROM deposit ORDER BY id DESC LIMIT 1"
+    world.loopback.run(
+        world.gateway.create_refund(
+            payment_intent_id=world.value(newest),
+            amount_minor=5_000,
+            metadata={},
+            idempotency_key="by hand",
+        )
+    )
+    for _ in range(2):
+        world.sweep("poll_events", "inbox", "refunds")
+    assert [refund["state"] for refund in acme.get("/v1/refunds")["items"]] == ["succeeded"]
+    assert acme.wallet_minor == 15_000
+    assert violations(world) == {}
+
+
+def test_the_database_refuses_a_refund_while_something_is_owed(world: World, acme: Client) -> None:
+    world.deposit(acme, 20_000)
+    attack = (
+        "INSERT INTO refund (id, request_id, client_id, deposit_id, currency, amount_minor,"
+        " requested_by, idempotency_key, state, sent_transaction_id)"
+        " SELECT uuidv7(), uuidv7(), client_id, id, currency, 5, client_id, 'mine', 'sending',"
+        " uuidv7() FROM deposit ORDER BY id DESC LIMIT 1"
+    )
+    with world.connection(actor="mallory") as mallory:
+        refused(mallory, "refund_while_owing", attack)
+
+
+def test_nobody_who_acts_for_the_client_decides_about_its_debt(
+    world: World, acme: Client, finn: Person, fay: Person
+) -> None:
+    world.sql("INSERT INTO person_role (person_id, role) VALUES (%s, 'finance')", acme.member.id)
+    wanted = {"remedy": "write_off", "amount_minor": 1, "currency": "USD", "reason": "We are poor."}
+    own = f"{DEBTS}/{acme.id}/decisions"
+    assert acme.member.refused("POST", own, wanted) == "403 acts_for_the_client"
+    proposed = propose(finn, acme, "write_off")
+    path = f"{DECISIONS}/{proposed['id']}/decision"
+    for word in (YES, NO):
+        assert acme.member.refused("POST", path, word) == "403 acts_for_the_client"
+    assert fay.post(path, YES)["state"] == "confirmed"
 
 
 def test_never_more_than_is_owed(world: World, acme: Client, finn: Person, fay: Person) -> None:

@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from marketplace.funding import disputes
+from marketplace.jobs import unfunding
 from marketplace.jobs.unfunding import give_up_open_roles
 from marketplace.reports import explain
 from marketplace.shared import audit
@@ -265,6 +266,20 @@ class TestLost:
         world.judge(ravi, {"verdict": "accept", "scores": SCORES})
         assert world.ledger("performer_payable", ana.id) == -123
         assert acme.get("/v1/wallet")["owed_minor"] == ROLE_MINOR
+        assert violations(world) == {}
+
+    def test_roles_are_looked_through_until_it_is_enough(
+        self, world: World, acme: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One look does not find enough of them; the money moves after the last one, at once."""
+        monkeypatch.setattr(unfunding, "ROLES_AT_ONCE", 1)
+        world.published_job(acme, tasks=3)
+        dispute = opened(world, acme, amount=acme.wallet_minor + ROLE_MINOR + 500)
+        becomes(world, dispute, "lost")
+        told(world)
+        assert balances(world, acme)["wallet"] == ROLE_MINOR - 500
+        states = world.sql("SELECT state FROM role ORDER BY id")
+        assert [row["state"] for row in states] == ["unfunded", "unfunded", "open"]
         assert violations(world) == {}
 
     def test_no_more_roles_than_it_takes(self, world: World, acme: Client) -> None:

@@ -267,6 +267,16 @@ class TestOutcomes:
         assert fay.refused("POST", absent, why) == "409 move_not_allowed"
         back_in_the_wallet(world, acme, "refused")
 
+    def test_a_member_with_finance_does_not_decide_what_its_clients_key_asked(
+        self, world: World, acme: Client
+    ) -> None:
+        world.sql(
+            "INSERT INTO person_role (person_id, role) VALUES (%s, 'finance')", acme.member.id
+        )
+        absent = f"{PATH}/{asked(acme)['id']}/absent"
+        why = {"reason": "Stripe has never had it."}
+        assert acme.member.refused("POST", absent, why) == "403 acts_for_the_client"
+
     def test_what_is_looked_for_is_not_absent(
         self, world: World, acme: Client, fay: Person
     ) -> None:

@@ -226,6 +226,9 @@ def test_what_was_found_but_called_absent_is_held_and_then_booked(
     held = finn.get(path)
     assert (held["state"], held["transfer_id"]) == ("held", None)
     assert f"Stripe has {late}" in held["state_reason"]
+    world.sweep("stripe_lines")
+    (line,) = finn.get("/v1/exceptions")["items"]
+    assert (line["waits_for"], line["may_be_booked_as"]) == (f"payout {approved['id']}", [])
     world.change_at_stripe("transfer", late, transfer_group=f"payout-{approved['id']}")
     fay.post(f"{path}/approve", {"reason": "Stripe's own list has it."})
     world.sweep("payouts")

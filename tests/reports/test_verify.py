@@ -764,3 +764,26 @@ class TestTheCommand:
         found = json.loads(out)
         assert code == 1
         assert [name for name, text in found.items() if text != "ok"] == ["I6"]
+
+
+def test_what_nobody_here_asked_for_covers_nothing(world: World, paid: Paid) -> None:
+    """A transfer of somebody else at Stripe is gone, whatever its line's type."""
+    world.loopback.run(
+        world.gateway.send_transfer(
+            amount_minor=499_800,
+            currency="USD",
+            destination=paid.payout["destination"],
+            transfer_group="by hand",
+            metadata={},
+            idempotency_key="by hand",
+        )
+    )
+    (said,) = violations(world)["coverage"]
+    assert "are owed" in said
+
+
+def test_what_is_in_flight_covers_what_is_owed(world: World, paid: Paid) -> None:
+    world.stripe.fault("apply_then_drop", path="/v1/refunds")
+    paid.acme.post("/v1/refunds", {"amount_minor": 50_000, "currency": "USD"})
+    world.sweep("refunds")
+    assert violations(world) == {}

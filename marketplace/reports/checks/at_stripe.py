@@ -1,7 +1,7 @@
 """What Stripe itself says, read through its HTTP API only, beside our books."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,8 +20,15 @@ from marketplace.stripe_api.gateway_answers import (
 )
 
 STABLE_READS = 5
-# What is in flight here until its line is booked.
-LEAVING = {"transfer", "refund", "payment_refund"}
+# What is in flight here until its line is booked: our ids and Stripe's.
+IN_FLIGHT = """
+    SELECT id::text FROM payout WHERE state IN ('sending', 'unknown')
+    UNION ALL
+    SELECT id::text FROM withdrawal WHERE state IN ('sending', 'unknown')
+    UNION ALL
+    SELECT unnest(ARRAY[id::text, stripe_refund_id]) FROM refund
+    WHERE confirmed_transaction_id IS NULL AND ended_transaction_id IS NULL
+"""
 # As long as an unknown outcome may take to be found out.
 BOOKED_WITHIN = timedelta(hours=24)
 # A payout whose transfer was made, whatever came back of it since.
@@ -165,7 +172,8 @@ def _compare_transfers(
 async def single_bank_payout(session: AsyncSession, view: StripeView) -> Finding:
     """I15. Per withdrawal at most one payout at Stripe that stands, as approved.
 
-    A payout that names no withdrawal is a line like any other: I4 says if nobody books it.
+    One that was given back does not stand, nor does a late one that two people booked as capital. A
+    payout that names no withdrawal is a line like any other: I4 says if nobody books it.
     """
     withdrawals = {
         str(row["id"]): row
@@ -183,9 +191,16 @@ async def single_bank_payout(session: AsyncSession, view: StripeView) -> Finding
         if row["stripe_payout_id"] not in known | {None}
         and (row["booked_at"] or view.read_from) <= view.read_from
     ]
+    decided = {
+        row["line_id"]
+        for row in await rows(session, "SELECT line_id FROM line_booking WHERE state = 'booked'")
+    }
+    own = {row["stripe_payout_id"] for row in withdrawals.values()}
     at_stripe: dict[str, list[BankPayout]] = defaultdict(list)
     for payout in view.bank_payouts:
-        if named := payout.metadata.get("withdrawal_id"):
+        named = payout.metadata.get("withdrawal_id")
+        is_over = payout.failure_balance_transaction_id or payout.balance_transaction_id in decided
+        if named and (payout.id in own or not is_over):
             at_stripe[named].append(payout)
     violations += [
         violation
@@ -272,8 +287,9 @@ def _unexplained_balances(view: StripeView) -> list[str]:
 async def coverage(session: AsyncSession, view: StripeView) -> Finding:
     """Cash at Stripe covers wallets, reserves, payables and what is in flight, per currency.
 
-    A transfer, refund or withdrawal that Stripe made and we have not booked yet has left its balance,
-    but is still in flight here: it counts as cash until it is booked.
+    A transfer, refund or withdrawal of ours that Stripe made and we have not booked yet has left its
+    balance, but is still in flight here: it counts as cash until it is booked. What nobody here asked
+    for is gone.
     """
     if not view.is_stable:
         return Finding(unchecked=MOVED)
@@ -281,13 +297,9 @@ async def coverage(session: AsyncSession, view: StripeView) -> Finding:
     cash: dict[str, int] = defaultdict(int)
     for currency in view.balances:
         cash[currency] = view.total_minor(currency)
-    in_flight = {
-        payout.balance_transaction_id
-        for payout in view.bank_payouts
-        if "withdrawal_id" in payout.metadata
-    }
-    for line in view.balance_transactions:
-        if (line.type in LEAVING or line.id in in_flight) and line.id not in booked:
+    in_flight = {row["id"] for row in await rows(session, IN_FLIGHT)}
+    for line in _lines_of(view, in_flight):
+        if line.id not in booked:
             cash[line.currency] -= line.net_minor
     return Finding(
         [
@@ -296,3 +308,18 @@ async def coverage(session: AsyncSession, view: StripeView) -> Finding:
             if cash[owed["currency"]] < owed["minor"]
         ]
     )
+
+
+def _lines_of(view: StripeView, in_flight: set[str]) -> Iterator[BalanceTransaction]:
+    """What Stripe made of what is in flight here, and what it gave back of that since."""
+    ids: set[str | None] = set()
+    for transfer in view.transfers:
+        if transfer.metadata.get("payout_id") in in_flight and not transfer.amount_reversed_minor:
+            ids.add(transfer.balance_transaction_id)
+    for payout in view.bank_payouts:
+        if payout.metadata.get("withdrawal_id") in in_flight:
+            ids |= {payout.balance_transaction_id, payout.failure_balance_transaction_id}
+    for refund in view.refunds:
+        if {refund.id, refund.metadata.get("refund_id")} & in_flight:
+            ids |= {line.id for line in (refund.taken, refund.returned) if line is not None}
+    return (line for line in view.balance_transactions if line.id in ids)
