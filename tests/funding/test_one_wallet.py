@@ -98,6 +98,7 @@ def test_publishes_refunds_and_disputes_never_take_it_below_zero(
         "refund 201",
         "refund 409 wallet_too_low",
         "refund 409 refunds_paused",
+        "refund 409 debt_first",
         "refund 409 deposits_do_not_cover",
     }
     assert set(answers) <= allowed, answers

@@ -61,6 +61,9 @@ class Disputes(Refunds, Jobs):
             each.state == "open" and each.deposit.client_id == client_id for each in self.disputes
         )
 
+    def owed_by(self, client_id: str) -> int:
+        return self.books.held(debt(client_id))
+
     def lost_of(self, deposit: Deposit) -> int:
         return sum(each.amount_minor for each in self.disputes_of(deposit, "lost"))
 

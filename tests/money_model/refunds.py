@@ -55,6 +55,9 @@ class Refunds(Deposits):
     def is_paused(self, client_id: str) -> bool:
         return False
 
+    def owed_by(self, client_id: str) -> int:
+        return 0
+
     def lost_of(self, deposit: Deposit) -> int:
         return 0
 
@@ -76,6 +79,9 @@ class Refunds(Deposits):
             body["client_id"] = owner.id
         if self.is_paused(owner.id):
             assert asker.refused("POST", "/v1/refunds", body) == "409 refunds_paused"
+            return
+        if self.owed_by(owner.id):
+            assert asker.refused("POST", "/v1/refunds", body) == "409 debt_first"
             return
         credited = [each for each in self.deposits if self.is_refundable(each, owner)]
         if sum(self.left_of(deposit) for deposit in credited) < wanted:
