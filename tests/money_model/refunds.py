@@ -114,19 +114,20 @@ class Refunds(Deposits):
         self.refunds_agree()
 
     def send_refunds(self, fault: str | None = None) -> int:
-        """Those that are due; answers how many."""
+        """Those that are due; answers how many. A success is looked at daily as well."""
         due, now = self.swept_in_order("refunds", "refund", fault, "/v1/refunds")
         waiting = {each.id: each for each in self.refunds_in("sending", "unknown", "pending")}
+        looked_at = waiting | {each.id: each for each in self.refunds_in("succeeded")}
         for refund_id in due:
-            fault = self.refund_looked_at(waiting[refund_id], fault, now)
-        return len(due)
+            fault = self.refund_looked_at(looked_at[refund_id], fault, now)
+        return len(waiting.keys() & set(due))
 
     def look_once_more(self) -> None:
         super().look_once_more()
         self.send_refunds()
 
     def refund_looked_at(self, refund: Refund, fault: str | None, now: datetime) -> str | None:
-        if refund.state == "pending":
+        if refund.state in {"pending", "succeeded"}:
             self.refund_seen(refund)
             return fault
         learned = refund.key.ask(fault, now, lambda: self.refund_made(refund, fault, now))
