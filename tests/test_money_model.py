@@ -43,7 +43,7 @@ PROFILE = settings.get_current_profile_name()
 IS_CAMPAIGN = PROFILE == "campaign"
 PHASES = {Phase.explicit, Phase.reuse, Phase.generate}
 PLAYED = settings(
-    max_examples=int(os.environ.get("MONEY_MODEL_SEQUENCES", "500")) if IS_CAMPAIGN else 4,
+    max_examples=int(os.environ.get("MONEY_MODEL_SEQUENCES", "500")) if IS_CAMPAIGN else 2,
     stateful_step_count=60 if IS_CAMPAIGN else 40,
     derandomize=not IS_CAMPAIGN,
     deadline=None,

@@ -108,7 +108,8 @@ async def _done_payouts(story: Story) -> list[Any]:
 
 async def _take_one_back(story: Story, payouts: list[Any]) -> None:
     """One that simply went through; it is owed again, and the next run pays it."""
-    paid = [each for each in payouts if each["state"] == "paid" and not each["state_reason"]]
+    paid = [each for each in payouts if each["state"] == "paid"]
+    paid.sort(key=lambda each: each["state_reason"] is None)
     if not paid:
         return
     path = f"/v1/payouts/{paid[-1]['id']}"

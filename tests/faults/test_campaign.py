@@ -23,7 +23,7 @@ CELL = os.environ.get("FAULTS_CELL", "")
 ONLY = os.environ.get("FAULTS_FLOWS", "").split()
 # So that workers have something to share.
 PARTS = 4
-SAMPLE = int(os.environ.get("FAULTS_SAMPLE", "6"))
+SAMPLE = int(os.environ.get("FAULTS_SAMPLE", "3"))
 
 
 @dataclass(frozen=True)

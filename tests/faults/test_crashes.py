@@ -22,7 +22,7 @@ from tests.reports.conftest import violations
 from tests.world import World
 
 PERFORMERS = 5
-KILLS = 100 if TIMES else 10
+KILLS = 100 if TIMES else 5
 # Of virtual time, after which another sender goes on.
 LEASE_SECONDS = 61
 

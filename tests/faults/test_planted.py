@@ -11,7 +11,7 @@ from tests.faults.test_campaign import TIMES
 
 
 # All of them, or a sample.
-@pytest.mark.parametrize("name", list(BUGS)[:: 1 if TIMES else 4])
+@pytest.mark.parametrize("name", list(BUGS)[:: 1 if TIMES else 7])
 def test_a_planted_bug_is_caught(
     ground: Ground, name: str, record_property: Callable[[str, object], None]
 ) -> None:

@@ -64,7 +64,7 @@ def test_nonsense_is_refused_in_the_shape_of_stripe(
     ("method", "path"),
     [
         ("GET", "/v1/customers"),
-        ("POST", "/v1/refunds"),
+        ("POST", "/v1/invoices"),
         ("DELETE", "/v1/accounts/acct_1"),
         ("POST", "/v1/balance"),
         ("GET", "/v2/core/events"),
