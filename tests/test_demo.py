@@ -101,8 +101,12 @@ def test_the_demo_adds_up(bare: dict[str, str], tmp_path: Path) -> None:
     # The shape of the story: four performers, six tasks, one of each special fate.
     assert counts["claims"] == len(claims) == len({line["claim"] for line in claims})
     assert counts["auditions"] == len(auditions) == counts["performers"] == 4
-    assert counts["transfers"] == 2
-    assert len({transfer["destination"] for transfer in told["transfers"]}) == counts["transfers"]
+    paid_to = {transfer["destination"] for transfer in told["transfers"]}
+    if counts["payout_runs"] == 1:
+        assert counts["transfers"] == len(paid_to) == 2
+    else:
+        # A Monday passed while a slow machine played: some are paid in two runs.
+        assert counts["transfers"] >= len(paid_to) >= 2
     assert counts["tasks"] == counts["claims"] == 6
     assert counts["accepted"] + counts["refused"] + counts["expired"] == counts["claims"]
     assert counts["retakes"] == counts["refused"] == counts["expired"] == 1
