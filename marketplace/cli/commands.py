@@ -218,4 +218,4 @@ def api_description() -> str:
         "storage_url": "unused",
     }
     document = create_app(installation.settings_from(unused), sweeps=False).openapi()
-    return json.dumps(document, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+    return json.dumps(document, indent=1, ensure_ascii=False, sort_keys=True) + "\n"

@@ -2,9 +2,12 @@
 
 import asyncio
 import time
+from dataclasses import replace
+from functools import partial
 
 import pytest
 
+from marketplace.bank import bank_payouts
 from marketplace.scheduler import SWEEPS
 from tests.reports.conftest import violations
 from tests.world import DAY, HOUR, Caller, Client, Json, Person, World
@@ -87,9 +90,6 @@ def told(world: World, ana: Person, state: str) -> None:
 
 
 def test_a_late_look_does_not_undo_a_later_one(world: World, ana: Person) -> None:
-    from dataclasses import replace
-
-    from marketplace.bank import bank_payouts
 
     world.advance(DAY)
     world.sweep("poll_bank_payouts")
@@ -106,7 +106,7 @@ def test_a_late_look_does_not_undo_a_later_one(world: World, ana: Person) -> Non
     bank_says(world, payout, "paid")
     late = look()
     for seen in (late, early, late, replace(late, account_id="acct_of_nobody")):
-        world.transact(lambda session, seen=seen: bank_payouts.note(session, seen))  # type: ignore[misc]
+        world.transact(partial(bank_payouts.note, seen=seen))
     assert own(ana)["state"] == "paid"
 
 

@@ -114,7 +114,7 @@ class Ground:
         begin = FLOWS[name].begin
         if (name, seed) not in self.scenes:
             # Its amounts come from the seed alone, so that anybody can play it again.
-            chance = random.Random(f"{name} {seed}")  # noqa: S311
+            chance = random.Random(f"{name} {seed}")  # noqa: S311 - to be repeated, not secret
             self.scenes[name, seed] = self.make_scene(lambda world: begin(world, chance))
         return self.scenes[name, seed]
 

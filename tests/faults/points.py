@@ -73,8 +73,8 @@ class Points:
     def install(self) -> None:
         sa.event.listen(sa.Engine, "before_cursor_execute", self._before_statement)
         sa.event.listen(sa.Engine, "after_cursor_execute", self._after_statement)
-        PGDialectAsync_psycopg.do_commit = self._commit(PGDialectAsync_psycopg.do_commit)  # type: ignore[method-assign]
-        gateway_requests.HttpClient.request = self._call(gateway_requests.HttpClient.request)  # type: ignore[method-assign]
+        PGDialectAsync_psycopg.do_commit = self._commit(PGDialectAsync_psycopg.do_commit)  # type: ignore[method-assign] # in its own process alone
+        gateway_requests.HttpClient.request = self._call(gateway_requests.HttpClient.request)  # type: ignore[method-assign] # in its own process alone
 
     def reach(self, what: str, label: str) -> str | None:
         """One more point; answers the kind of fault that is to happen at it."""

@@ -238,7 +238,7 @@ class FaultZone(World):
         """Answers every keyed request with its answer, to be repeated to the product outside."""
         outside = self.http, self.url
         patient = Patient(product)
-        self.product, self.http, self.url = product, patient, product.launcher.url  # type: ignore[assignment]
+        self.product, self.http, self.url = product, patient, product.launcher.url  # type: ignore[assignment] # a client, but patient
         answered: list[Answered] = []
         try:
             yield answered

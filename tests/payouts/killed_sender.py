@@ -89,7 +89,7 @@ def end_at_call(
             end()
         return answer
 
-    gateway_requests.HttpClient.request = request  # type: ignore[method-assign]
+    gateway_requests.HttpClient.request = request  # type: ignore[method-assign] # in its own process alone
 
 
 async def main(*where: str) -> None:
