@@ -6,6 +6,12 @@ from sqlalchemy import Connection
 from marketplace.shared.privileges import grants
 from marketplace.tables import metadata
 
+UNVALIDATED = """
+    SELECT 'ALTER TABLE ' || conrelid::regclass || ' VALIDATE CONSTRAINT ' || quote_ident(conname)
+    FROM pg_constraint WHERE NOT convalidated AND connamespace = 'public'::regnamespace
+    ORDER BY conrelid, conname
+"""
+
 
 def run(connection: Connection, application_login: str | None) -> None:
     """Migrate in one transaction, then give the application's login exactly its privileges."""
@@ -23,6 +29,19 @@ def run(connection: Connection, application_login: str | None) -> None:
         if application_login is not None:
             for grant in grants(metadata, application_login):
                 connection.exec_driver_sql(grant)
+    _validate(connection)
+
+
+def _validate(connection: Connection) -> None:
+    """Constraints that migrations add as NOT VALID hold for new rows by now.
+
+    The old rows are looked through here, a constraint at a time, while everybody reads and writes.
+    """
+    statements = connection.exec_driver_sql(UNVALIDATED).scalars().all()
+    connection.commit()
+    for statement in statements:
+        connection.exec_driver_sql(statement)
+        connection.commit()
 
 
 options = context.config.attributes

@@ -155,6 +155,24 @@ def test_migrating_twice_changes_nothing(urls: dict[str, str], owner: sa.Connect
     assert (everything(owner), privileges(owner, urls)) == before
 
 
+def test_old_rows_are_looked_through_after_the_change(
+    urls: dict[str, str], owner: sa.Connection
+) -> None:
+    """In a transaction of its own, which lets everybody write; if it was cut off, the next time."""
+    definition = definitions(owner, CONSTRAINTS)
+    assert not any(text.endswith("NOT VALID") for text in definition.values())
+    owner.exec_driver_sql("ALTER TABLE payout_line DROP CONSTRAINT ck_payout_line_not_zero")
+    owner.exec_driver_sql(
+        "ALTER TABLE payout_line ADD CONSTRAINT ck_payout_line_not_zero CHECK (amount_minor <> 0)"
+        " NOT VALID"
+    )
+    owner.commit()
+    assert definitions(owner, CONSTRAINTS) != definition
+    owner.commit()
+    migrate.migrate(urls["owner"], urls["app"])
+    assert definitions(owner, CONSTRAINTS) == definition
+
+
 def test_alembic_finds_no_difference_from_the_models(owner: sa.Connection) -> None:
     def texts_are_texts(*arguments: Any) -> bool | None:
         *_, found, wanted = arguments

@@ -14,7 +14,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.bank.models import BANK_PAYOUT_MOVES, BankPayout, BankPayoutState
 from marketplace.performers.models import PayoutAccount
-from marketplace.shared import clock
+from marketplace.shared import clock, sweeps
 from marketplace.shared.database import Sessions
 from marketplace.shared.ids import new_id
 from marketplace.shared.states import move
@@ -131,7 +131,9 @@ async def _list(sessions: Sessions, gateway: StripeGateway, account_id: str) -> 
 
 async def _note_all(session: AsyncSession, listed: Listed) -> None:
     for payout in reversed(listed.payouts):
-        await note(session, Seen(payout, listed.account_id, listed.asked_at))
+        with sweeps.one_row("bank_payouts", payout.id):
+            async with session.begin_nested():
+                await note(session, Seen(payout, listed.account_id, listed.asked_at))
     await session.execute(
         sa.text(
             "UPDATE payout_account SET bank_due_at = marketplace_now() + :wait"

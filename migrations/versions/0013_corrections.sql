@@ -67,7 +67,6 @@ AS $$
 -- A line may take off what two people netted.
 ALTER TABLE payout_line DROP CONSTRAINT ck_payout_line_positive;
 ALTER TABLE payout_line ADD CONSTRAINT ck_payout_line_not_zero CHECK (amount_minor <> 0) NOT VALID;
-ALTER TABLE payout_line VALIDATE CONSTRAINT ck_payout_line_not_zero;
 
 -- What a performer owes us.
 CREATE FUNCTION receivable_minor(performer uuid, of_currency text) RETURNS bigint

@@ -3,7 +3,6 @@
 ALTER TABLE payout_run ADD COLUMN edited_by uuid[] NOT NULL DEFAULT '{}';
 ALTER TABLE payout_run DROP CONSTRAINT ck_payout_run_approved_by_somebody;
 ALTER TABLE payout_run ADD CONSTRAINT ck_payout_run_approved_by_somebody CHECK ((state IN ('approved', 'paused')) = (approved_by IS NOT NULL)) NOT VALID;
-ALTER TABLE payout_run VALIDATE CONSTRAINT ck_payout_run_approved_by_somebody;
 
 INSERT INTO allowed_move (subject, from_state, to_state) VALUES
     ('payout_run', 'approved', 'paused'),

@@ -23,10 +23,14 @@ def ana(world: World, acme: Client, ravi: Person, finn: Person, fay: Person) -> 
     world.capital(finn, 500_000)
     ana = world.performer("Ana", onboarded=True)
     world.accepted_claim(ana, world.published_job(acme), ravi)
+    pay(world, finn, fay)
+    return ana
+
+
+def pay(world: World, finn: Person, fay: Person) -> None:
     run = finn.post("/v1/payout-runs", {"currency": "USD"})
     fay.post(f"/v1/payout-runs/{run['id']}/approve")
     world.sweep("payouts")
-    return ana
 
 
 def own(performer: Person) -> Json:
@@ -108,6 +112,24 @@ def test_a_late_look_does_not_undo_a_later_one(world: World, ana: Person) -> Non
     for seen in (late, early, late, replace(late, account_id="acct_of_nobody")):
         world.transact(partial(bank_payouts.note, seen=seen))
     assert own(ana)["state"] == "paid"
+
+
+def test_one_that_may_not_move_hides_no_other(
+    world: World, ana: Person, acme: Client, ravi: Person, finn: Person, fay: Person
+) -> None:
+    world.advance(DAY)
+    world.sweep("poll_bank_payouts")
+    bank_says(world, own(ana), "canceled")
+    world.advance(DAY)
+    world.sweep("poll_bank_payouts")
+    assert own(ana)["state"] == "canceled"
+    bank_says(world, own(ana), "paid")
+    world.accepted_claim(ana, world.published_job(acme), ravi)
+    pay(world, finn, fay)
+    world.advance(DAY)
+    world.sweep("poll_bank_payouts")
+    states = [each["state"] for each in ana.get(OWN)["items"]]
+    assert sorted(states) == ["canceled", "pending"]
 
 
 def test_stripe_down_only_delays(world: World, ana: Person) -> None:

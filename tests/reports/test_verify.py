@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from marketplace.reports import verify
-from marketplace.reports.checks import at_stripe
+from marketplace.reports.checks import at_stripe, states
 from marketplace.scheduler import SWEEPS
 from marketplace.stripe_api.gateway_answers import BalanceAmount
+from marketplace.tables import MOVES
 from tests.corrections.test_corrections import about, corrected
 from tests.payouts.conftest import returned
 from tests.reports.conftest import Paid, findings, lift_all_guards, program, violations
@@ -451,6 +452,11 @@ def test_planted_violations_of_corrections_are_caught(
 def test_every_invariant_has_a_planted_violation() -> None:
     natural = {"pay-by", "I10", "I13"}  # time alone breaks these: see TestOverdue
     assert set(PLANTED) | natural == set(verify.CHECKS)
+
+
+def test_the_state_of_all_that_moves_is_compared_with_its_moves() -> None:
+    compared = re.findall(r"SELECT '(\w+)'(?: AS subject_type)?, \w+, state FROM \1\n", states.I11)
+    assert set(compared) == set(MOVES)
 
 
 class TestAtStripe:

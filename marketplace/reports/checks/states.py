@@ -92,7 +92,8 @@ I11 = """
         FROM audit_event WHERE action = 'moved'
         WINDOW subject AS (PARTITION BY subject_type, subject_id ORDER BY id)
     ), state AS (
-        SELECT 'audition' AS subject_type, id, state FROM audition
+        SELECT 'accounting_period' AS subject_type, id, state FROM accounting_period
+        UNION ALL SELECT 'audition', id, state FROM audition
         UNION ALL SELECT 'bank_payout', id, state FROM bank_payout
         UNION ALL SELECT 'claim', id, state FROM claim
         UNION ALL SELECT 'correction', id, state FROM correction
