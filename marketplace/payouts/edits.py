@@ -18,7 +18,7 @@ from marketplace.payouts.models import (
     PayoutState,
     RunState,
 )
-from marketplace.payouts.service import find_payout, find_run
+from marketplace.payouts.service import OwnPayout, find_payout, find_run
 from marketplace.shared.states import move
 
 VOIDED = "Its run was edited since its approval; it waits to be approved again."
@@ -26,7 +26,7 @@ VOIDED = "Its run was edited since its approval; it waits to be approved again."
 
 async def release(session: AsyncSession, *, payout_id: UUID, reason: str, editor: UUID) -> Payout:
     """Give one payout up before it is sent; its earnings are free for the next run."""
-    payout = await _lock_to_edit(session, payout_id)
+    payout = await _lock_to_edit(session, payout_id, editor)
     move(payout, PayoutState.RELEASED, PAYOUT_MOVES, reason=reason)
     payout.due_at = None
     await session.execute(
@@ -41,7 +41,7 @@ async def release(session: AsyncSession, *, payout_id: UUID, reason: str, editor
 
 async def hold(session: AsyncSession, *, payout_id: UUID, reason: str, editor: UUID) -> Payout:
     """Keep one payout back before it is sent, until somebody approves it again."""
-    payout = await _lock_to_edit(session, payout_id)
+    payout = await _lock_to_edit(session, payout_id, editor)
     move(payout, PayoutState.HELD, PAYOUT_MOVES, reason=reason)
     payout.due_at = None
     await session.flush()
@@ -49,10 +49,13 @@ async def hold(session: AsyncSession, *, payout_id: UUID, reason: str, editor: U
     return payout
 
 
-async def _lock_to_edit(session: AsyncSession, payout_id: UUID) -> Payout:
+async def _lock_to_edit(session: AsyncSession, payout_id: UUID, editor: UUID) -> Payout:
     """The run first, then its payouts: one order for everybody."""
     await find_run(session, (await find_payout(session, payout_id)).run_id, lock=True)
-    return await find_payout(session, payout_id, lock=True)
+    payout = await find_payout(session, payout_id, lock=True)
+    if payout.performer_id == editor:
+        raise OwnPayout
+    return payout
 
 
 async def _void_approval(session: AsyncSession, run_id: UUID, editor: UUID) -> None:

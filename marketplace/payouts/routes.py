@@ -168,7 +168,7 @@ async def read_payout(payout_id: UUID, session: Session, finance: Finance) -> Pa
 @router.post(
     "/payouts/{payout_id}/release",
     dependencies=[KEY_REQUIRED],
-    responses=documented(NotFound, MoveNotAllowed),
+    responses=documented(NotFound, MoveNotAllowed, service.OwnPayout),
 )
 async def release_payout(
     payout_id: UUID, body: Decision, session: Session, finance: Finance
@@ -186,7 +186,7 @@ async def release_payout(
 @router.post(
     "/payouts/{payout_id}/hold",
     dependencies=[KEY_REQUIRED],
-    responses=documented(NotFound, MoveNotAllowed),
+    responses=documented(NotFound, MoveNotAllowed, service.OwnPayout),
 )
 async def hold_payout(
     payout_id: UUID, body: Decision, session: Session, finance: Finance

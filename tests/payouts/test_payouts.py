@@ -126,13 +126,17 @@ class TestApproving:
         assert (approved["state"], approved["approved_by"]) == ("approved", fay.id)
         assert fay.refused("POST", path) == "409 move_not_allowed"
 
-    def test_nobody_approves_their_own_pay(
+    def test_nobody_decides_about_their_own_pay(
         self, world: World, owed: Person, fay: Person, finn: Person
     ) -> None:
         world.sql("INSERT INTO person_role (person_id, role) VALUES (%s, 'finance')", owed.id)
         run = finn.post("/v1/payout-runs", {"currency": "USD"})
         path = f"/v1/payout-runs/{run['id']}/approve"
         assert owed.refused("POST", path) == "403 own_payout"
+        (own,) = finn.get(f"/v1/payout-runs/{run['id']}/payouts")["items"]
+        for verb in ("hold", "release"):
+            edit = f"/v1/payouts/{own['id']}/{verb}"
+            assert owed.refused("POST", edit, {"reason": "mine"}) == "403 own_payout"
         fay.post(path)
 
     def test_a_run_with_a_released_payout_can_be_discarded(

@@ -363,7 +363,7 @@ class TestEdited:
 
 
 class TestCooling:
-    def change(self, world: World, performer: Person, to: str) -> None:
+    def change(self, world: World, performer: Person, to: str | None) -> None:
         world.sql(
             "UPDATE payout_account SET stripe_account_id = %s WHERE performer_id = %s",
             to,
@@ -405,6 +405,15 @@ class TestCooling:
         assert world.value(changed, owed.id) is None
         world.sweep("payouts")
         assert finn.get(f"/v1/payouts/{approved['id']}")["state"] == "paid"
+
+    def test_one_that_was_taken_away_meanwhile_cools_from_the_moment_it_is_back(
+        self, world: World, owed: Person
+    ) -> None:
+        self.change(world, owed, None)
+        world.advance(7 * DAY)
+        self.change(world, owed, "acct_other")
+        changed = world.value("SELECT destination_changed_at FROM payout_account")
+        assert changed > world.now - timedelta(days=1)
 
     def test_nobody_dates_it_back(self, world: World, owed: Person) -> None:
         with world.connection(actor="mallory") as mallory:
