@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,11 +77,36 @@ def pay(line: Json) -> int:
     return exact
 
 
-def test_the_demo_adds_up(bare: dict[str, str], tmp_path: Path) -> None:
+@contextmanager
+def demo_left_running(environment: dict[str, str], folder: Path) -> Iterator[tuple[str, Json]]:
+    """What it says to people and to programs, once the story is told; Ctrl-C ends it well."""
+    says, tells = folder / "says.txt", folder / "tells.json"
+    arguments = ("demo", "--json", "--data", str(folder / "data"), "--port", "0")
+    with says.open("w") as stderr, tells.open("w") as stdout:
+        demo = subprocess.Popen(command(*arguments), env=environment, stdout=stdout, stderr=stderr)
+    try:
+        deadline = time.monotonic() + DEMO_SECONDS
+        while "Follow a payout" not in says.read_text():
+            assert demo.poll() is None, says.read_text()
+            assert time.monotonic() < deadline, says.read_text()
+            time.sleep(0.2)
+        yield says.read_text(), json.loads(tells.read_text())
+    finally:
+        demo.send_signal(signal.SIGINT)
+        assert demo.wait(END_SECONDS) == 0
+
+
+def test_the_demo_adds_up_and_serves_the_readmes_client(
+    bare: dict[str, str], tmp_path: Path
+) -> None:
+    with demo_left_running(bare, tmp_path) as (said, told):
+        it_adds_up(told)
+        exported = re.findall(r"export (MARKETPLACE_\w+)=(\S+)", said)
+        the_readmes_client_downloads_a_take(bare | dict(exported), tmp_path)
+
+
+def it_adds_up(told: Json) -> None:
     """Worked out here once more, from what the demo says it saw."""
-    data = str(tmp_path / "data")
-    out = ran(bare, "demo", "--once", "--json", "--data", data, "--port", "0")
-    told = json.loads(out.splitlines()[-1])
     lines, counts = told["lines"], told["counts"]
     claims, auditions = ([line for line in lines if line[of]] for of in ("claim", "audition"))
     assert [line["pay_minor"] for line in lines] == [pay(line) for line in lines]
@@ -117,35 +142,18 @@ def test_the_demo_adds_up(bare: dict[str, str], tmp_path: Path) -> None:
     assert rates == {7_400, 8_000}, "the rise in the middle of the story priced later claims"
 
 
-def test_the_readmes_client_downloads_a_take(bare: dict[str, str], tmp_path: Path) -> None:
-    """Its own lines, word for word but for `make`, against a demo that was left running."""
-    told, data = tmp_path / "told.txt", str(tmp_path / "data")
-    with told.open("w") as out:
-        demo = subprocess.Popen(
-            command("demo", "--data", data, "--port", "0"), env=bare, stdout=out, stderr=out
-        )
-    try:
-        deadline = time.monotonic() + DEMO_SECONDS
-        while "Follow a payout" not in told.read_text():
-            assert demo.poll() is None, told.read_text()
-            assert time.monotonic() < deadline, told.read_text()
-            time.sleep(0.2)
-        exported = re.findall(r"export (MARKETPLACE_\w+)=(\S+)", told.read_text())
-        lines = (PROJECT / "README.md").read_text().split("```python\n")[1].split("```")[0]
-        simulate = [*command("simulate", "JOB"), "--data", data]
-        lines = lines.replace(
-            """["make", "simulate", f"JOB={job['id']}"]""",
-            str(simulate).replace("'JOB'", "job['id']"),
-        )
-        assert "make" not in lines.replace("/make", "")
-        assert len(lines.strip().splitlines()) <= 15
-        subprocess.run(
-            [sys.executable, "-c", lines], env=bare | dict(exported), cwd=tmp_path, check=True
-        )
-        assert (tmp_path / "take.flac").read_bytes().startswith(b"fLaC")
-    finally:
-        demo.send_signal(signal.SIGINT)
-        assert demo.wait(END_SECONDS) == 0
+def the_readmes_client_downloads_a_take(environment: dict[str, str], folder: Path) -> None:
+    """Its own lines, word for word but for `make`."""
+    lines = (PROJECT / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    simulate = [*command("simulate", "JOB"), "--data", str(folder / "data")]
+    lines = lines.replace(
+        """["make", "simulate", f"JOB={job['id']}"]""",
+        str(simulate).replace("'JOB'", "job['id']"),
+    )
+    assert "make" not in lines.replace("/make", "")
+    assert len(lines.strip().splitlines()) <= 15
+    subprocess.run([sys.executable, "-c", lines], env=environment, cwd=folder, check=True)
+    assert (folder / "take.flac").read_bytes().startswith(b"fLaC")
 
 
 class Outside(World):
