@@ -1,7 +1,7 @@
 """What the application's own login tries and the database refuses. Every attack really commits."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from psycopg import sql as parts
 
+from tests.conftest import Scene
 from tests.world import HOUR, Client, Json, Person, World
 
 Connection = psycopg.Connection[Json]
@@ -874,17 +875,52 @@ class TestAuditions:
             refused(mallory, "audition_paid", f"UPDATE audition SET {change}")
 
 
+@dataclass(frozen=True)
+class Drafted:
+    """Ana and Bea are each owed 1.23; both are in a drafted run."""
+
+    acme: Client
+    ravi: Person
+    run: Json
+
+
+def draft(world: World) -> Drafted:
+    acme, ravi = world.client("Acme Voice Lab", deposit_minor=100_000), world.reviewer("Ravi")
+    job = world.published_job(acme, tasks=2)
+    for name in ("Ana", "Bea"):
+        performer = world.performer(name, onboarded=True)
+        world.accepted_claim(performer, job, ravi, seconds=60)
+    run: Json = world.finance("Finn").post("/v1/payout-runs", {"currency": "USD"})
+    assert run["payouts"] == 2
+    return Drafted(acme, ravi, run)
+
+
+@pytest.fixture(scope="session")
+def after_drafting(make_scene: Callable[[Callable[[World], Drafted]], Scene]) -> Scene:
+    return make_scene(draft)
+
+
 class TestPayoutLines:
     @pytest.fixture
-    def drafted(self, world: World, acme: Client, ravi: Person, finn: Person) -> Json:
-        """Ana and Bea are each owed 1.23; both are in a drafted run."""
-        job = world.published_job(acme, tasks=2)
-        for name in ("Ana", "Bea"):
-            performer = world.performer(name, onboarded=True)
-            world.accepted_claim(performer, job, ravi, seconds=60)
-        run: Json = finn.post("/v1/payout-runs", {"currency": "USD"})
-        assert run["payouts"] == 2
-        return run
+    def scene(self, after_drafting: Scene) -> Scene:
+        return after_drafting
+
+    @pytest.fixture
+    def cast(self, world: World, scene: Scene) -> Drafted:
+        found: Drafted = scene.cast_in(world)
+        return found
+
+    @pytest.fixture
+    def acme(self, cast: Drafted) -> Client:
+        return cast.acme
+
+    @pytest.fixture
+    def ravi(self, cast: Drafted) -> Person:
+        return cast.ravi
+
+    @pytest.fixture
+    def drafted(self, cast: Drafted) -> Json:
+        return cast.run
 
     LINE = "INSERT INTO payout_line (id, payout_id, ledger_entry_id, amount_minor) "
 
