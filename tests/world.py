@@ -298,6 +298,14 @@ class World:
 
         self.loopback.run(change())
 
+    def forget_at_stripe(self, id_: str) -> None:
+        """Our key sees it no more."""
+
+        async def forget() -> None:
+            self._memory.execute("DELETE FROM object WHERE id = ?", (id_,))
+
+        self.loopback.run(forget())
+
     @property
     def gateway(self) -> StripeGateway:
         return self.parts.gateway
