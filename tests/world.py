@@ -441,6 +441,15 @@ class World:
         )
         return account
 
+    def replace_account(self, performer: Person, finance: Person) -> str:
+        """Retired, and another one opened and cooled; answers its id."""
+        why = {"reason": "It is another's account."}
+        finance.post(f"/v1/performers/{performer.id}/payout-account/retire", why)
+        account = self.onboard(performer)
+        self.advance(3 * DAY)
+        self.sweep("funds")
+        return account
+
     def client(
         self, name: str = "Acme Voice Lab", *, currency: str = "USD", deposit_minor: int = 0
     ) -> Client:

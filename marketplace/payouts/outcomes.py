@@ -96,16 +96,17 @@ async def found_too_late(session: AsyncSession, payout: Payout, transfer: Transf
 
 
 def _remedy(payout: Payout) -> str:
-    if payout.state is PayoutState.RELEASED:
-        return "reissue this payout, and that one is booked; no other is sent."
-    if payout.transfer_id is not None or payout.state in (
-        PayoutState.SENDING,
-        PayoutState.UNKNOWN,
-    ):
-        return "reverse it there, it would be paid twice."
-    if payout.state is PayoutState.DRAFT:
-        return "approve its run, and that one is booked; no other is sent."
-    return "approve it, and that one is booked; no other is sent."
+    booked = "and that one is booked; no other is sent."
+    match payout.state:
+        case PayoutState.DRAFT:
+            return f"approve its run, {booked}"
+        case PayoutState.RELEASED:
+            return f"reissue this payout, {booked}"
+        case PayoutState.SENDING | PayoutState.UNKNOWN:
+            return "another one is on its way, so reverse this one there."
+        case PayoutState.APPROVED | PayoutState.HELD | PayoutState.REFUSED:
+            return f"approve it, {booked}"
+    return f"it is paid by {payout.transfer_id} already, so reverse this one there."
 
 
 async def _paid_or_unknown(

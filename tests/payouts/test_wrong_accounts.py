@@ -181,7 +181,8 @@ class TestRetired:
         world.onboard(owed)
         assert finn.post(path, WHY, key="once") == first
         assert account_of(world, owed) is not None
-        nobody = f"/v1/performers/{finn.id}/payout-account/retire"
+        bea = world.performer("Bea")
+        nobody = f"/v1/performers/{bea.id}/payout-account/retire"
         assert finn.refused("POST", nobody, WHY) == "404 not_found"
 
     def test_many_retire_it_at_once(self, world: World, owed: Person, finn: Person) -> None:
