@@ -124,7 +124,7 @@ class TestGivenUp:
         world.stripe.control("POST", f"transfers/{transfer}/reversals", amount=100)
         held = sent(world, fay, drafted(finn))
         assert held["state"] == "held"
-        world.stripe.control("POST", f"transfers/{transfer}/reversals")
+        world.stripe.control("POST", f"transfers/{transfer}/reversals", amount=None)
         fay.post(f"/v1/payouts/{held['id']}/approve", WHY)
         world.sweep("payouts", "inbox")
         assert only_payout(finn, {"id": held["run_id"]})["state"] == "paid"
@@ -183,7 +183,7 @@ class TestItsLine:
 
     def queue(self, world: World, finn: Person) -> list[Json]:
         world.advance(25 * HOUR)
-        world.sweep("stripe_lines")
+        world.sweep("poll_deposits", "funds", "stripe_lines")
         found: list[Json] = finn.get("/v1/exceptions")["items"]
         return found
 
