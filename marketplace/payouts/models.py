@@ -208,6 +208,7 @@ class PayoutLine(SQLModel, table=True):
 
 class ExclusionReason(StrEnum):
     NO_ACCOUNT = "no_account"
+    WRONG_DESTINATION = "wrong_destination"
     ACCOUNT_NOT_ACTIVE = "account_not_active"
     BELOW_MINIMUM = "below_minimum"
 

@@ -19,7 +19,7 @@ from marketplace.payouts.models import (
     ReversalState,
     TransferReversal,
 )
-from marketplace.payouts.outcomes import NotProvenAbsent
+from marketplace.payouts.outcomes import NotProvenAbsent, note_line
 from marketplace.payouts.service import OwnPayout, find_payout
 from marketplace.shared import clock
 from marketplace.shared.database import violated
@@ -49,12 +49,6 @@ class ReversalAtWork(Conflict):
     """Another reversal of this payout is asked for and not over yet."""
 
     code = "reversal_at_work"
-
-
-class LineBookedOtherwise(Conflict):
-    """Finance has booked Stripe's line of it as something else already."""
-
-    code = "line_booked_otherwise"
 
 
 class AskerMayNotApprove(Forbidden):
@@ -260,13 +254,7 @@ async def _note_line(
         currency=reversal.currency,
         ledger_transaction_id=ledger_transaction_id,
     )
-    try:
-        async with session.begin_nested():
-            session.add(line)
-    except sa.exc.IntegrityError as error:
-        if violated(error) == "pk_booked_balance_transaction":
-            raise LineBookedOtherwise from error
-        raise
+    await note_line(session, line)
 
 
 async def _tell_payout(session: AsyncSession, payout: Payout, reason: str) -> None:
