@@ -111,12 +111,12 @@ BEGIN
         NEW.decided_at := marketplace_now();
         RETURN NEW;
     END IF;
-    IF CASE WHEN NEW.dispute_id IS NULL THEN paid.foreign_line_id IS NULL
-        ELSE NOT EXISTS (
+    IF NEW.dispute_id IS NULL AND paid.foreign_line_id IS NULL
+        OR NEW.dispute_id IS NOT NULL AND NOT EXISTS (
             SELECT FROM dispute
             WHERE id = NEW.dispute_id AND deposit_id = NEW.deposit_id AND state = 'open'
-              AND outcome IS NOT NULL)
-        END THEN
+              AND outcome IS NOT NULL
+        ) THEN
         RAISE EXCEPTION 'the books follow deposit %', paid.id
             USING ERRCODE = 'check_violation', CONSTRAINT = 'charge_of_what_is_not_followed';
     END IF;

@@ -20,11 +20,12 @@ I9 = """
         JOIN booked_balance_transaction AS line ON line.id = said.line_id
             AND line.ledger_transaction_id = said.ledger_transaction_id
         WHERE said.deposit_id = deposit.id AND said.line_id = foreign_line_id
-          AND said.booked_as = CASE state
-              WHEN 'credited' THEN 'foreign_deposit' WHEN 'expired' THEN 'given_back' END
+          AND said.booked_as = CASE deposit.state
+              WHEN 'credited' THEN 'foreign_deposit' WHEN 'expired' THEN 'given_back'
+              ELSE said.booked_as END
     ) AS effects ON true
     WHERE foreign_line_id IS NOT NULL
-      AND booked <> CASE WHEN state IN ('credited', 'expired') THEN 1 ELSE 0 END
+      AND booked <> CASE WHEN deposit.state IN ('credited', 'expired') THEN 1 ELSE 0 END
     UNION ALL
     SELECT format('top-up %s is %s, but it is booked %s times', topup.id, state, booked)
     FROM topup
