@@ -6,14 +6,14 @@ from pydantic import Field
 
 from marketplace.exceptions.charge_models import ChargeState
 from marketplace.shared.money import LARGEST_AMOUNT_MINOR, Currency
-from marketplace.shared.schemas import Answer, Body, Reason
+from marketplace.shared.schemas import Answer, Body, Id, Reason
 
 WHY = "Refunded at Stripe by hand on 3 November."
 
 
 class NewClientCharge(Body):
-    deposit_id: UUID
-    dispute_id: UUID | None = Field(
+    deposit_id: Id
+    dispute_id: Id | None = Field(
         default=None,
         description="Of the deposit, when that is why. Approving the charge ends the dispute.",
         examples=[None],

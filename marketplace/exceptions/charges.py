@@ -6,6 +6,7 @@ another confirms it; neither acts for that client. Stripe's lines are booked as 
 capital has what is charged. Locks: the client's turn, the deposit, the dispute, roles, the wallet.
 """
 
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -100,16 +101,16 @@ async def _about(
     session: AsyncSession, deposit_id: UUID, dispute_id: UUID | None, *, lock: bool = False
 ) -> tuple[Deposit, Dispute | None]:
     """Raises NotFound, also for another deposit's dispute."""
-    of_deposit = select(Deposit).where(Deposit.id == deposit_id)
-    of_dispute = select(Dispute).where(Dispute.id == dispute_id, Dispute.deposit_id == deposit_id)
+    how: dict[str, Any] = {"populate_existing": True}
     if lock:
-        of_deposit, of_dispute = (
-            query.with_for_update(key_share=True).execution_options(populate_existing=True)
-            for query in (of_deposit, of_dispute)
-        )
-    deposit = (await session.exec(of_deposit)).first()
-    dispute = (await session.exec(of_dispute)).first() if dispute_id else None
-    if deposit is None or (dispute_id and dispute is None):
+        how["with_for_update"] = {"key_share": True}
+    deposit = await session.get(Deposit, deposit_id, **how)
+    if deposit is None:
+        raise NotFound
+    if dispute_id is None:
+        return deposit, None
+    dispute = await session.get(Dispute, dispute_id, **how)
+    if dispute is None or dispute.deposit_id != deposit_id:
         raise NotFound
     return deposit, dispute
 
@@ -165,12 +166,16 @@ async def decide(
     if charge.proposed_by == decided_by:
         raise ProposerMayNotDecide
     await require_no_member(session, charge.client_id, decided_by)
+    now = await clock.now(session)
     if charge.state is ChargeState.PROPOSED and confirm:
         await _book(session, charge)
     move(
-        charge, ChargeState.APPROVED if confirm else ChargeState.REJECTED, CHARGE_MOVES, reason=reason
+        charge,
+        ChargeState.APPROVED if confirm else ChargeState.REJECTED,
+        CHARGE_MOVES,
+        reason=reason,
     )
-    charge.decided_by, charge.decided_at = decided_by, await clock.now(session)
+    charge.decided_by, charge.decided_at = decided_by, now
     await _flush(session)
     await session.refresh(charge)
     return charge

@@ -18,7 +18,6 @@ from marketplace.shared.columns import (
 )
 from marketplace.shared.states import Moves
 
-
 # Of a dispute that ended at Stripe.
 LINES_TOLD_WITHIN = timedelta(hours=24)
 

@@ -138,7 +138,8 @@ async def _deposit_of(session: AsyncSession, seen: stripe_answers.Dispute) -> De
             sa.or_(
                 col(Deposit.state).in_([DepositState.CREDITED, DepositState.AVAILABLE]),
                 sa.and_(
-                    Deposit.state == DepositState.EXPIRED, col(Deposit.foreign_line_id).is_not(None)
+                    col(Deposit.state) == DepositState.EXPIRED,
+                    col(Deposit.foreign_line_id).is_not(None),
                 ),
             ),
             Deposit.currency == seen.currency,
@@ -193,9 +194,7 @@ async def _book_opened(
     raise ledger.BalanceTooLow
 
 
-async def _win(
-    session: AsyncSession, dispute: Dispute, seen: stripe_answers.Dispute
-) -> None:
+async def _win(session: AsyncSession, dispute: Dispute, seen: stripe_answers.Dispute) -> None:
     """Stripe gave it back, won or prevented; the wallet has again what was set aside."""
     line = seen.reinstated
     if dispute.withdrawn_minor is None or dispute.held_minor is None:

@@ -34,7 +34,13 @@ class NewDispute(Strict):
 
 class DisputeChange(Strict):
     to: Literal[
-        *("withdrawn", "under_review", "escalated", "won", "lost", "prevented", "warning_closed")
+        "withdrawn",
+        "under_review",
+        "escalated",
+        "won",
+        "lost",
+        "prevented",
+        "warning_closed",
     ]
     # How much comes back of what was taken; all of it, unless it is said.
     given_back: int | None = Field(default=None, ge=0)
