@@ -4,6 +4,7 @@ Money moves with Stripe's own lines and once each way; looks that are stale or c
 end at the same. Locks: the client's turn and the deposit, then roles, then the wallet.
 """
 
+import logging
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from uuid import UUID
@@ -12,7 +13,12 @@ import sqlalchemy as sa
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from marketplace.funding.dispute_models import DISPUTE_MOVES, Dispute, DisputeState
+from marketplace.funding.dispute_models import (
+    DISPUTE_MOVES,
+    Dispute,
+    DisputeOutcome,
+    DisputeState,
+)
 from marketplace.funding.models import Deposit, DepositState
 from marketplace.funding.reserves import wallet
 from marketplace.ledger import service as ledger
@@ -25,6 +31,8 @@ from marketplace.stripe_api import gateway_answers as stripe_answers
 from marketplace.stripe_api.gateway import StripeGateway
 from marketplace.stripe_api.models import BookedBalanceTransaction
 from marketplace.stripe_api.polling import look_at_each
+
+log = logging.getLogger(__name__)
 
 LOOK_AGAIN = timedelta(hours=1)
 # As long as Stripe keeps events; older disputes are known by then.
@@ -52,7 +60,7 @@ def held(client_id: UUID) -> ledger.Account:
 async def settle(session: AsyncSession, seen: stripe_answers.Dispute, *, give_up: GiveUp) -> None:
     """Bring a dispute to what Stripe says of it now. Repeating this changes nothing."""
     dispute = await _dispute_of(session, seen)
-    if dispute.state in ENDED:
+    if dispute is None or dispute.state in ENDED:
         return
     now = await clock.now(session)
     dispute.answer_by, dispute.due_at = seen.answer_by, now + LOOK_AGAIN
@@ -66,20 +74,25 @@ async def settle(session: AsyncSession, seen: stripe_answers.Dispute, *, give_up
         await session.flush()
     if seen.withdrawn is not None and dispute.opened_transaction_id is None:
         await _book_opened(session, dispute, seen.withdrawn)
-    if seen.status == "won":
-        await _win(session, dispute, seen.reinstated)
+    if seen.status in set(DisputeOutcome) and dispute.outcome != seen.status:
+        dispute.outcome, dispute.outcome_at = DisputeOutcome(seen.status), now
+    if seen.status in {"won", "prevented"}:
+        await _win(session, dispute, seen)
     elif seen.status == "lost":
         await _lose(session, dispute, give_up)
-    elif seen.status == "prevented" and dispute.opened_transaction_id is None:
-        _close(dispute, "Stripe prevented it.")
     await session.flush()
 
 
-async def _dispute_of(session: AsyncSession, seen: stripe_answers.Dispute) -> Dispute:
-    """The row under its lock; a new one while no refund of the client is being made."""
+async def _dispute_of(session: AsyncSession, seen: stripe_answers.Dispute) -> Dispute | None:
+    """The row under its lock; a new one while no refund of the client is being made. None for a
+    payment that was given back: its lines are for finance.
+    """
     if (dispute := await _locked(session, seen.id)) is not None:
         return dispute
     deposit = await _deposit_of(session, seen)
+    if deposit.state is DepositState.EXPIRED:
+        log.warning("Stripe disputes %s of deposit %s, given back before", seen.id, deposit.id)
+        return None
     await take_turns(session, "refunds of", deposit.client_id)
     if (dispute := await _locked(session, seen.id)) is not None:
         return dispute
@@ -122,7 +135,13 @@ async def _deposit_of(session: AsyncSession, seen: stripe_answers.Dispute) -> De
                 col(Deposit.payment_intent_id) == (seen.payment_intent_id or ""),
                 sa.cast(Deposit.id, sa.Text) == seen.payment_metadata.get("deposit_id", ""),
             ),
-            col(Deposit.state).in_([DepositState.CREDITED, DepositState.AVAILABLE]),
+            sa.or_(
+                col(Deposit.state).in_([DepositState.CREDITED, DepositState.AVAILABLE]),
+                sa.and_(
+                    col(Deposit.state) == DepositState.EXPIRED,
+                    col(Deposit.foreign_line_id).is_not(None),
+                ),
+            ),
             Deposit.currency == seen.currency,
         )
     )
@@ -142,6 +161,7 @@ async def _book_opened(
 ) -> None:
     """What Stripe took and its fee; as much as the wallet has is set aside until it is decided."""
     if line.currency != dispute.currency or line.fee_minor < 0:
+        dispute.unbookable_line_id = line.id
         dispute.state_reason = f"Finance must look: Stripe took it by {line.id}."
         return
     for _ in range(TRIES):
@@ -174,18 +194,17 @@ async def _book_opened(
     raise ledger.BalanceTooLow
 
 
-async def _win(
-    session: AsyncSession, dispute: Dispute, line: stripe_answers.BalanceTransaction | None
-) -> None:
-    """Stripe gave it back; the wallet has again what was set aside."""
+async def _win(session: AsyncSession, dispute: Dispute, seen: stripe_answers.Dispute) -> None:
+    """Stripe gave it back, won or prevented; the wallet has again what was set aside."""
+    line = seen.reinstated
     if dispute.withdrawn_minor is None or dispute.held_minor is None:
-        if dispute.state_reason is None:
-            _close(dispute, "Won; Stripe had taken nothing.")
+        _end_unbooked(dispute, seen)
         return
     if line is None:
-        dispute.state_reason = "Won; Stripe has not given the money back yet."
+        dispute.state_reason = f"{seen.status.capitalize()}; not given back by Stripe yet."
         return
     if (line.amount_minor, line.currency) != (dispute.withdrawn_minor, dispute.currency):
+        dispute.unbookable_return_line_id = line.id
         dispute.state_reason = f"Finance must look: Stripe gave it back by {line.id}."
         return
     fee_returned = -line.fee_minor
@@ -207,6 +226,21 @@ async def _win(
     dispute.ended_transaction_id, dispute.fee_returned_minor = posting.id, fee_returned
     dispute.due_at = None
     await session.flush()
+
+
+def _end_unbooked(dispute: Dispute, seen: stripe_answers.Dispute) -> None:
+    """Nothing is booked of it: it has ended if Stripe took nothing, or gave all of it back."""
+    taken, returned = seen.withdrawn, seen.reinstated
+    said = seen.status.capitalize()
+    if dispute.unbookable_line_id is None:
+        _close(dispute, f"{said}; Stripe had taken nothing.")
+    elif taken is None or returned is None:
+        dispute.state_reason = f"{said}; not given back by Stripe yet."
+    elif (taken.currency, -taken.amount_minor) == (returned.currency, returned.amount_minor):
+        _close(dispute, f"{said}; Stripe gave back what it had taken.")
+    else:
+        dispute.unbookable_return_line_id = returned.id
+        dispute.state_reason = f"Finance must look: Stripe gave it back by {returned.id}."
 
 
 async def _lose(session: AsyncSession, dispute: Dispute, give_up: GiveUp) -> None:

@@ -27,10 +27,20 @@ async def compare(
             " LEFT JOIN ledger_transaction AS confirmed ON confirmed.id = confirmed_transaction_id",
         )
     }
+    # Of these finance charges the client; their lines are booked like any other.
+    otherwise = {
+        row["payment_intent_id"]
+        for row in await rows(
+            session, "SELECT payment_intent_id FROM deposit WHERE foreign_line_id IS NOT NULL"
+        )
+    } - {None}
     found_later = {row["stripe_refund_id"]: refund_id for refund_id, row in ours.items()}
     standing: dict[str, list[Refund]] = defaultdict(list)
     for refund in at_stripe:
-        if refund.status not in {"failed", "canceled"}:
+        if (
+            refund.status not in {"failed", "canceled"}
+            and refund.payment_intent_id not in otherwise
+        ):
             standing[found_later.get(refund.id) or refund.metadata.get("refund_id", "")].append(
                 refund
             )
