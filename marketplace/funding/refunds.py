@@ -14,11 +14,11 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from marketplace.accounts.impartial import require_no_member
 from marketplace.accounts.models import Client
 from marketplace.funding import debts, disputes
+from marketplace.funding import refund_bookings as bookings
 from marketplace.funding.refund_models import REFUND_MOVES, Refund, RefundState
-from marketplace.funding.refunds_found import IN_FLIGHT, adopt, sent
-from marketplace.funding.reserves import WalletTooLow, wallet
+from marketplace.funding.refunds_found import adopt
+from marketplace.funding.reserves import WalletTooLow
 from marketplace.ledger import service as ledger
-from marketplace.ledger.models import AccountKind, TransactionKind
 from marketplace.shared import clock
 from marketplace.shared.database import rows, take_turns, violated
 from marketplace.shared.ids import new_id
@@ -26,13 +26,12 @@ from marketplace.shared.problems import Conflict, Forbidden, InvalidField, MoveN
 from marketplace.shared.states import move
 from marketplace.stripe_api import asking
 from marketplace.stripe_api import gateway_answers as stripe_answers
-from marketplace.stripe_api.models import BookedBalanceTransaction
+from marketplace.stripe_api.booked_lines import post_with_line
 
 LOOK_AGAIN = timedelta(hours=1)
 # A bank may send back what was called a success (https://docs.stripe.com/refunds#failed-refunds).
 SENT_BACK_WITHIN = timedelta(days=30)
 LOOK_DAILY = timedelta(days=1)
-AT_STRIPE: ledger.Account = (AccountKind.STRIPE_AVAILABLE, None)
 
 
 class DepositsDoNotCover(Conflict):
@@ -109,7 +108,7 @@ async def request(
         for deposit_id, minor in parts
     ]
     try:
-        await ledger.post(session, *(sent(refund) for refund in refunds))
+        await ledger.post(session, *(bookings.sent(refund) for refund in refunds))
     except ledger.BalanceTooLow as error:
         raise WalletTooLow from error
     session.add_all(refunds)
@@ -190,14 +189,11 @@ async def settle(session: AsyncSession, seen: stripe_answers.Refund) -> None:
     One that our books do not hold gets a row; raises RefundNotBooked when it cannot.
     """
     refund = await _refund_of(session, seen)
-    if refund is None or (refund.ended_transaction_id and refund.stripe_refund_id != seen.id):
+    if refund is None or not _is_it(refund, seen):
         refund = await adopt(session, seen, asked=refund)
     if refund is None or refund.ended_transaction_id is not None:
         return
     if refund.stripe_refund_id is None:
-        if (seen.amount_minor, seen.currency) != (refund.amount_minor, refund.currency):
-            await unknown(session, refund, f"Stripe's {seen.id} is not what was asked for.")
-            return
         move(refund, RefundState.PENDING, REFUND_MOVES)
         refund.stripe_refund_id, refund.stripe_request_id = seen.id, seen.request_id
         refund.tries = 0
@@ -236,12 +232,19 @@ async def _refund_of(session: AsyncSession, seen: stripe_answers.Refund) -> Refu
     return found.first()
 
 
+def _is_it(refund: Refund, seen: stripe_answers.Refund) -> bool:
+    """What only carries our id may be another one, or come too late."""
+    if refund.stripe_refund_id is not None or refund.ended_transaction_id is not None:
+        return refund.stripe_refund_id == seen.id
+    return (refund.amount_minor, refund.currency) == (seen.amount_minor, seen.currency)
+
+
 def _why_pending(refund: Refund, seen: stripe_answers.Refund) -> str:
     if seen.taken is not None:
         line = seen.taken
         return (
-            f"Finance must look: Stripe took {-line.net_minor} {line.currency} "
-            f"for {refund.amount_minor} {refund.currency}."
+            f"Finance must look: Stripe took {-line.net_minor} {line.currency} by {line.id} for "
+            f"{refund.amount_minor} {refund.currency}. With that line booked by hand, call it absent."
         )
     if seen.pending_reason == "insufficient_funds":
         return "It waits for funds at Stripe: top up, and Stripe sends it."
@@ -253,14 +256,9 @@ async def _book_confirmed(
 ) -> None:
     if (line.net_minor, line.currency) != (-refund.amount_minor, refund.currency):
         return
-    posting = ledger.Posting(
-        kind=TransactionKind.REFUND_CONFIRMED,
-        source_id=refund.id,
-        currency=refund.currency,
-        moves=((IN_FLIGHT, AT_STRIPE, refund.amount_minor),),
-        occurred_at=line.created_at,
-    )
-    await _post_line(session, posting, line)
+    posting = bookings.confirmed(refund, line.created_at)
+    if not await post_with_line(session, posting, line.id, net_minor=line.net_minor):
+        return
     refund.confirmed_transaction_id = posting.id
     refund.state_reason = None
     await session.flush()
@@ -272,43 +270,22 @@ async def _end(session: AsyncSession, refund: Refund, seen: stripe_answers.Refun
     line = seen.returned
     if refund.confirmed_transaction_id is None and seen.taken is None:
         await refuse(session, refund, reason=reason)
+    elif refund.confirmed_transaction_id is None:
+        refund.state_reason = _why_pending(refund, seen)
     elif line is None or (line.net_minor, line.currency) != (refund.amount_minor, refund.currency):
         refund.state_reason = f"{reason} What Stripe took has not come back there yet."
     else:
-        posting = ledger.Posting(
-            kind=TransactionKind.REFUND_RETURNED,
-            source_id=refund.id,
-            currency=refund.currency,
-            moves=((AT_STRIPE, wallet(refund.client_id), refund.amount_minor),),
-            occurred_at=line.created_at,
-        )
-        await _post_line(session, posting, line)
+        posting = bookings.returned(refund, line.created_at)
+        if not await post_with_line(session, posting, line.id, net_minor=line.net_minor):
+            refund.state_reason = f"Finance must look: {line.id} is booked by hand already."
+            return
         move(refund, RefundState.RETURNED, REFUND_MOVES, reason=reason)
         refund.ended_transaction_id, refund.due_at = posting.id, None
 
 
-async def _post_line(
-    session: AsyncSession, posting: ledger.Posting, line: stripe_answers.BalanceTransaction
-) -> None:
-    await ledger.post(session, posting)
-    session.add(
-        BookedBalanceTransaction(
-            id=line.id,
-            net_minor=line.net_minor,
-            currency=line.currency,
-            ledger_transaction_id=posting.id,
-        )
-    )
-
-
 async def refuse(session: AsyncSession, refund: Refund, *, reason: str, code: str = "") -> None:
     """Nothing moved at Stripe; the wallet has it again."""
-    posting = ledger.Posting(
-        kind=TransactionKind.REFUND_REFUSED,
-        source_id=refund.id,
-        currency=refund.currency,
-        moves=((IN_FLIGHT, wallet(refund.client_id), refund.amount_minor),),
-    )
+    posting = bookings.refused(refund)
     await ledger.post(session, posting)
     move(refund, RefundState.REFUSED, REFUND_MOVES, reason=reason[:500])
     refund.error_code = code or None

@@ -461,6 +461,32 @@ class TestFoundAtStripe:
         assert states(acme) == ["succeeded"]
         assert violations(world) == {}
 
+    def test_one_that_carries_our_id_and_another_amount_is_another(
+        self, world: World, acme: Client, fay: Person
+    ) -> None:
+        """The lost one is looked for past it, and ends as any that Stripe never had."""
+        world.stripe.fault("drop_before", path=PATH)
+        refund = asked(acme)
+        world.sweep("refunds")
+        world.advance(24 * HOUR)
+        self.make(world, {"refund_id": refund["id"]}, 20_000)
+        for _ in range(2):
+            world.sweep("poll_events", "inbox", "refunds")
+            world.advance(HOUR)
+        found, lost = acme.get(PATH)["items"]
+        assert (found["state"], found["amount_minor"]) == ("succeeded", 20_000)
+        assert (lost["id"], lost["state"]) == (refund["id"], "unknown")
+        why = "SELECT reason FROM audit_event WHERE subject_type = 'refund' AND subject_id = %s"
+        how = "Found at Stripe, and it is not what was asked for."
+        assert how in [row["reason"] for row in world.sql(why, found["id"])]
+        assert acme.wallet_minor == 100_000 - MINOR - 20_000
+        fay.post(f"{PATH}/{refund['id']}/absent", {"reason": "Made by hand, as less."})
+        assert acme.wallet_minor == 80_000
+        world.sweep("poll_events", "inbox", "refunds")
+        assert states(acme) == ["succeeded", "refused"]
+        assert world.ledger("refunds_in_flight") == 0
+        assert violations(world) == {}
+
     def test_one_that_stands_twice_is_named(self, world: World, acme: Client) -> None:
         refund = asked(acme)
         world.sweep("refunds")
