@@ -24,8 +24,8 @@ from marketplace.shared.idempotency import IdempotencyKeyReused
 from marketplace.shared.problems import Conflict, NotFound
 from marketplace.shared.states import move
 from marketplace.stripe_api import gateway_answers as stripe_answers
+from marketplace.stripe_api.booked_lines import post_with_line
 from marketplace.stripe_api.gateway import StripeGateway
-from marketplace.stripe_api.models import BookedBalanceTransaction
 from marketplace.stripe_api.polling import look_at_each
 
 # Stripe may forget an idempotency key after 24 h; an unopened request is given up before.
@@ -140,10 +140,6 @@ async def _book_deposit(
             f"for {deposit.amount_minor} {deposit.currency}."
         )
         return
-    move(deposit, DepositState.CREDITED, DEPOSIT_MOVES)
-    deposit.payment_intent_id = payment.payment_intent_id
-    deposit.fee_minor = booked.fee_minor
-    deposit.available_on = deposit.due_at = booked.available_on
     posting = ledger.Posting(
         kind=TransactionKind.DEPOSIT_CREDITED,
         source_id=deposit.id,
@@ -154,15 +150,16 @@ async def _book_deposit(
         ),
         occurred_at=booked.created_at,
     )
-    await ledger.post(session, posting)
-    session.add(
-        BookedBalanceTransaction(
-            id=booked.id,
-            net_minor=booked.net_minor,
-            currency=booked.currency,
-            ledger_transaction_id=posting.id,
+    if not await post_with_line(session, posting, booked.id, net_minor=booked.net_minor):
+        deposit.due_at = None
+        deposit.state_reason = (
+            f"Finance must look: {booked.id} is booked by hand, and the wallet has nothing of it."
         )
-    )
+        return
+    move(deposit, DepositState.CREDITED, DEPOSIT_MOVES)
+    deposit.payment_intent_id = payment.payment_intent_id
+    deposit.fee_minor = booked.fee_minor
+    deposit.available_on = deposit.due_at = booked.available_on
 
 
 async def credit_foreign(session: AsyncSession, deposit_id: UUID) -> ledger.Posting:

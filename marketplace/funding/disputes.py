@@ -22,8 +22,8 @@ from marketplace.shared.database import Sessions, take_turns
 from marketplace.shared.problems import NotFound
 from marketplace.shared.states import move
 from marketplace.stripe_api import gateway_answers as stripe_answers
+from marketplace.stripe_api.booked_lines import booked_as, post_with_line
 from marketplace.stripe_api.gateway import StripeGateway
-from marketplace.stripe_api.models import BookedBalanceTransaction
 from marketplace.stripe_api.polling import look_at_each
 
 LOOK_AGAIN = timedelta(hours=1)
@@ -34,6 +34,7 @@ TRIES = 5
 AT_STRIPE: ledger.Account = (AccountKind.STRIPE_AVAILABLE, None)
 RECEIVABLE: ledger.Account = (AccountKind.DISPUTES_RECEIVABLE, None)
 FEES: ledger.Account = (AccountKind.DISPUTE_FEES, None)
+OVER = {"won", "lost"}
 ENDED = (DisputeState.WON, DisputeState.LOST, DisputeState.CLOSED)
 
 # Gives up what is set aside for work that nobody has begun, until so much is in the wallet again;
@@ -64,12 +65,14 @@ async def settle(session: AsyncSession, seen: stripe_answers.Dispute, *, give_up
     if dispute.state is DisputeState.INQUIRY:
         move(dispute, DisputeState.OPEN, DISPUTE_MOVES)
         await session.flush()
+    opened_now = False
     if seen.withdrawn is not None and dispute.opened_transaction_id is None:
-        await _book_opened(session, dispute, seen.withdrawn)
-    if seen.status == "won":
-        await _win(session, dispute, seen.reinstated)
-    elif seen.status == "lost":
-        await _lose(session, dispute, give_up)
+        opened_now = await _book_opened(session, dispute, seen.withdrawn)
+    if seen.status == "lost" and opened_now:
+        # The wallet is locked by now, and roles are locked before it: the next look ends it.
+        dispute.due_at = now
+    elif seen.status in OVER:
+        await _end(session, dispute, seen, give_up)
     elif seen.status == "prevented" and dispute.opened_transaction_id is None:
         _close(dispute, "Stripe prevented it.")
     await session.flush()
@@ -139,11 +142,11 @@ def _close(dispute: Dispute, reason: str) -> None:
 
 async def _book_opened(
     session: AsyncSession, dispute: Dispute, line: stripe_answers.BalanceTransaction
-) -> None:
+) -> bool:
     """What Stripe took and its fee; as much as the wallet has is set aside until it is decided."""
     if line.currency != dispute.currency or line.fee_minor < 0:
         dispute.state_reason = f"Finance must look: Stripe took it by {line.id}."
-        return
+        return False
     for _ in range(TRIES):
         has = await ledger.guarded_balance(
             session, AccountKind.CLIENT_WALLET, dispute.client_id, dispute.currency
@@ -162,16 +165,31 @@ async def _book_opened(
             occurred_at=line.created_at,
         )
         try:
-            await ledger.post(session, posting)
+            booked = await post_with_line(session, posting, line.id, net_minor=line.net_minor)
         except ledger.BalanceTooLow:
             continue
-        await _keep_line(session, posting, line)
+        if not booked:
+            dispute.state_reason = f"Finance must look: {line.id} is booked by hand already."
+            return False
         dispute.opened_transaction_id = posting.id
         dispute.withdrawn_minor, dispute.fee_minor = withdrawn, line.fee_minor
         dispute.held_minor, dispute.state_reason = aside, None
         await session.flush()
-        return
+        return True
     raise ledger.BalanceTooLow
+
+
+async def _end(
+    session: AsyncSession, dispute: Dispute, seen: stripe_answers.Dispute, give_up: GiveUp
+) -> None:
+    line = seen.withdrawn
+    is_booked = dispute.opened_transaction_id is not None
+    if line is not None and not is_booked and await booked_as(session, line.id) is not None:
+        _close(dispute, f"{seen.status.capitalize()}; finance has booked {line.id} by hand.")
+    elif seen.status == "won":
+        await _win(session, dispute, seen.reinstated)
+    else:
+        await _lose(session, dispute, give_up)
 
 
 async def _win(
@@ -201,8 +219,9 @@ async def _win(
         ),
         occurred_at=line.created_at,
     )
-    await ledger.post(session, posting)
-    await _keep_line(session, posting, line)
+    if not await post_with_line(session, posting, line.id, net_minor=line.net_minor):
+        dispute.state_reason = f"Finance must look: {line.id} is booked by hand already."
+        return
     move(dispute, DisputeState.WON, DISPUTE_MOVES)
     dispute.ended_transaction_id, dispute.fee_returned_minor = posting.id, fee_returned
     dispute.due_at = None
@@ -240,19 +259,6 @@ async def _lose(session: AsyncSession, dispute: Dispute, give_up: GiveUp) -> Non
     dispute.ended_transaction_id, dispute.from_reserves_minor = posting.id, from_reserves
     dispute.due_at = None
     await session.flush()
-
-
-async def _keep_line(
-    session: AsyncSession, posting: ledger.Posting, line: stripe_answers.BalanceTransaction
-) -> None:
-    session.add(
-        BookedBalanceTransaction(
-            id=line.id,
-            net_minor=line.net_minor,
-            currency=line.currency,
-            ledger_transaction_id=posting.id,
-        )
-    )
 
 
 async def poll(sessions: Sessions, gateway: StripeGateway, *, give_up: GiveUp) -> int:

@@ -35,7 +35,7 @@ async def post_with_line(
                 booked=posting.id,
             )
     except LineBookedOtherwise:
-        log.error(
+        log.exception(
             "Stripe's line %s is booked as something else: %s of %s is not booked with it",
             *(line_id, posting.kind, posting.source_id),
         )
