@@ -101,7 +101,9 @@ async def read_refund(refund_id: UUID, session: Session, reader: Reader) -> Refu
 async def decide_refund_absent(
     refund_id: UUID, body: AbsentRefund, session: Session, finance: Finance
 ) -> RefundAnswer:
-    """End an unknown outcome that a look-up did not find at Stripe: the wallet has it again."""
+    """End an unknown outcome that a look-up did not find at Stripe, or one that is pending and whose
+    line finance has booked by hand: the wallet has it again.
+    """
     refund = await refunds.decide_absent(
         session, refund_id=refund_id, reason=body.reason, decider=finance.person
     )

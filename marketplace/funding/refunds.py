@@ -190,7 +190,8 @@ async def settle(session: AsyncSession, seen: stripe_answers.Refund) -> None:
     """
     refund = await _refund_of(session, seen)
     if refund is None or not _is_it(refund, seen):
-        refund = await adopt(session, seen, asked=refund)
+        is_late = refund is not None and refund.ended_transaction_id is not None
+        refund = await adopt(session, seen, asked=refund if is_late else None)
     if refund is None or refund.ended_transaction_id is not None:
         return
     if refund.stripe_refund_id is None:
@@ -254,12 +255,13 @@ def _why_pending(refund: Refund, seen: stripe_answers.Refund) -> str:
 async def _book_confirmed(
     session: AsyncSession, refund: Refund, line: stripe_answers.BalanceTransaction
 ) -> None:
-    if (line.net_minor, line.currency) != (-refund.amount_minor, refund.currency):
+    """Beside Stripe's fee, which may be one that it gives back."""
+    if (line.amount_minor, line.currency) != (-refund.amount_minor, refund.currency):
         return
-    posting = bookings.confirmed(refund, line.created_at)
+    posting = bookings.confirmed(refund, line)
     if not await post_with_line(session, posting, line.id, net_minor=line.net_minor):
         return
-    refund.confirmed_transaction_id = posting.id
+    refund.confirmed_transaction_id, refund.fee_minor = posting.id, line.fee_minor
     refund.state_reason = None
     await session.flush()
 
@@ -275,7 +277,7 @@ async def _end(session: AsyncSession, refund: Refund, seen: stripe_answers.Refun
     elif line is None or (line.net_minor, line.currency) != (refund.amount_minor, refund.currency):
         refund.state_reason = f"{reason} What Stripe took has not come back there yet."
     else:
-        posting = bookings.returned(refund, line.created_at)
+        posting = bookings.returned(refund, line)
         if not await post_with_line(session, posting, line.id, net_minor=line.net_minor):
             refund.state_reason = f"Finance must look: {line.id} is booked by hand already."
             return
@@ -310,7 +312,8 @@ async def unknown(
 async def decide_absent(
     session: AsyncSession, *, refund_id: UUID, reason: str, decider: UUID
 ) -> Refund:
-    """Finance ends an unknown outcome: Stripe forgot the key and, looked up since, has no refund.
+    """Finance ends an unknown outcome: Stripe forgot the key and, looked up since, has no refund; or
+    one that is pending while finance has booked by hand what Stripe took for it.
 
     Neither who asked for it nor anybody who acts for the client, whose API key may have asked.
     """
@@ -318,9 +321,25 @@ async def decide_absent(
     if refund.requested_by == decider:
         raise RequesterMayNotDecide
     await require_no_member(session, refund.client_id, decider)
+    if await _is_booked_by_hand(session, refund):
+        await refuse(session, refund, reason=reason, code="booked_by_hand")
+        return refund
     if refund.state is not RefundState.UNKNOWN:
         raise MoveNotAllowed("Only an unknown outcome is decided.", state=refund.state.value)
     if refund.not_found_at is None:
         raise RefundNotProvenAbsent
     await refuse(session, refund, reason=reason, code=asking.NOT_FOUND)
     return refund
+
+
+async def _is_booked_by_hand(session: AsyncSession, refund: Refund) -> bool:
+    """The refund's own booking is the only other one that its line can have."""
+    if refund.state is not RefundState.PENDING or refund.confirmed_transaction_id is not None:
+        return False
+    found = await rows(
+        session,
+        "SELECT FROM stripe_line JOIN booked_balance_transaction AS booked USING (id)"
+        " WHERE stripe_line.source_id = :refund AND stripe_line.net_minor < 0",
+        refund=refund.stripe_refund_id,
+    )
+    return bool(found)

@@ -34,8 +34,7 @@ async def adopt(
     """A row for it, as if it had just been asked for; None when it never moved anything, or when
     finance has booked by hand what it moved.
 
-    `asked` is the refund that it names and is not: called absent, or asked for with another amount.
-    Raises RefundNotBooked.
+    `asked` is the refund that was called absent, if it is that one. Raises RefundNotBooked.
     """
     if seen.status in {"failed", "canceled"} and seen.taken is None:
         return None
@@ -90,12 +89,7 @@ async def _known(session: AsyncSession, stripe_refund_id: str) -> Refund | None:
 
 def _row(seen: stripe_answers.Refund, deposit: Deposit, asked: Refund | None) -> Refund:
     id_: UUID = new_id()
-    if asked is None:
-        how = "and nobody here asked for it"
-    elif asked.ended_transaction_id is not None:
-        how = "after it was called absent"
-    else:
-        how = "and it is not what was asked for"
+    how = "after it was called absent" if asked else "and nobody here asked for it"
     return Refund(
         id=id_,
         request_id=asked.request_id if asked else new_id(),

@@ -188,6 +188,7 @@ def _book(call: Call, refund: dict[str, Any], type_: str, sign: int) -> str:
             source=refund["id"],
             amount_minor=sign * refund["amount"],
             currency=refund["currency"],
+            fee_minor=state.setting(call.db, "refund_fee") if type_ == "refund" else 0,
         ),
     )
     id_: str = line["id"]

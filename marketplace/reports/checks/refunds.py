@@ -27,10 +27,16 @@ async def compare(
             " LEFT JOIN ledger_transaction AS confirmed ON confirmed.id = confirmed_transaction_id",
         )
     }
+    by_hand = {
+        row["line_id"]
+        for row in await rows(session, "SELECT line_id FROM line_booking WHERE state = 'booked'")
+    }
     found_later = {row["stripe_refund_id"]: refund_id for refund_id, row in ours.items()}
     standing: dict[str, list[Refund]] = defaultdict(list)
     for refund in at_stripe:
-        if refund.status not in {"failed", "canceled"}:
+        # What two people booked by hand stands for no refund of ours.
+        is_by_hand = refund.taken is not None and refund.taken.id in by_hand
+        if refund.status not in {"failed", "canceled"} and not is_by_hand:
             standing[found_later.get(refund.id) or refund.metadata.get("refund_id", "")].append(
                 refund
             )
