@@ -112,6 +112,6 @@ class Refund(SQLModel, table=True):
     # Booked with Stripe's own line.
     confirmed_transaction_id: UUID | None = link("ledger_transaction.id", default=None, unique=True)
     # Stripe's, on that line; negative is one that it gave back.
-    fee_minor: int = minor_units(default=0, sa_column_kwargs={"server_default": "0"})
+    fee_minor: int = minor_units(default=0, sa_column_kwargs={"server_default": text("0")})
     # Refused or returned: final.
     ended_transaction_id: UUID | None = link("ledger_transaction.id", default=None, unique=True)

@@ -116,12 +116,11 @@ def _only(reader: Principal) -> UUID | None:
 
 
 def _whose(asker: Principal, named: UUID | None) -> UUID:
-    """Whoever acts for a client asks for its own wallet, and finance for any, alone: the money only
-    goes back to who paid it in. A member who also has finance asks no more than a member may.
+    """Whoever acts for a client asks for its own wallet, and finance for any that it names, alone:
+    the money only goes back to who paid it in.
     """
-    own = _only(asker)
-    if own is None and named is None:
+    if named is None and asker.client_id is None:
         raise InvalidField("body.client_id", "whose wallet is it?")
-    if own is not None and named not in (None, own):
+    if named not in (None, asker.client_id) and Role.FINANCE not in asker.roles:
         raise NotFound
     return named or asker.client

@@ -95,6 +95,16 @@ class TestARefund:
         world.sweep("refunds")
         refunded_once(world, acme)
 
+    def test_a_member_with_finance_asks_for_its_own_client(
+        self, world: World, acme: Client
+    ) -> None:
+        world.sql(
+            "INSERT INTO person_role (person_id, role) VALUES (%s, 'finance')", acme.member.id
+        )
+        acme.member.post(PATH, wanted())
+        world.sweep("refunds")
+        refunded_once(world, acme)
+
     def test_finance_says_whose(self, acme: Client, finn: Person) -> None:
         assert finn.refused("POST", PATH, wanted()) == "422 invalid_request"
         nobody = wanted(client_id="01a2086e-1062-71bf-bf59-ec8fafc2dc31")
