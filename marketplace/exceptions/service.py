@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlmodel import col, select
+from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.accounts.impartial import require_no_member
@@ -25,7 +25,7 @@ from marketplace.shared import clock
 from marketplace.shared.database import Sessions, rows, statement, take_turns, violated
 from marketplace.shared.problems import Conflict, Forbidden, NotFound
 from marketplace.shared.states import move
-from marketplace.stripe_api.models import BookedBalanceTransaction
+from marketplace.stripe_api.booked_lines import LineBookedOtherwise, keep_line
 
 OPEN = f"""
     {JUDGED}
@@ -251,19 +251,16 @@ async def _book(session: AsyncSession, booking: LineBooking, posting: ledger.Pos
     await ledger.post(session, posting, *credited)
     for each in credited:
         await _require_covered(session, each.currency)
-    taken = await session.execute(
-        sa.dialects.postgresql.insert(BookedBalanceTransaction)
-        .values(
-            id=booking.line_id,
+    try:
+        await keep_line(
+            session,
+            booking.line_id,
             net_minor=booking.net_minor,
             currency=booking.currency,
-            ledger_transaction_id=posting.id,
+            booked=posting.id,
         )
-        .on_conflict_do_nothing()
-        .returning(col(BookedBalanceTransaction.id))
-    )
-    if taken.first() is None:
-        raise LineBookedMeanwhile
+    except LineBookedOtherwise as error:
+        raise LineBookedMeanwhile from error
 
 
 async def _require_covered(session: AsyncSession, currency: str) -> None:

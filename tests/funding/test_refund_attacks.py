@@ -190,6 +190,9 @@ class TestOneThatIsThere:
         other = "'re_other'" if column == "stripe_refund_id" else "sent_transaction_id"
         refused(mallory, "set_once", f"UPDATE refund SET {column} = {other}")
 
+    def test_its_fee_is_what_is_booked(self, refund: Json, mallory: Connection) -> None:
+        refused(mallory, "refund_booked", "UPDATE refund SET fee_minor = 1")
+
     def test_it_moves_only_as_it_may(self, refund: Json, mallory: Connection) -> None:
         for state in ("sending", "unknown", "pending"):
             attack = f"UPDATE refund SET state = '{state}', stripe_refund_id = stripe_refund_id"

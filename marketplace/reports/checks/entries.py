@@ -112,7 +112,8 @@ REFUNDS = """
     SELECT 'refund_confirmed', id, currency, entry.*
     FROM refund, LATERAL (VALUES
         ('refunds_in_flight', NULL::uuid, amount_minor),
-        ('stripe_available', NULL, -amount_minor)
+        ('stripe_fees', NULL, fee_minor),
+        ('stripe_available', NULL, -amount_minor - fee_minor)
     ) AS entry
     WHERE confirmed_transaction_id IS NOT NULL
     UNION ALL
