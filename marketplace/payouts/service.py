@@ -264,6 +264,7 @@ async def approve_again(
     if run.state is RunState.DRAFT:
         raise RunNotApproved
     move(payout, PayoutState.APPROVED, PAYOUT_MOVES, reason=reason)
+    payout.approved_again_by = approver
     payout.due_at = await clock.now(session)
     await session.flush()
     return payout
