@@ -33,4 +33,6 @@ def downgrade() -> None:
         " guard_booked_line(), guard_approved_again()"
     )
     op.execute("ALTER TABLE payout DROP COLUMN approved_again_by")
-    op.execute("ALTER TABLE accounting_period DROP CONSTRAINT ck_accounting_period_closing_by_somebody")
+    op.execute(
+        "ALTER TABLE accounting_period DROP CONSTRAINT ck_accounting_period_closing_by_somebody"
+    )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.funding.test_refunds import PATH, asked
-from tests.ledger.test_attacks import DENIED, ENTRY, Connection, refused
+from tests.ledger.test_attacks import DENIED, Connection, entries, refused
 from tests.world import Client, Json, World
 
 HEADER = (
@@ -64,8 +64,7 @@ def booking(
     made = uuid.uuid4()
     return made, [
         (HEADER, [made, kind, source]),
-        (ENTRY, [made, debited, "USD", minor]),
-        (ENTRY, [made, credited, "USD", -minor]),
+        entries(made, (debited, minor), (credited, -minor)),
     ]
 
 
@@ -116,8 +115,8 @@ class TestMadeUp:
         says: int,
     ) -> None:
         refund, at = uuid.uuid4(), accounts(acme)
-        sent, entries = booking("refund_sent", refund, at[debited], at[credited], booked)
-        refused(mallory, "ledger_refunded", *entries, new(refund, sent, says))
+        sent, made = booking("refund_sent", refund, at[debited], at[credited], booked)
+        refused(mallory, "ledger_refunded", *made, new(refund, sent, says))
 
     def test_a_refund_without_a_booking(
         self, world: World, acme: Client, mallory: Connection
