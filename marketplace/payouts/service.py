@@ -21,8 +21,8 @@ from marketplace.payouts.models import (
 from marketplace.shared import clock, database, sweeps
 from marketplace.shared.database import Sessions, row, statement, violated
 from marketplace.shared.ids import new_id
-from marketplace.shared.problems import Conflict, Forbidden, MoveNotAllowed, NotFound
-from marketplace.shared.states import move
+from marketplace.shared.problems import Conflict, Forbidden, NotFound
+from marketplace.shared.states import move, not_allowed
 
 
 class EarningsInAnotherRun(Conflict):
@@ -194,7 +194,7 @@ async def resume(session: AsyncSession, *, run_id: UUID, reason: str) -> PayoutR
     """Let a paused run go on."""
     run = await find_run(session, run_id, lock=True)
     if run.state is not RunState.PAUSED:
-        raise MoveNotAllowed("It is not paused.", state=run.state.value)
+        raise not_allowed(run, RUN_MOVES, "It is not paused.")
     move(run, RunState.APPROVED, RUN_MOVES, reason=reason)
     await session.flush()
     return run

@@ -51,69 +51,72 @@ CREATE TRIGGER at_once AFTER INSERT ON ledger_entry
 -- the cent and to the account, as it is for all other events.
 CREATE FUNCTION check_source_entries() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = public, pg_temp AS $$
+DECLARE
+    -- One plan for each kind of source: an account's id follows from what it is.
+    accounts uuid[];
+    minors bigint[];
 BEGIN
-    IF EXISTS (
-        WITH said (kind, owner_id, minor) AS (
-            SELECT entry.*
-            FROM topup, LATERAL (VALUES
-                ('stripe_available', NULL::uuid, amount_minor),
-                ('platform_capital', NULL, -amount_minor)
-            ) AS entry
-            WHERE NEW.kind = 'topup_succeeded' AND id = NEW.source_id AND currency = NEW.currency
-              AND state = 'succeeded'
-            UNION ALL
-            SELECT entry.*
-            FROM deposit, LATERAL (VALUES
-                -- Stripe's line of a payment in another currency is the platform's.
-                (CASE WHEN foreign_line_id IS NULL THEN 'stripe_pending'
-                    ELSE 'platform_capital' END, NULL::uuid, amount_minor - coalesce(fee_minor, 0)),
-                ('stripe_fees', NULL, fee_minor),
-                ('client_wallet', client_id, -amount_minor)
-            ) AS entry (kind, owner_id, minor)
-            WHERE NEW.kind = 'deposit_credited' AND id = NEW.source_id AND currency = NEW.currency
-              AND state IN ('credited', 'available') AND entry.minor <> 0
-            UNION ALL
-            SELECT entry.*
-            FROM deposit, LATERAL (VALUES
-                ('stripe_available', NULL::uuid, amount_minor - coalesce(fee_minor, 0)),
-                ('stripe_pending', NULL, coalesce(fee_minor, 0) - amount_minor)
-            ) AS entry
-            WHERE NEW.kind = 'funds_available' AND id = NEW.source_id AND currency = NEW.currency
-              AND state = 'available'
-            UNION ALL
-            SELECT entry.*
-            FROM reserve_move, LATERAL (VALUES
-                (CASE WHEN from_reservation_id IS NULL THEN 'client_wallet' ELSE 'job_reserve' END,
-                 coalesce(from_reservation_id, client_id), amount_minor),
-                (CASE WHEN to_reservation_id IS NULL THEN 'client_wallet' ELSE 'job_reserve' END,
-                 coalesce(to_reservation_id, client_id), -amount_minor)
-            ) AS entry
-            WHERE NEW.kind = 'reserve_changed' AND id = NEW.source_id AND currency = NEW.currency
-              AND ledger_transaction_id = NEW.id
-            UNION ALL
-            SELECT entry.kind, entry.owner_id, entry.minor
-            FROM payout_attempt AS attempt
-            JOIN payout ON payout.id = attempt.payout_id, LATERAL (VALUES
-                ('transfer_sent', in_flight_transaction_id, true,
-                 'performer_payable', performer_id, amount_minor),
-                ('transfer_sent', in_flight_transaction_id, true,
-                 'transfers_in_flight', NULL, -amount_minor),
-                ('transfer_confirmed', conclusion_transaction_id, outcome = 'succeeded',
-                 'transfers_in_flight', NULL, amount_minor),
-                ('transfer_confirmed', conclusion_transaction_id, outcome = 'succeeded',
-                 'stripe_available', NULL, -amount_minor),
-                ('transfer_refused', conclusion_transaction_id, outcome = 'refused',
-                 'transfers_in_flight', NULL, amount_minor),
-                ('transfer_refused', conclusion_transaction_id, outcome = 'refused',
-                 'performer_payable', performer_id, -amount_minor)
-            ) AS entry (event, transaction_id, is_so, kind, owner_id, minor)
-            WHERE NEW.source_type = 'payout_attempt' AND attempt.id = NEW.source_id
-              AND payout.currency = NEW.currency
-              AND (entry.event, entry.transaction_id, entry.is_so) = (NEW.kind, NEW.id, true)
+    CASE NEW.source_type
+    WHEN 'reserve_move' THEN
+        SELECT ARRAY[
+                   CASE WHEN from_reservation_id IS NULL
+                       THEN account_id('client_wallet', client_id, currency)
+                       ELSE account_id('job_reserve', from_reservation_id, currency) END,
+                   CASE WHEN to_reservation_id IS NULL
+                       THEN account_id('client_wallet', client_id, currency)
+                       ELSE account_id('job_reserve', to_reservation_id, currency) END],
+               ARRAY[amount_minor, -amount_minor]
+        INTO accounts, minors
+        FROM reserve_move WHERE id = NEW.source_id AND ledger_transaction_id = NEW.id;
+    WHEN 'payout_attempt' THEN
+        SELECT CASE NEW.kind
+               WHEN 'transfer_sent' THEN ARRAY[payable, in_flight]
+               WHEN 'transfer_confirmed' THEN ARRAY[in_flight, cash]
+               ELSE ARRAY[in_flight, payable] END,
+               ARRAY[amount_minor, -amount_minor]
+        INTO accounts, minors
+        FROM payout_attempt AS attempt
+        JOIN payout ON payout.id = attempt.payout_id, LATERAL (
+            SELECT account_id('performer_payable', performer_id, currency) AS payable,
+                   account_id('transfers_in_flight', NULL, currency) AS in_flight,
+                   account_id('stripe_available', NULL, currency) AS cash
+        ) AS account
+        WHERE attempt.id = NEW.source_id AND NEW.id = CASE
+            WHEN NEW.kind = 'transfer_sent' THEN in_flight_transaction_id
+            WHEN NEW.kind = 'transfer_confirmed' AND outcome = 'succeeded'
+                OR NEW.kind = 'transfer_refused' AND outcome = 'refused'
+                THEN conclusion_transaction_id END;
+    WHEN 'deposit' THEN
+        SELECT CASE NEW.kind
+               WHEN 'deposit_credited' THEN ARRAY[
+                   account_id(
+                       -- Stripe's line of a payment in another currency is the platform's.
+                       CASE WHEN foreign_line_id IS NULL THEN 'stripe_pending'
+                           ELSE 'platform_capital' END, NULL, currency),
+                   account_id('stripe_fees', NULL, currency),
+                   account_id('client_wallet', client_id, currency)]
+               ELSE ARRAY[
+                   account_id('stripe_available', NULL, currency),
+                   account_id('stripe_pending', NULL, currency)] END,
+               CASE NEW.kind
+               WHEN 'deposit_credited' THEN ARRAY[net_minor, amount_minor - net_minor, -amount_minor]
+               ELSE ARRAY[net_minor, -net_minor] END
+        INTO accounts, minors
+        FROM deposit, LATERAL (SELECT amount_minor - coalesce(fee_minor, 0) AS net_minor) AS net
+        WHERE id = NEW.source_id
+          AND (state = 'available' OR state = 'credited' AND NEW.kind = 'deposit_credited');
+    WHEN 'topup' THEN
+        SELECT ARRAY[account_id('stripe_available', NULL, currency),
+                     account_id('platform_capital', NULL, currency)],
+               ARRAY[amount_minor, -amount_minor]
+        INTO accounts, minors
+        FROM topup WHERE id = NEW.source_id AND state = 'succeeded';
+    END CASE;
+    IF accounts IS NULL OR EXISTS (
+        WITH said AS (
+            SELECT * FROM unnest(accounts, minors) AS entry (account_id, minor) WHERE minor <> 0
         ), booked AS (
-            SELECT account.kind, account.owner_id, entry.amount_minor
-            FROM ledger_entry AS entry JOIN account ON account.id = entry.account_id
-            WHERE entry.transaction_id = NEW.id
+            SELECT account_id, amount_minor FROM ledger_entry WHERE transaction_id = NEW.id
         )
         (TABLE said EXCEPT ALL TABLE booked) UNION ALL (TABLE booked EXCEPT ALL TABLE said)
     ) THEN
