@@ -126,7 +126,7 @@ class Account(SQLModel, table=True):
     # account_id(kind, owner, currency), a function of the database: no look-up, no race.
     id: UUID = Field(primary_key=True)
     kind: AccountKind = choice(AccountKind)
-    # The client, reservation, performer or payout whose money this is; null for the platform's.
+    # The client, reservation or performer whose money this is; null for the platform's.
     owner_id: UUID | None = None
     currency: str
 
