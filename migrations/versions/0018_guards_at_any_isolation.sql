@@ -150,22 +150,23 @@ CREATE TRIGGER booked_after_all BEFORE UPDATE OF state ON line_booking FOR EACH 
 ALTER TABLE accounting_period ADD CONSTRAINT ck_accounting_period_closing_by_somebody CHECK (state = 'open' OR closing_by IS NOT NULL) NOT VALID;
 
 -- 6. Who lets a held or refused payout be tried again is named until it is held or refused anew; it is
--- neither who prepared or edited its run, nor who is paid by it. What Stripe had not the funds for is
--- tried again by itself: its approval stands.
+-- neither who prepared or edited its run, nor who is paid by it. What Stripe has just refused for want
+-- of funds is tried again by itself: its approval stands.
 ALTER TABLE payout ADD COLUMN approved_again_by uuid;
 ALTER TABLE payout ADD CONSTRAINT fk_payout_approved_again_by FOREIGN KEY(approved_again_by) REFERENCES person (id) NOT VALID;
 CREATE FUNCTION guard_approved_again() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = public, pg_temp AS $$
 DECLARE
-    lacked_funds boolean := 'refused' IN (OLD.state, NEW.state) AND 'balance_insufficient' = (
-        SELECT error_code FROM payout_attempt
-        WHERE payout_id = NEW.id ORDER BY number DESC LIMIT 1);
+    lacked_funds boolean := 'refused' IN (OLD.state, NEW.state) AND EXISTS (
+        SELECT FROM payout_attempt
+        WHERE payout_id = NEW.id AND error_code = 'balance_insufficient'
+          AND concluded_at = marketplace_now()
+    ) AND EXISTS (SELECT FROM payout_run WHERE id = NEW.run_id AND state <> 'draft');
 BEGIN
-    IF NEW.state IN ('draft', 'held') OR NEW.state = 'refused' AND lacked_funds IS NOT TRUE THEN
+    IF NEW.state IN ('draft', 'held') OR NEW.state = 'refused' AND NOT lacked_funds THEN
         NEW.approved_again_by := NULL;
     ELSIF OLD.state IN ('held', 'refused') AND NEW.state = 'approved'
-        AND (lacked_funds AND NEW.approved_again_by IS NOT DISTINCT FROM OLD.approved_again_by)
-            IS NOT TRUE
+        AND NOT (lacked_funds AND NEW.approved_again_by IS NOT DISTINCT FROM OLD.approved_again_by)
     THEN
         IF NEW.approved_again_by IS NULL OR NEW.approved_again_by = NEW.performer_id OR EXISTS (
             SELECT FROM payout_run
