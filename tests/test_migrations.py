@@ -163,8 +163,8 @@ def test_the_way_down_to_base_leaves_nothing_and_the_way_up_is_free_again(
             "payout_account",
             (
                 "ALTER TABLE payout_account DROP CONSTRAINT fk_payout_account_performer_id;"
-                "INSERT INTO payout_account (performer_id, stripe_account_id)"
-                " VALUES (uuidv7(), 'acct_one');"
+                "INSERT INTO payout_account (performer_id, stripe_account_id, key_number, transfers)"
+                " VALUES (uuidv7(), 'acct_one', 1, 'active');"
                 "UPDATE payout_account SET stripe_account_id = 'acct_other'"
             ),
         ),

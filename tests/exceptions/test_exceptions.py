@@ -195,7 +195,7 @@ class TestWhatARowWaitsFor:
         world.sweep("poll_events", "inbox")
         path = f"/v1/line-bookings/{proposed['id']}/approve"
         assert fay.refused("POST", path) == "409 line_waits"
-        capital = BOOK(-100).replace("stripe_fee_booked", "capital_booked")
+        capital = BOOK("(-100)").replace("stripe_fee_booked", "capital_booked")
         with world.connection(actor="mallory") as mallory:
             booked = capital.replace("stripe_fees", "platform_capital")
             refused(mallory, "line_booking_waits", booked, LINE, SAY(FAY))
