@@ -22,8 +22,8 @@ from marketplace.ledger import service as ledger
 from marketplace.shared import clock
 from marketplace.shared.database import rows, take_turns, violated
 from marketplace.shared.ids import new_id
-from marketplace.shared.problems import Conflict, Forbidden, InvalidField, MoveNotAllowed, NotFound
-from marketplace.shared.states import move
+from marketplace.shared.problems import Conflict, Forbidden, InvalidField, NotFound
+from marketplace.shared.states import move, not_allowed
 from marketplace.stripe_api import asking
 from marketplace.stripe_api import gateway_answers as stripe_answers
 from marketplace.stripe_api.booked_lines import post_with_line
@@ -317,7 +317,7 @@ async def decide_absent(
         await refuse(session, refund, reason=reason, code="booked_by_hand")
         return refund
     if refund.state is not RefundState.UNKNOWN:
-        raise MoveNotAllowed("Only an unknown outcome is decided.", state=refund.state.value)
+        raise not_allowed(refund, REFUND_MOVES, "Only an unknown outcome is decided.")
     if refund.not_found_at is None:
         raise RefundNotProvenAbsent
     await refuse(session, refund, reason=reason, code=asking.NOT_FOUND)

@@ -21,8 +21,8 @@ from marketplace.payouts.models import (
 from marketplace.payouts.service import find_payout, find_run, require_second_person
 from marketplace.shared import clock
 from marketplace.shared.database import violated
-from marketplace.shared.problems import Conflict, MoveNotAllowed
-from marketplace.shared.states import move
+from marketplace.shared.problems import Conflict
+from marketplace.shared.states import move, not_allowed
 from marketplace.stripe_api.asking import NOT_FOUND, Failure, wait
 from marketplace.stripe_api.gateway_answers import Transfer
 from marketplace.stripe_api.models import BookedBalanceTransaction
@@ -250,7 +250,7 @@ async def decide_absent(
     # Who edited the run may say so: their edits were of other payouts, and this approves nothing.
     require_second_person(await find_run(session, payout.run_id), payout, decider)
     if payout.state is not PayoutState.UNKNOWN:
-        raise MoveNotAllowed("Only an unknown outcome is decided.", state=payout.state.value)
+        raise not_allowed(payout, PAYOUT_MOVES, "Only an unknown outcome is decided.")
     found = await session.exec(
         select(PayoutAttempt)
         .where(PayoutAttempt.payout_id == payout.id, col(PayoutAttempt.outcome).is_(None))

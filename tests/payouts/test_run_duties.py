@@ -594,3 +594,66 @@ class TestPace:
         assert {number: number // self.PER_SECOND for number, _ in begun} == {
             number: int(at) for number, at in begun
         }
+
+
+class TestApprovedAgain:
+    """Whoever lets a held or refused payout be tried again is named, and is a second person."""
+
+    AGAIN = "UPDATE payout SET state = 'approved', due_at = now()"
+
+    @pytest.fixture
+    def held(self, world: World, finn: Person, approved: Json) -> Json:
+        world.stripe.restrict(approved["destination"])
+        world.sweep("payouts")
+        world.stripe.lift(approved["destination"])
+        found: Json = finn.get(f"/v1/payouts/{approved['id']}")
+        assert (found["state"], found["approved_again_by"]) == ("held", None)
+        return found
+
+    def test_it_says_by_whom_until_it_is_held_anew(
+        self, world: World, finn: Person, fay: Person, held: Json
+    ) -> None:
+        path = f"/v1/payouts/{held['id']}"
+        assert fay.post(f"{path}/approve", WHY)["approved_again_by"] == fay.id
+        world.stripe.restrict(held["destination"])
+        world.sweep("payouts")
+        assert finn.get(path)["approved_again_by"] is None
+        world.stripe.lift(held["destination"])
+        fay.post(f"{path}/approve", WHY)
+        world.stripe.fault("account_restricted")
+        world.sweep("payouts")
+        refused = finn.get(path)
+        assert (refused["state"], refused["approved_again_by"]) == ("refused", None)
+        world.stripe.lift(held["destination"])
+        fay.post(f"{path}/approve", WHY)
+        world.sweep("payouts", "inbox")
+        done = finn.get(path)
+        assert (done["state"], done["approved_again_by"]) == ("paid", fay.id)
+        assert violations(world) == {}
+
+    def test_that_approval_stands_while_funds_are_waited_for(
+        self, world: World, finn: Person, fay: Person, held: Json
+    ) -> None:
+        path = f"/v1/payouts/{held['id']}"
+        fay.post(f"{path}/approve", WHY)
+        world.stripe.fault("balance_insufficient")
+        world.sweep("payouts")
+        waiting = finn.get(path)
+        assert (waiting["state"], waiting["approved_again_by"]) == ("approved", fay.id)
+        world.advance(HOUR)
+        world.sweep("payouts", "inbox")
+        assert finn.get(path)["state"] == "paid"
+
+    def test_the_database_is_the_referee(
+        self, world: World, finn: Person, fay: Person, owed: Person, held: Json
+    ) -> None:
+        editor = world.finance("Finja")
+        world.sql("UPDATE payout_run SET edited_by = ARRAY[%s::uuid]", editor.id)
+        with world.connection(actor="mallory") as mallory:
+            refused(mallory, "payout_second_person", self.AGAIN)
+            for nobody in (finn, editor, owed):
+                again = (f"{self.AGAIN}, approved_again_by = %s", [nobody.id])
+                refused(mallory, "payout_second_person", again)
+            fay.post(f"/v1/payouts/{held['id']}/approve", WHY)
+            for somebody in (f"'{finn.id}'", "NULL"):
+                refused(mallory, "set_once", f"UPDATE payout SET approved_again_by = {somebody}")
