@@ -289,14 +289,21 @@ async def coverage(session: AsyncSession, view: StripeView) -> Finding:
 
     A transfer, refund or withdrawal of ours that Stripe made and we have not booked yet has left its
     balance, but is still in flight here: it counts as cash until it is booked. What nobody here asked
-    for is gone.
+    for is gone. What was booked after Stripe's balance was read moved both: it counts, too.
     """
     if not view.is_stable:
         return Finding(unchecked=MOVED)
-    booked = {row["id"] for row in await rows(session, "SELECT id FROM booked_balance_transaction")}
+    lines = await rows(
+        session, "SELECT id, net_minor, currency, booked_at FROM booked_balance_transaction"
+    )
+    booked = {row["id"] for row in lines}
+    at_stripe = {line.id for line in view.balance_transactions}
     cash: dict[str, int] = defaultdict(int)
     for currency in view.balances:
         cash[currency] = view.total_minor(currency)
+    for row in lines:
+        if row["booked_at"] > view.read_from and row["id"] not in at_stripe:
+            cash[row["currency"]] += row["net_minor"]
     in_flight = {row["id"] for row in await rows(session, IN_FLIGHT)}
     for line in _lines_of(view, in_flight):
         if line.id not in booked:
