@@ -185,6 +185,27 @@ def test_a_dump_is_checked_without_a_database(world: World, paid: Paid, tmp_path
     assert "its end was cut off" in line
 
 
+def test_a_dump_without_a_seal_or_an_end_is_not_whole(
+    world: World, paid: Paid, tmp_path: Path
+) -> None:
+    """Nothing sealed is nothing proven; what breaks off after the last sealed row breaks off."""
+    dump = dumped(world, tmp_path / "dump.sql")
+    head = sealed(world)
+    (line,) = service.violations_of_dump(dump, head=head)
+    assert line == "nothing is sealed, the head kept is of seal 1"
+    whole = dumped(world, dump).read_bytes()
+    dump.write_bytes(whole[: whole.rindex(b"-- PostgreSQL database dump complete")])
+    with pytest.raises(ValueError, match="breaks off before its end"):
+        service.violations_of_dump(dump, head=head)
+
+
+@pytest.mark.parametrize("head", ["", "1", f"{'9' * 5_000}:{'a' * 64}", f"0:{'a' * 64}", "1:b"])
+def test_what_is_no_head_is_called_so(world: World, paid: Paid, head: str) -> None:
+    sealed(world)
+    (line,) = found(world, head)
+    assert "is no head of a chain" in line
+
+
 def test_a_thousand_tamperings_of_a_dump_are_found(
     world: World, paid: Paid, tmp_path: Path
 ) -> None:
@@ -243,7 +264,7 @@ def _tampered(
             one, two = (tampered[each].split(b"\t") for each in (place, other))
             one[0], two[0] = two[0], one[0]
             tampered[place], tampered[other] = b"\t".join(one), b"\t".join(two)
-            if place == other:
+            if tampered == lines:  # the first seal and the first of the audit are both called 1
                 del tampered[place]
             return tampered, f"ids of {place} and {other} swapped"
         case _:
