@@ -82,7 +82,7 @@ def verify(options: argparse.Namespace) -> int:
         raise InstallationError("--dump is checked against a head kept elsewhere: give --seal, too")
 
     async def run(parts: Any) -> verify.Findings:
-        return await verify.verify(parts.sessions, parts.gateway)
+        return await verify.verify(parts.sessions, parts.gateway, parts.storage)
 
     with installation.parts_for_command(options.data) as variables:
         found = asyncio.run(with_parts(variables, run))
