@@ -147,7 +147,10 @@ CHECKS: dict[str, tuple[str, Check]] = {
     "I12": ("what is sealed is as it was, and goes on from the head that is kept", _seal),
     "I13": ("nothing waits more than five minutes past its time", _query(queues.I13)),
     "I14": ("clearing accounts return to zero, source by source", _query(ledger.I14)),
-    "I15": ("one payout at Stripe per withdrawal, as approved", _beside(at_stripe.single_bank_payout)),
+    "I15": (
+        "one payout at Stripe per withdrawal, as approved",
+        _beside(at_stripe.single_bank_payout),
+    ),
     "coverage": ("cash covers all that is owed", _beside(at_stripe.coverage)),
     "pay-by": ("no pay-by date passed without a stated reason", _pay_by),
 }
