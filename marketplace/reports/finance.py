@@ -106,12 +106,16 @@ async def payout_report(session: AsyncSession, run_id: UUID, as_of: datetime) ->
     """Every paid second of a run: who, how long, at which rate, and where the money is."""
     run = await row(
         session,
-        # Read off the audit, whose stamps are as safe as the ledger's.
-        "SELECT run.id, currency, slot_at, cut_off_at, prepared_by,"
-        " CASE WHEN bool_or(to_state = 'approved') THEN approved_by END AS approved_by"
-        " FROM payout_run AS run JOIN audit_event ON subject_type = 'payout_run'"
-        "  AND subject_id = run.id AND action = 'moved' AND booked_at <= :as_of"
-        " WHERE run.id = :run GROUP BY run.id",
+        # Read off the audit, whose stamps are as safe as the ledger's: who approved it last, unless
+        # an edit voided that. Pausing it and going on changes nothing of that.
+        "SELECT run.id, currency, slot_at, cut_off_at, prepared_by, person.id AS approved_by"
+        " FROM payout_run AS run JOIN LATERAL ("
+        "  SELECT to_state, actor FROM audit_event"
+        "  WHERE subject_type = 'payout_run' AND subject_id = run.id AND action = 'moved'"
+        "   AND booked_at <= :as_of AND 'draft' IN (from_state, to_state)"
+        "  ORDER BY id DESC LIMIT 1) AS word ON true"
+        " LEFT JOIN person ON person.id::text = actor AND to_state = 'approved'"
+        " WHERE run.id = :run",
         run=run_id,
         as_of=as_of,
     )
