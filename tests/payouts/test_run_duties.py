@@ -445,7 +445,6 @@ class TestDuties:
             ("payout", "approved", fay.id),
         ]
 
-
     def test_what_somebody_was_is_told_as_of_the_moment(
         self, world: World, acme: Client, owed: Person, finn: Person
     ) -> None:
@@ -453,9 +452,7 @@ class TestDuties:
         olga, fay = world.operator(), world.finance("Fay")
         member = acme.member
         for person, role in ((fay, "operator"), (member, "finance")):
-            world.sql(
-                "INSERT INTO person_role (person_id, role) VALUES (%s, %s)", person.id, role
-            )
+            world.sql("INSERT INTO person_role (person_id, role) VALUES (%s, %s)", person.id, role)
         world.sql(
             "INSERT INTO client_member (person_id, client_id) VALUES (%s, %s)", fay.id, acme.id
         )

@@ -5,13 +5,17 @@ import dataclasses
 import itertools
 import json
 import re
+import uuid
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlmodel import SQLModel
 
+from marketplace.funding.models import ReserveCause, ReserveMove
+from marketplace.funding.reserves import move_reserves
 from marketplace.reports import verify
-from marketplace.reports.checks import at_stripe, states
+from marketplace.reports.checks import at_stripe, queues, states
 from marketplace.scheduler import SWEEPS
 from marketplace.stripe_api.gateway_answers import BalanceAmount
 from marketplace.tables import MOVES
@@ -697,6 +701,55 @@ class TestOverdue:
         )
         world.sweep("payout_runs", "funds")
         assert violations(world) == {}
+
+
+def test_a_claims_reserve_that_went_back_to_the_wallet(world: World, paid: Paid) -> None:
+    """By a move like any other: each book of it agrees with the next."""
+    bea = world.performer("Bea")
+    claim = world.claim(bea, paid.job)
+    assert violations(world) == {}
+    (role,) = world.sql("SELECT * FROM role WHERE id = %s", claim["role_id"])
+    taken = ReserveMove(
+        id=uuid.uuid4(),
+        client_id=uuid.UUID(paid.acme.id),
+        currency="USD",
+        from_reservation_id=role["reservation_id"],
+        to_reservation_id=None,
+        amount_minor=12_765,
+        cause=ReserveCause.LEFT_OVER,
+    )
+    world.transact(lambda session: move_reserves(session, [taken]))
+    assert violations(world) == {
+        "I6": [f"claim {claim['id']} is active with 0 reserved, its worst case costs 12765"]
+    }
+
+
+DUE = re.compile("(?:.*_)?due_at|deadline")
+
+
+def test_whatever_falls_due_is_a_queue() -> None:
+    columns = {
+        (table.name, column.name)
+        for table in SQLModel.metadata.tables.values()
+        for column in table.columns
+        if DUE.fullmatch(column.name)
+    }
+    watched = {
+        (where.split()[0], queues.DUE_COLUMNS.get(queue, "due_at"))
+        for queue, where in queues.QUEUES.items()
+    }
+    assert columns == watched
+    assert set(queues.LOOKS) < set(queues.QUEUES)
+
+
+def test_an_account_that_nobody_looks_at_shows_in_the_metrics(world: World, paid: Paid) -> None:
+    """An event tells of it, and Stripe is asked again before it is paid: nothing waits."""
+    world.sweep("poll_accounts", "poll_bank_payouts")
+    late = f"SELECT queue FROM ({queues.WAITING}) AS queues WHERE late > 0"
+    assert not {row["queue"] for row in world.sql(late)} & set(queues.LOOKS)
+    world.advance(13 * HOUR)
+    assert {row["queue"] for row in world.sql(late)} >= set(queues.LOOKS)
+    assert "I13" not in violations(world)
 
 
 class TestTheSweep:

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from marketplace.payouts.models import PAID_STATES
 from marketplace.reports.checks import earnings, ledger, refunds
 from marketplace.shared.database import rows
 from marketplace.stripe_api.gateway import StripeGateway
@@ -31,8 +32,6 @@ IN_FLIGHT = """
 """
 # As long as an unknown outcome may take to be found out.
 BOOKED_WITHIN = timedelta(hours=24)
-# A payout whose transfer was made, whatever came back of it since.
-PAID = {"paid", "partly_reversed", "reversed"}
 MOVED = "Stripe's balance moved while it was read: run this again"
 
 
@@ -120,7 +119,7 @@ async def single_transfer(session: AsyncSession, view: StripeView) -> Finding:
     violations += [
         f"payout {payout_id} is paid, but Stripe has no transfer of it"
         for payout_id, payout in payouts.items()
-        if payout["state"] in PAID
+        if payout["state"] in PAID_STATES
         and (payout["concluded_at"] or view.read_from) <= view.read_from
         and payout_id not in at_stripe
     ]
@@ -162,7 +161,7 @@ def _compare_transfers(
         for transfer in transfers
         if (transfer.amount_minor, transfer.currency, transfer.destination) != asked
     ]
-    if payout["state"] not in {"sending", "unknown", *PAID}:
+    if payout["state"] not in {"sending", "unknown", *PAID_STATES}:
         violations.append(f"payout {payout_id} is {payout['state']}, but Stripe has {ids}")
     if payout["transfer_id"] and payout["transfer_id"] not in known:
         violations.append(f"payout {payout_id} names {payout['transfer_id']}, Stripe has {ids}")
