@@ -138,7 +138,7 @@ CHECKS: dict[str, tuple[str, Check]] = {
     "I4": ("Stripe's balance equals the ledger's, line by line", _beside(at_stripe.stripe_balance)),
     "I5": (
         "every cent leads from Stripe to the seconds and the rate behind it",
-        _query(trail.I5, entries.I5_ENTRIES),
+        _query(trail.I5, trail.I5_TIME, entries.I5_ENTRIES),
     ),
     "I6": ("live claims fit their roles; counters are right", _query(claims.I6)),
     "I9": ("one effect per Stripe event", _query(states.I9)),

@@ -727,6 +727,41 @@ def test_a_claims_reserve_that_went_back_to_the_wallet(world: World, paid: Paid)
 DUE = re.compile("(?:.*_)?due_at|deadline")
 
 
+PLANTED_IN_TIME = [
+    # Of two claims of one performer: each has its own seconds, and its own wall time.
+    (
+        (
+            "time_entry SET (started_at, ended_at) = (SELECT max(started_at) + interval '30 seconds',"
+            " max(ended_at) + interval '30 seconds' FROM time_entry)"
+            " WHERE id = (SELECT id FROM time_entry ORDER BY started_at LIMIT 1)"
+        ),
+        "worked twice at once",
+    ),
+    ("claim SET deadline = deadline - interval '10 days'", "lasted from"),
+    ("claim SET claimed_at = claimed_at + interval '1 day'", "lasted from"),
+    ("role SET perform_seconds_cap = 59", "has 60 seconds of perform, its cap is 59"),
+    (
+        "time_entry SET activity = 'wait', ended_at = started_at + interval '601 seconds'",
+        "has 601 seconds of preparation, its cap is 600",
+    ),
+    (
+        "time_entry SET activity = 'retake', retake_number = 2",
+        "has 60 seconds of retake 2, its cap is 0",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "text"), PLANTED_IN_TIME)
+def test_time_that_the_database_would_refuse(
+    world: World, paid: Paid, ravi: Person, change: str, text: str
+) -> None:
+    world.accepted_claim(paid.ana, world.published_job(paid.acme, title="Another"), ravi)
+    assert violations(world) == {}
+    lift_all_guards(world)
+    world.owner_sql(f"UPDATE {change}")
+    assert said(world, "I5", text), violations(world)
+
+
 def test_whatever_falls_due_is_a_queue() -> None:
     columns = {
         (table.name, column.name)
