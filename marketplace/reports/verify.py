@@ -58,11 +58,13 @@ async def verify(sessions: Sessions, gateway: StripeGateway, storage: Storage) -
 async def watch(sessions: Sessions, gateway: StripeGateway, storage: Storage) -> int:
     """Once an hour, whatever number of processes tick: each violation is an error in the log.
 
-    Answers how many there are.
+    An hour counts when its look is over: one that failed is tried again ten minutes later. Answers
+    how many there are.
     """
-    if not await sweeps.take_hour(sessions, "verify"):
+    if not await sweeps.may_try(sessions, "verify"):
         return 0
     found = await verify(sessions, gateway, storage)
+    await sweeps.take_hour(sessions, "verify")
     for name, finding in found.items():
         for violation in finding.violations:
             log.error("%s is violated: %s", name, violation)

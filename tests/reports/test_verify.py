@@ -829,6 +829,22 @@ class TestTheSweep:
         slots = world.sql("SELECT slot_at FROM sweep_slot WHERE sweep = 'verify' ORDER BY slot_at")
         assert [(slot["slot_at"].minute, slot["slot_at"].second) for slot in slots] == [(0, 0)] * 2
 
+    def test_a_look_that_failed_is_tried_again(
+        self, world: World, paid: Paid, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        world.advance_to(world.now.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1))
+        lift_all_guards(world)
+        world.owner_sql("UPDATE performer SET live_claims = 1")
+        with monkeypatch.context() as broken:
+            broken.setattr(world.gateway, "list_transfers", None)
+            with pytest.raises(TypeError):
+                self.tick(world)
+        assert self.tick(world) == [0], "not at once"
+        world.advance(600)
+        assert self.tick(world, times=3).count(1) == 1
+        world.advance(600)
+        assert self.tick(world) == [0], "this hour is done"
+
     def test_what_is_not_checked_is_a_warning(
         self,
         world: World,
