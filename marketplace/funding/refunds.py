@@ -322,12 +322,14 @@ async def decide_absent(
         raise RequesterMayNotDecide
     await require_no_member(session, refund.client_id, decider)
     if await _is_booked_by_hand(session, refund):
+        refund.decided_by = decider
         await refuse(session, refund, reason=reason, code="booked_by_hand")
         return refund
     if refund.state is not RefundState.UNKNOWN:
         raise MoveNotAllowed("Only an unknown outcome is decided.", state=refund.state.value)
     if refund.not_found_at is None:
         raise RefundNotProvenAbsent
+    refund.decided_by = decider
     await refuse(session, refund, reason=reason, code=asking.NOT_FOUND)
     return refund
 

@@ -283,6 +283,7 @@ class TestOutcomes:
         assert finn.refused("POST", absent, why) == "403 requester_may_not_decide"
         decided = fay.post(absent, why, key="once")
         assert (decided["state"], decided["state_reason"]) == ("refused", why["reason"])
+        assert str(world.value("SELECT decided_by FROM refund")) == fay.id
         assert fay.post(absent, why, key="once") == decided
         assert fay.refused("POST", absent, why) == "409 move_not_allowed"
         back_in_the_wallet(world, acme, "refused")

@@ -1,7 +1,8 @@
--- A fee that was booked beside a refund is not forgotten.
+-- A fee that was booked beside a refund is not forgotten, nor who decided.
 DO $$ BEGIN
-    IF EXISTS (SELECT FROM refund WHERE fee_minor <> 0) THEN
-        RAISE EXCEPTION 'there are refunds with a fee: restore a backup instead';
+    IF EXISTS (SELECT FROM refund WHERE fee_minor <> 0 OR decided_by IS NOT NULL)
+        OR EXISTS (SELECT FROM withdrawal WHERE decided_by IS NOT NULL) THEN
+        RAISE EXCEPTION 'there are fees or decisions in refund or withdrawal: restore a backup';
     END IF;
 END $$;
 
@@ -76,4 +77,5 @@ BEGIN
 END
 $$;
 
-ALTER TABLE refund DROP COLUMN fee_minor;
+ALTER TABLE refund DROP COLUMN fee_minor, DROP COLUMN decided_by;
+ALTER TABLE withdrawal DROP COLUMN decided_by;

@@ -1,6 +1,14 @@
 -- Stripe may take a fee for a refund, or give one back with it: booked beside the refund.
 ALTER TABLE refund ADD COLUMN fee_minor bigint DEFAULT 0 NOT NULL;
 
+-- Who called it absent, and it was another than who asked for it.
+ALTER TABLE refund ADD COLUMN decided_by uuid;
+ALTER TABLE refund ADD CONSTRAINT ck_refund_decided_by_another CHECK (decided_by <> requested_by) NOT VALID;
+ALTER TABLE refund ADD CONSTRAINT fk_refund_decided_by FOREIGN KEY (decided_by) REFERENCES person (id) NOT VALID;
+ALTER TABLE withdrawal ADD COLUMN decided_by uuid;
+ALTER TABLE withdrawal ADD CONSTRAINT ck_withdrawal_decided_by_another CHECK (decided_by <> requested_by) NOT VALID;
+ALTER TABLE withdrawal ADD CONSTRAINT fk_withdrawal_decided_by FOREIGN KEY (decided_by) REFERENCES person (id) NOT VALID;
+
 -- What the ledger has of a refund is what its row says, its fee among it.
 CREATE OR REPLACE FUNCTION check_refund_entries() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = public, pg_temp AS $$
