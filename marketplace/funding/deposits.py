@@ -148,9 +148,9 @@ async def _book_deposit(
     if booked is None:
         deposit.state_reason = "Paid; Stripe has not told its fee yet."
         return
-    if booked.currency != deposit.currency:
-        deposit.foreign_line_id = booked.id
+    deposit.payment_intent_id = payment.payment_intent_id
     if (booked.currency, booked.amount_minor) != (deposit.currency, deposit.amount_minor):
+        deposit.foreign_line_id = booked.id
         deposit.state_reason = (
             f"Finance must look: Stripe settled {booked.amount_minor} {booked.currency} "
             f"for {deposit.amount_minor} {deposit.currency}."
@@ -173,7 +173,6 @@ async def _book_deposit(
         )
         return
     move(deposit, DepositState.CREDITED, DEPOSIT_MOVES)
-    deposit.payment_intent_id = payment.payment_intent_id
     deposit.fee_minor = booked.fee_minor
     deposit.available_on = deposit.due_at = booked.available_on
 
@@ -185,7 +184,7 @@ async def credit_foreign(session: AsyncSession, deposit_id: UUID) -> ledger.Post
     in the wallet's currency, so the deposit stays `credited`.
     """
     deposit = await _locked_deposit(session, deposit_id)
-    move(deposit, DepositState.CREDITED, DEPOSIT_MOVES, reason="Settled in another currency.")
+    move(deposit, DepositState.CREDITED, DEPOSIT_MOVES, reason="Settled otherwise than asked.")
     deposit.fee_minor, deposit.due_at = 0, None
     await session.flush()
     return ledger.Posting(
@@ -200,6 +199,14 @@ async def credit_foreign(session: AsyncSession, deposit_id: UUID) -> ledger.Post
             ),
         ),
     )
+
+
+async def give_back(session: AsyncSession, deposit_id: UUID, *, reason: str) -> None:
+    """Its payer has the money again, from Stripe: nothing is credited."""
+    deposit = await _locked_deposit(session, deposit_id)
+    move(deposit, DepositState.EXPIRED, DEPOSIT_MOVES, reason=f"Given back at Stripe: {reason}")
+    deposit.due_at = None
+    await session.flush()
 
 
 async def make_available(sessions: Sessions) -> int:

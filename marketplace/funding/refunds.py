@@ -22,8 +22,8 @@ from marketplace.ledger import service as ledger
 from marketplace.shared import clock
 from marketplace.shared.database import rows, take_turns, violated
 from marketplace.shared.ids import new_id
-from marketplace.shared.problems import Conflict, Forbidden, InvalidField, MoveNotAllowed, NotFound
-from marketplace.shared.states import move
+from marketplace.shared.problems import Conflict, Forbidden, InvalidField, NotFound
+from marketplace.shared.states import move, not_allowed
 from marketplace.stripe_api import asking
 from marketplace.stripe_api import gateway_answers as stripe_answers
 from marketplace.stripe_api.booked_lines import post_with_line
@@ -35,7 +35,7 @@ LOOK_DAILY = timedelta(days=1)
 
 
 class DepositsDoNotCover(Conflict):
-    """Less than this is left of the deposits that may be refunded now."""
+    """Less is left of the deposits that may be refunded here; `by_hand_minor` finance gives back."""
 
     code = "deposits_do_not_cover"
 
@@ -119,20 +119,10 @@ async def request(
 # What is left of each deposit, the newest first: a new payment is the likeliest to be refundable
 # still (https://docs.stripe.com/refunds: some methods know no refund after 180 days).
 LEFT = """
-    SELECT deposit.id, (deposit.amount_minor - refunded - lost)::bigint AS minor
-    FROM deposit,
-    LATERAL (
-        SELECT coalesce(sum(amount_minor), 0) AS refunded FROM refund
-        WHERE deposit_id = deposit.id AND state NOT IN ('refused', 'returned')
-    ) AS back,
-    LATERAL (
-        SELECT coalesce(sum(withdrawn_minor), 0) AS lost FROM dispute
-        WHERE deposit_id = deposit.id AND state = 'lost'
-    ) AS taken
-    WHERE deposit.client_id = :client AND deposit.state IN ('credited', 'available')
-      AND deposit.foreign_line_id IS NULL
-      AND deposit.amount_minor > refunded + lost
-    ORDER BY deposit.id DESC
+    SELECT id, amount_minor - gone AS minor, foreign_line_id IS NOT NULL AS by_hand
+    FROM deposit, deposit_gone_minor(id) AS gone
+    WHERE client_id = :client AND state IN ('credited', 'available') AND amount_minor > gone
+    ORDER BY id DESC
 """
 
 
@@ -140,13 +130,15 @@ async def _split(
     session: AsyncSession, client_id: UUID, amount_minor: int
 ) -> list[tuple[UUID, int]]:
     """As much of each deposit as is left of it, until the amount is reached; these are locked."""
-    parts, wanted = [], amount_minor
+    parts, wanted, by_hand = [], amount_minor, 0
     for deposit in await rows(session, LEFT, client=client_id):
-        if part := min(wanted, deposit["minor"]):
+        if deposit["by_hand"]:
+            by_hand += deposit["minor"]
+        elif part := min(wanted, deposit["minor"]):
             parts.append((deposit["id"], part))
             wanted -= part
     if wanted:
-        raise DepositsDoNotCover(refundable_minor=amount_minor - wanted)
+        raise DepositsDoNotCover(refundable_minor=amount_minor - wanted, by_hand_minor=by_hand)
     # Deposits before wallets, as everybody else locks them.
     await session.execute(
         sa.text("SELECT FROM deposit WHERE id = ANY (:ids) ORDER BY id FOR NO KEY UPDATE"),
@@ -326,7 +318,7 @@ async def decide_absent(
         await refuse(session, refund, reason=reason, code="booked_by_hand")
         return refund
     if refund.state is not RefundState.UNKNOWN:
-        raise MoveNotAllowed("Only an unknown outcome is decided.", state=refund.state.value)
+        raise not_allowed(refund, REFUND_MOVES, "Only an unknown outcome is decided.")
     if refund.not_found_at is None:
         raise RefundNotProvenAbsent
     refund.decided_by = decider

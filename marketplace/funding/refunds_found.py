@@ -31,12 +31,15 @@ class RefundNotBooked(Exception):
 async def adopt(
     session: AsyncSession, seen: stripe_answers.Refund, *, asked: Refund | None
 ) -> Refund | None:
-    """A row for it, as if it had just been asked for; None when it never moved anything, or when
-    finance has booked by hand what it moved.
+    """A row for it, as if it had just been asked for; None when it never moved anything, and when
+    its line is for finance, or booked by hand already.
 
     `asked` is the refund that was called absent, if it is that one. Raises RefundNotBooked.
     """
     if seen.status in {"failed", "canceled"} and seen.taken is None:
+        return None
+    if (deposit_id := await _settled_otherwise(session, seen)) is not None:
+        log.warning("Stripe has %s of deposit %s: charge its client", seen.id, deposit_id)
         return None
     if seen.taken is not None and await booked_as(session, seen.taken.id) is not None:
         if (known := await _known(session, seen.id)) is None:
@@ -61,6 +64,17 @@ async def adopt(
     except (ledger.BalanceTooLow, sa.exc.IntegrityError) as error:
         raise RefundNotBooked(f"{seen.id} of deposit {deposit.id}: {error}") from error
     return refund
+
+
+async def _settled_otherwise(session: AsyncSession, seen: stripe_answers.Refund) -> UUID | None:
+    """The deposit that has no line in its currency: its refunds are finance's to charge."""
+    found = await session.exec(
+        select(Deposit.id).where(
+            Deposit.payment_intent_id == (seen.payment_intent_id or ""),
+            col(Deposit.foreign_line_id).is_not(None),
+        )
+    )
+    return found.first()
 
 
 async def _deposit_of(session: AsyncSession, seen: stripe_answers.Refund) -> Deposit:

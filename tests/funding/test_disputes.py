@@ -261,7 +261,7 @@ class TestLost:
         }
         states = world.sql("SELECT state, state_reason FROM role ORDER BY state, id")
         assert [row["state"] for row in states] == ["held", "unfunded", "unfunded"]
-        assert states[1]["state_reason"].startswith("A payment was lost to a dispute")
+        assert states[1]["state_reason"].startswith("A payment was taken back")
         world.work(ana, claim, "perform", 60)
         world.hand_in(ana, claim, world.take(ana, claim))
         world.judge(ravi, {"verdict": "accept", "scores": SCORES})
