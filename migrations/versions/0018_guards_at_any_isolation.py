@@ -5,14 +5,15 @@ from alembic import op
 from migrations.sql import keep_rows_of, run_file
 
 revision = "0018"
-down_revision = "0015"
+down_revision = "0017"
 branch_labels = None
 depends_on = None
 
 READ_COMMITTED = (
     *("ledger_transaction", "payout_run", "payout", "payout_line", "payout_attempt"),
     *("transfer_reversal", "withdrawal", "refund", "dispute", "client_debt_decision"),
-    *("correction", "line_booking", "pay_decision", "person_role", "client_member"),
+    *("correction", "line_booking", "client_charge", "pay_decision", "person_role"),
+    "client_member",
 )
 
 

@@ -19,7 +19,7 @@ BEGIN
     FOREACH name IN ARRAY ARRAY[
         'ledger_transaction', 'payout_run', 'payout', 'payout_line', 'payout_attempt',
         'transfer_reversal', 'withdrawal', 'refund', 'dispute', 'client_debt_decision', 'correction',
-        'line_booking', 'pay_decision', 'person_role', 'client_member'
+        'line_booking', 'client_charge', 'pay_decision', 'person_role', 'client_member'
     ] LOOP
         EXECUTE format('CREATE TRIGGER read_committed BEFORE INSERT OR UPDATE OR DELETE ON %I'
             ' FOR EACH STATEMENT EXECUTE FUNCTION require_read_committed()', name);
