@@ -316,7 +316,7 @@ SWEEPS: dict[str, Scheduled] = {
     ),
     "verify": Scheduled(
         300,
-        lambda parts: verify.watch(parts.sessions, parts.gateway),
+        lambda parts: verify.watch(parts.sessions, parts.gateway, parts.storage),
         "check every invariant once an hour; a violation is an error in the log",
     ),
 }

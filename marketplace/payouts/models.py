@@ -66,6 +66,8 @@ PAYOUT_MOVES: Moves[PayoutState] = {
     PayoutState.PAID: frozenset({PayoutState.PARTLY_REVERSED, PayoutState.REVERSED}),
     PayoutState.PARTLY_REVERSED: frozenset({PayoutState.REVERSED}),
 }
+# The transfer was made, whatever came back of it since.
+PAID_STATES = frozenset({PayoutState.PAID, PayoutState.PARTLY_REVERSED, PayoutState.REVERSED})
 
 
 class ReversalState(StrEnum):

@@ -19,15 +19,15 @@ from marketplace.payouts.models import (
     ReversalState,
     TransferReversal,
 )
-from marketplace.payouts.outcomes import NotProvenAbsent, note_line
+from marketplace.payouts.outcomes import NotProvenAbsent
 from marketplace.payouts.service import OwnPayout, find_payout
 from marketplace.shared import clock
 from marketplace.shared.database import violated
 from marketplace.shared.problems import Conflict, Forbidden, NotFound
 from marketplace.shared.states import move, not_allowed
 from marketplace.stripe_api.asking import NOT_FOUND
+from marketplace.stripe_api.booked_lines import keep_line
 from marketplace.stripe_api.gateway_answers import Reversal
-from marketplace.stripe_api.models import BookedBalanceTransaction
 
 PAID = (PayoutState.PAID, PayoutState.PARTLY_REVERSED)
 IN_FLIGHT = (ReversalState.SENDING, ReversalState.UNKNOWN)
@@ -230,7 +230,14 @@ async def _book(
         occurred_at=reversal.reversed_at,
     )
     await ledger.post(session, posting)
-    await _note_line(session, reversal, posting.id)
+    if reversal.balance_transaction_id is not None:
+        await keep_line(
+            session,
+            reversal.balance_transaction_id,
+            net_minor=reversal.amount_minor,
+            currency=reversal.currency,
+            booked=posting.id,
+        )
     # Before the rest: reading the clock flushes what is set so far, and what is over is final.
     now = await clock.now(session)
     move(reversal, ReversalState.REVERSED, REVERSAL_MOVES)
@@ -240,21 +247,6 @@ async def _book(
     reversal.concluded_at, reversal.ledger_transaction_id = now, posting.id
     await session.flush()
     await _tell_payout(session, payout, f"Came back ({reversal.cause}): {reversal.reason}")
-
-
-async def _note_line(
-    session: AsyncSession, reversal: TransferReversal, ledger_transaction_id: UUID
-) -> None:
-    """Which line of Stripe's own books it is; nobody has booked that one otherwise."""
-    if reversal.balance_transaction_id is None:
-        return
-    line = BookedBalanceTransaction(
-        id=reversal.balance_transaction_id,
-        net_minor=reversal.amount_minor,
-        currency=reversal.currency,
-        ledger_transaction_id=ledger_transaction_id,
-    )
-    await note_line(session, line)
 
 
 async def _tell_payout(session: AsyncSession, payout: Payout, reason: str) -> None:

@@ -8,13 +8,16 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.ledger import service as ledger
+from marketplace.shared.problems import Conflict
 from marketplace.stripe_api.models import BookedBalanceTransaction
 
 log = logging.getLogger(__name__)
 
 
-class LineBookedOtherwise(Exception):
+class LineBookedOtherwise(Conflict):
     """This line of Stripe's stands in the books for something else: a person must look."""
+
+    code = "line_booked_otherwise"
 
 
 async def post_with_line(
@@ -57,7 +60,7 @@ async def keep_line(
         .returning(col(BookedBalanceTransaction.id))
     )
     if taken.first() is None and await booked_as(session, line_id) != booked:
-        raise LineBookedOtherwise(line_id)
+        raise LineBookedOtherwise(f"Stripe's line {line_id} is booked as something else already.")
 
 
 async def booked_as(session: AsyncSession, line_id: str) -> UUID | None:

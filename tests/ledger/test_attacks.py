@@ -337,7 +337,7 @@ class TestMadeUpEvents:
         bee = world.client("Bee Voices")
         (reserve,) = world.sql("SELECT id FROM reservation ORDER BY id LIMIT 1")
         made, source = uuid.uuid4(), uuid.uuid4()
-        booked = [
+        booked: list[tuple[str, list[Any]]] = [
             (EARNING, [made, "reserve_changed", "reserve_move", source]),
             (OPEN, ["client_wallet", bee.id, "client_wallet", bee.id]),
         ]

@@ -511,6 +511,41 @@ class TestDuties:
             ("payout", "approved", fay.id),
         ]
 
+    def test_what_somebody_was_is_told_as_of_the_moment(
+        self, world: World, acme: Client, owed: Person, finn: Person
+    ) -> None:
+        """A role taken back, given again and taken back; a member of a client who left."""
+        olga, fay = world.operator(), world.finance("Fay")
+        member = acme.member
+        for person, role in ((fay, "operator"), (member, "finance")):
+            world.sql("INSERT INTO person_role (person_id, role) VALUES (%s, %s)", person.id, role)
+        world.sql(
+            "INSERT INTO client_member (person_id, client_id) VALUES (%s, %s)", fay.id, acme.id
+        )
+        told = []
+
+        def tell(*, is_operator: bool) -> None:
+            world.advance(10)
+            report = finn.get("/v1/reports/duties")
+            (found,) = (each for each in report["people"] if each["person_id"] == fay.id)
+            assert ("grants_roles" in found["conflicts"]) is is_operator
+            told.append(report)
+            world.advance(10)
+
+        role = f"/v1/people/{fay.id}/roles/operator"
+        take_back = {"reason": "She approves payouts."}
+        tell(is_operator=True)
+        assert olga.ask("DELETE", role, query=take_back).is_success
+        tell(is_operator=False)
+        world.sql("INSERT INTO person_role (person_id, role) VALUES (%s, 'operator')", fay.id)
+        tell(is_operator=True)
+        assert olga.ask("DELETE", role, query=take_back).is_success
+        assert member.ask("DELETE", f"/v1/client/members/{fay.id}").is_success
+        tell(is_operator=False)
+        assert [len(report["people"]) for report in told] == [3, 3, 3, 3]
+        for report in told:
+            assert finn.get("/v1/reports/duties", as_of=report["as_of"]) == report
+
 
 class TestAccumulating:
     def test_without_an_account_for_months_it_accumulates_and_says_why(

@@ -170,6 +170,34 @@ class TestPayoutReport:
             assert (again["lines"][0]["status"], again["run"]["approved_by"]) == (status, approver)
         assert drafted["totals"]["paid_minor"] == approved["totals"]["paid_minor"] == 0
 
+    def test_who_approved_it_is_told_as_of_the_moment(
+        self, world: World, paid: Paid, ravi: Person, finn: Person, fay: Person
+    ) -> None:
+        """Fay approves it, Finn goes on with it after a pause, an edit voids it, Finja approves it."""
+        bea = world.performer("Bea", onboarded=True)
+        finja = world.finance("Finja")
+        world.accepted_claim(paid.ana, paid.job, ravi)
+        world.accepted_claim(bea, world.published_job(paid.acme, title="Bea's"), ravi)
+        run = finn.post("/v1/payout-runs", {"currency": "USD"})
+        run_path, path = f"/v1/payout-runs/{run['id']}", f"/v1/reports/payout-runs/{run['id']}"
+        first = finn.get(f"{run_path}/payouts")["items"][0]
+        why = {"reason": "Ana wrote that something is wrong."}
+        told = [finn.get(path)]
+        for person, moved, body in (
+            (fay, f"{run_path}/approve", None),
+            (fay, f"{run_path}/pause", why),
+            (finn, f"{run_path}/resume", why),
+            (fay, f"/v1/payouts/{first['id']}/release", why),
+            (finja, f"{run_path}/approve", None),
+        ):
+            world.advance(10)
+            person.post(moved, body)
+            told.append(finn.get(path))
+        approvers = [report["run"]["approved_by"] for report in told]
+        assert approvers == [None, fay.id, fay.id, fay.id, None, finja.id]
+        for report in told:
+            assert finn.get(path, as_of=report["as_of"]) == report
+
     def test_why_it_waits_is_told_as_of_the_moment(
         self, world: World, paid: Paid, ravi: Person, finn: Person, fay: Person
     ) -> None:

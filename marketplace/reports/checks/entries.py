@@ -254,10 +254,12 @@ EVENTS = (
     CORRECTIONS,
 )
 
+SAID = (
+    f"said (kind, source_id, currency, account, owner_id, minor) AS ({' UNION ALL '.join(EVENTS)})"
+)
+
 I5_ENTRIES = f"""
-    WITH said (kind, source_id, currency, account, owner_id, minor) AS (
-        {" UNION ALL ".join(EVENTS)}
-    ), compared AS (
+    WITH {SAID}, compared AS (
         SELECT *, false AS is_booked FROM said WHERE minor <> 0
         UNION ALL
         SELECT source.kind, source_id, account.currency, account.kind, owner_id, amount_minor, true

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from marketplace.ledger.models import SOURCE_TABLES, TransactionKind
+from marketplace.payouts.models import PAID_STATES
 from marketplace.reports.explain.nodes import Row
 
 
@@ -53,10 +54,6 @@ AT_STRIPE = {
     TransactionKind.DISPUTE_WON,
     TransactionKind.TRANSFER_REVERSED,
 }
-
-
-# The states of a payout whose transfer was made.
-PAID = {"paid", "partly_reversed", "reversed"}
 
 # Towards the seconds and the rate.
 DOWN: dict[str, tuple[Link, ...]] = {
@@ -250,7 +247,7 @@ UP: dict[str, tuple[Link, ...]] = {
             "payout_attempt",
             "payout_id",
             "id",
-            required=lambda row: row["state"] in {"sending", "unknown", *PAID},
+            required=lambda row: row["state"] in {"sending", "unknown", *PAID_STATES},
         ),
         Link("transfer_reversal", "payout_id", "id"),
     ),
