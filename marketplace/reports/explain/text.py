@@ -47,6 +47,8 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "stripe_line": ("type", "net_minor", "description", "created_at"),
     "bank_payout": ("state", "state_reason", "stripe_payout_id", "performer_id", "arrives_at"),
     "reserve_move": ("cause",),
+    "reservation": ("balance_minor",),
+    "payout_account": ("stripe_account_id", "transfers", "requirement"),
     "correction": (
         "kind",
         "state",
