@@ -60,12 +60,12 @@ class TestDeciding:
         assert finn.get(PATH, state="returned")["items"] == []
         assert violations(world) == {}
 
-    def test_who_asked_may_not_approve(self, funded: None, finn: Person) -> None:
+    def test_who_asked_may_not_approve(self, own_money: None, finn: Person) -> None:
         asked = finn.post(PATH, wanted())
         refused = finn.refused("POST", f"{PATH}/{asked['id']}/approve")
         assert refused == "403 requester_may_not_decide"
 
-    def test_a_request_is_repeated_with_its_key(self, funded: None, finn: Person) -> None:
+    def test_a_request_is_repeated_with_its_key(self, own_money: None, finn: Person) -> None:
         first = finn.post(PATH, wanted(), key="one intent")
         assert finn.post(PATH, wanted(), key="one intent") == first
         assert len(finn.get(PATH)["items"]) == 1
@@ -93,7 +93,7 @@ class TestDeciding:
         assert refused == "409 move_not_allowed"
 
     def test_two_approvals_at_once_are_one(
-        self, world: World, funded: None, finn: Person, fay: Person
+        self, world: World, own_money: None, finn: Person, fay: Person
     ) -> None:
         asked = finn.post(PATH, wanted())
 
@@ -108,7 +108,7 @@ class TestDeciding:
 
 class TestCoverage:
     def test_what_is_owed_to_others_is_refused_at_once(
-        self, world: World, funded: None, acme: Client, finn: Person
+        self, world: World, own_money: None, acme: Client, finn: Person
     ) -> None:
         """1,000.00 in the wallet, 970.70 of it at Stripe: 4,970.70 are the platform's own."""
         answer = finn.ask("POST", PATH, wanted(497_071))
@@ -117,7 +117,7 @@ class TestCoverage:
         assert finn.post(PATH, wanted(497_070))["state"] == "requested"
 
     def test_two_that_are_sent_at_once_take_no_more_than_is_there(
-        self, world: World, funded: None, finn: Person, fay: Person
+        self, world: World, own_money: None, finn: Person, fay: Person
     ) -> None:
         asked = [finn.post(PATH, wanted(300_000)) for _ in range(2)]
         for each in asked:
