@@ -81,6 +81,7 @@ class Refund(SQLModel, table=True):
             "stripe_request_id",
             "error_code",
             "confirmed_transaction_id",
+            "fee_minor",
             "ended_transaction_id",
         ),
     )
@@ -110,5 +111,7 @@ class Refund(SQLModel, table=True):
     sent_transaction_id: UUID = link("ledger_transaction.id", unique=True)
     # Booked with Stripe's own line.
     confirmed_transaction_id: UUID | None = link("ledger_transaction.id", default=None, unique=True)
+    # Stripe's, on that line; negative is one that it gave back.
+    fee_minor: int = minor_units(default=0, sa_column_kwargs={"server_default": text("0")})
     # Refused or returned: final.
     ended_transaction_id: UUID | None = link("ledger_transaction.id", default=None, unique=True)

@@ -59,6 +59,7 @@ class TransactionKind(StrEnum):
     DISPUTE_LOST = "dispute_lost"
     CLIENT_DEBT_SETTLED = "client_debt_settled"
     CLIENT_DEBT_WRITTEN_OFF = "client_debt_written_off"
+    CLIENT_CHARGED = "client_charged"
     WITHDRAWAL_SENT = "withdrawal_sent"
     WITHDRAWAL_CONFIRMED = "withdrawal_confirmed"
     WITHDRAWAL_REFUSED = "withdrawal_refused"
@@ -92,6 +93,7 @@ SOURCE_TABLES = {
     TransactionKind.DISPUTE_LOST: "dispute",
     TransactionKind.CLIENT_DEBT_SETTLED: "client_debt_decision",
     TransactionKind.CLIENT_DEBT_WRITTEN_OFF: "client_debt_decision",
+    TransactionKind.CLIENT_CHARGED: "client_charge",
     TransactionKind.WITHDRAWAL_SENT: "withdrawal",
     TransactionKind.WITHDRAWAL_CONFIRMED: "withdrawal",
     TransactionKind.WITHDRAWAL_REFUSED: "withdrawal",

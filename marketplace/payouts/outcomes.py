@@ -4,7 +4,6 @@ import logging
 from datetime import timedelta
 from uuid import UUID
 
-import sqlalchemy as sa
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -20,24 +19,17 @@ from marketplace.payouts.models import (
 )
 from marketplace.payouts.service import find_payout, find_run, require_second_person
 from marketplace.shared import clock
-from marketplace.shared.database import violated
-from marketplace.shared.problems import Conflict, MoveNotAllowed
-from marketplace.shared.states import move
+from marketplace.shared.problems import Conflict
+from marketplace.shared.states import move, not_allowed
 from marketplace.stripe_api.asking import NOT_FOUND, Failure, wait
+from marketplace.stripe_api.booked_lines import LineBookedOtherwise, keep_line
 from marketplace.stripe_api.gateway_answers import Transfer
-from marketplace.stripe_api.models import BookedBalanceTransaction
 
 log = logging.getLogger(__name__)
 
 WAIT_FOR_FUNDS = timedelta(hours=1)
 # Two senders may both have seen enough; this one waits for funds like any other.
 NO_FUNDS = "balance_insufficient"
-
-
-class LineBookedOtherwise(Conflict):
-    """Finance has booked Stripe's line of it as something else already."""
-
-    code = "line_booked_otherwise"
 
 
 async def conclude(
@@ -141,14 +133,12 @@ async def paid(
     )
     await ledger.post(session, posting)
     if transfer.balance_transaction_id:
-        await note_line(
+        await keep_line(
             session,
-            BookedBalanceTransaction(
-                id=transfer.balance_transaction_id,
-                net_minor=-payout.amount_minor,
-                currency=payout.currency,
-                ledger_transaction_id=posting.id,
-            ),
+            transfer.balance_transaction_id,
+            net_minor=-payout.amount_minor,
+            currency=payout.currency,
+            booked=posting.id,
         )
     await _close_attempt(session, attempt, AttemptOutcome.SUCCEEDED, posting.id)
     attempt.transfer_id = transfer.id
@@ -160,17 +150,6 @@ async def paid(
     payout.transfer_id = transfer.id
     payout.due_at = None
     await session.flush()
-
-
-async def note_line(session: AsyncSession, line: BookedBalanceTransaction) -> None:
-    """Which line of Stripe's own books it is; nobody has booked that one otherwise."""
-    try:
-        async with session.begin_nested():
-            session.add(line)
-    except sa.exc.IntegrityError as error:
-        if violated(error) == "pk_booked_balance_transaction":
-            raise LineBookedOtherwise from error
-        raise
 
 
 async def _refused(
@@ -250,7 +229,7 @@ async def decide_absent(
     # Who edited the run may say so: their edits were of other payouts, and this approves nothing.
     require_second_person(await find_run(session, payout.run_id), payout, decider)
     if payout.state is not PayoutState.UNKNOWN:
-        raise MoveNotAllowed("Only an unknown outcome is decided.", state=payout.state.value)
+        raise not_allowed(payout, PAYOUT_MOVES, "Only an unknown outcome is decided.")
     found = await session.exec(
         select(PayoutAttempt)
         .where(PayoutAttempt.payout_id == payout.id, col(PayoutAttempt.outcome).is_(None))

@@ -32,6 +32,7 @@ from marketplace.shared.pagination import PageQuery, newest_first
 from marketplace.shared.problems import Conflict, MoveNotAllowed, NotFound, documented
 from marketplace.shared.requests import KEY_REQUIRED, Session, TransactionalRoute
 from marketplace.shared.schemas import Page
+from marketplace.stripe_api.booked_lines import LineBookedOtherwise
 
 router = APIRouter(prefix="/v1", route_class=TransactionalRoute, tags=["payouts"])
 
@@ -329,7 +330,7 @@ BY_TWO = documented(NotFound, MoveNotAllowed, service.OwnPayout, reversals.Asker
         MoveNotAllowed,
         service.OwnPayout,
         reversals.AskerMayNotApprove,
-        outcomes.LineBookedOtherwise,
+        LineBookedOtherwise,
     ),
 )
 async def approve_reversal(reversal_id: UUID, session: Session, finance: Finance) -> ReversalAnswer:

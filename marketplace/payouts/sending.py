@@ -35,6 +35,7 @@ from marketplace.shared.database import Sessions
 from marketplace.shared.ids import new_id
 from marketplace.shared.states import move
 from marketplace.stripe_api import asking
+from marketplace.stripe_api.booked_lines import LineBookedOtherwise
 from marketplace.stripe_api.gateway import StripeGateway
 from marketplace.stripe_api.gateway_answers import ConnectedAccount, Transfer
 from marketplace.stripe_api.gateway_errors import (
@@ -271,7 +272,7 @@ async def _adopt(session: AsyncSession, payout: Payout, standing: Transfer) -> b
     try:
         async with session.begin_nested():
             await outcomes.paid(session, payout, await _new_attempt(session, payout), standing)
-    except outcomes.LineBookedOtherwise as error:
+    except LineBookedOtherwise as error:
         await session.refresh(payout)
         _hold(payout, f"Stripe has {standing.id} of it. {error.detail}")
         return False

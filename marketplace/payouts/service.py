@@ -22,8 +22,8 @@ from marketplace.payouts.models import (
 from marketplace.shared import clock, database, sweeps
 from marketplace.shared.database import Sessions, row, statement, violated
 from marketplace.shared.ids import new_id
-from marketplace.shared.problems import Conflict, Forbidden, MoveNotAllowed, NotFound
-from marketplace.shared.states import move
+from marketplace.shared.problems import Conflict, Forbidden, NotFound
+from marketplace.shared.states import move, not_allowed
 from marketplace.stripe_api.asking import NOT_FOUND
 
 
@@ -204,7 +204,7 @@ async def resume(session: AsyncSession, *, run_id: UUID, reason: str, resumer: U
     run = await find_run(session, run_id, lock=True)
     await _require_approver(session, run, resumer)
     if run.state is not RunState.PAUSED:
-        raise MoveNotAllowed("It is not paused.", state=run.state.value)
+        raise not_allowed(run, RUN_MOVES, "It is not paused.")
     move(run, RunState.APPROVED, RUN_MOVES, reason=reason)
     await session.flush()
     return run
@@ -276,6 +276,7 @@ async def approve_again(
     move(payout, PayoutState.APPROVED, PAYOUT_MOVES, reason=reason)
     if run.state is RunState.DRAFT:
         raise RunNotApproved
+    payout.approved_again_by = approver
     payout.due_at = await clock.now(session)
     await session.flush()
     return payout
@@ -299,7 +300,7 @@ async def reissue(session: AsyncSession, *, payout_id: UUID, prepared_by: UUID) 
     if given_up.performer_id == prepared_by:
         raise OwnPayout
     if given_up.state is not PayoutState.RELEASED:
-        raise MoveNotAllowed("It is not given up.", state=given_up.state.value)
+        raise not_allowed(given_up, PAYOUT_MOVES, "It is not given up.")
     lost = select(PayoutAttempt.id).where(
         PayoutAttempt.payout_id == payout_id, PayoutAttempt.error_code == NOT_FOUND
     )

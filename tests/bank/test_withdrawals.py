@@ -203,7 +203,7 @@ class TestUnknown:
         assert fay.refused("POST", f"{path}/absent", gone) == "409 move_not_allowed"
         world.stripe.fault("drop_before", path="/v1/payouts")
         world.sweep("withdrawals")
-        assert fay.refused("POST", f"{path}/absent", gone) == "409 withdrawal_not_proven_absent"
+        assert fay.refused("POST", f"{path}/absent", gone) == "409 not_proven_absent"
         world.advance(23 * HOUR)
         world.sweep("withdrawals")
         assert "finance decides" in read(finn, approved)["state_reason"]

@@ -511,6 +511,41 @@ class TestDuties:
             ("payout", "approved", fay.id),
         ]
 
+    def test_what_somebody_was_is_told_as_of_the_moment(
+        self, world: World, acme: Client, owed: Person, finn: Person
+    ) -> None:
+        """A role taken back, given again and taken back; a member of a client who left."""
+        olga, fay = world.operator(), world.finance("Fay")
+        member = acme.member
+        for person, role in ((fay, "operator"), (member, "finance")):
+            world.sql("INSERT INTO person_role (person_id, role) VALUES (%s, %s)", person.id, role)
+        world.sql(
+            "INSERT INTO client_member (person_id, client_id) VALUES (%s, %s)", fay.id, acme.id
+        )
+        told = []
+
+        def tell(*, is_operator: bool) -> None:
+            world.advance(10)
+            report = finn.get("/v1/reports/duties")
+            (found,) = (each for each in report["people"] if each["person_id"] == fay.id)
+            assert ("grants_roles" in found["conflicts"]) is is_operator
+            told.append(report)
+            world.advance(10)
+
+        role = f"/v1/people/{fay.id}/roles/operator"
+        take_back = {"reason": "She approves payouts."}
+        tell(is_operator=True)
+        assert olga.ask("DELETE", role, query=take_back).is_success
+        tell(is_operator=False)
+        world.sql("INSERT INTO person_role (person_id, role) VALUES (%s, 'operator')", fay.id)
+        tell(is_operator=True)
+        assert olga.ask("DELETE", role, query=take_back).is_success
+        assert member.ask("DELETE", f"/v1/client/members/{fay.id}").is_success
+        tell(is_operator=False)
+        assert [len(report["people"]) for report in told] == [3, 3, 3, 3]
+        for report in told:
+            assert finn.get("/v1/reports/duties", as_of=report["as_of"]) == report
+
 
 class TestAccumulating:
     def test_without_an_account_for_months_it_accumulates_and_says_why(
@@ -594,3 +629,66 @@ class TestPace:
         assert {number: number // self.PER_SECOND for number, _ in begun} == {
             number: int(at) for number, at in begun
         }
+
+
+class TestApprovedAgain:
+    """Whoever lets a held or refused payout be tried again is named, and is a second person."""
+
+    AGAIN = "UPDATE payout SET state = 'approved', due_at = now()"
+
+    @pytest.fixture
+    def held(self, world: World, finn: Person, approved: Json) -> Json:
+        world.stripe.restrict(approved["destination"])
+        world.sweep("payouts")
+        world.stripe.lift(approved["destination"])
+        found: Json = finn.get(f"/v1/payouts/{approved['id']}")
+        assert (found["state"], found["approved_again_by"]) == ("held", None)
+        return found
+
+    def test_it_says_by_whom_until_it_is_held_anew(
+        self, world: World, finn: Person, fay: Person, held: Json
+    ) -> None:
+        path = f"/v1/payouts/{held['id']}"
+        assert fay.post(f"{path}/approve", WHY)["approved_again_by"] == fay.id
+        world.stripe.restrict(held["destination"])
+        world.sweep("payouts")
+        assert finn.get(path)["approved_again_by"] is None
+        world.stripe.lift(held["destination"])
+        fay.post(f"{path}/approve", WHY)
+        world.stripe.fault("account_restricted")
+        world.sweep("payouts")
+        refused = finn.get(path)
+        assert (refused["state"], refused["approved_again_by"]) == ("refused", None)
+        world.stripe.lift(held["destination"])
+        fay.post(f"{path}/approve", WHY)
+        world.sweep("payouts", "inbox")
+        done = finn.get(path)
+        assert (done["state"], done["approved_again_by"]) == ("paid", fay.id)
+        assert violations(world) == {}
+
+    def test_that_approval_stands_while_funds_are_waited_for(
+        self, world: World, finn: Person, fay: Person, held: Json
+    ) -> None:
+        path = f"/v1/payouts/{held['id']}"
+        fay.post(f"{path}/approve", WHY)
+        world.stripe.fault("balance_insufficient")
+        world.sweep("payouts")
+        waiting = finn.get(path)
+        assert (waiting["state"], waiting["approved_again_by"]) == ("approved", fay.id)
+        world.advance(HOUR)
+        world.sweep("payouts", "inbox")
+        assert finn.get(path)["state"] == "paid"
+
+    def test_the_database_is_the_referee(
+        self, world: World, finn: Person, fay: Person, owed: Person, held: Json
+    ) -> None:
+        editor = world.finance("Finja")
+        world.sql("UPDATE payout_run SET edited_by = ARRAY[%s::uuid]", editor.id)
+        with world.connection(actor="mallory") as mallory:
+            refused(mallory, "payout_second_person", self.AGAIN)
+            for nobody in (finn, editor, owed):
+                again = (f"{self.AGAIN}, approved_again_by = %s", [nobody.id])
+                refused(mallory, "payout_second_person", again)
+            fay.post(f"/v1/payouts/{held['id']}/approve", WHY)
+            for somebody in (f"'{finn.id}'", "NULL"):
+                refused(mallory, "set_once", f"UPDATE payout SET approved_again_by = {somebody}")

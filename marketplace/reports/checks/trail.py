@@ -29,6 +29,8 @@ I5 = """
               AND ledger_transaction.id IN (opened_transaction_id, ended_transaction_id))
         WHEN 'client_debt_decision' THEN EXISTS (SELECT FROM client_debt_decision
             WHERE id = source_id AND ledger_transaction_id = ledger_transaction.id)
+        WHEN 'client_charge' THEN EXISTS (SELECT FROM client_charge
+            WHERE id = source_id AND ledger_transaction_id = ledger_transaction.id)
         WHEN 'correction' THEN EXISTS (SELECT FROM correction
             WHERE id = source_id AND ledger_transaction_id = ledger_transaction.id)
         WHEN 'transfer_reversal' THEN EXISTS (SELECT FROM transfer_reversal
@@ -77,12 +79,27 @@ I5 = """
     UNION ALL
     -- Of a deposit never more goes back than came in.
     SELECT format('deposit %s of %s is refunded by %s', deposit.id, deposit.amount_minor,
-                  sum(refund.amount_minor))
+                  sum(back.amount_minor))
     FROM deposit
-    JOIN refund ON refund.deposit_id = deposit.id AND refund.state NOT IN ('refused', 'returned')
+    JOIN (
+        SELECT deposit_id, client_id, currency, amount_minor FROM refund
+        WHERE state NOT IN ('refused', 'returned')
+        UNION ALL
+        SELECT deposit_id, client_id, currency, amount_minor FROM client_charge
+        WHERE state = 'approved'
+    ) AS back ON back.deposit_id = deposit.id
     GROUP BY deposit.id
-    HAVING sum(refund.amount_minor) > deposit.amount_minor
-        OR bool_or(refund.client_id <> deposit.client_id OR refund.currency <> deposit.currency)
+    HAVING sum(back.amount_minor) > deposit.amount_minor
+        OR bool_or(back.client_id <> deposit.client_id OR back.currency <> deposit.currency)
+    UNION ALL
+    SELECT format('client charge %s of dispute %s is %s, but the dispute is %s', charge.id,
+                  dispute.id, charge.state, dispute.state)
+    FROM dispute
+    LEFT JOIN client_charge AS charge
+        ON charge.dispute_id = dispute.id AND charge.state = 'approved'
+    WHERE CASE WHEN charge.id IS NULL
+        THEN dispute.state = 'closed' AND opened_transaction_id IS NOT NULL
+        ELSE dispute.state <> 'closed' OR charge.deposit_id <> dispute.deposit_id END
     UNION ALL
     -- What is set aside for disputes is that of the open ones; nobody owes less than nothing.
     SELECT format('client %s has %s set aside for disputes, its open ones %s',
@@ -128,4 +145,44 @@ I5 = """
         ON account_id = account_id('job_reserve', reservation.id, reservation.currency)
     WHERE job.state = 'closed'
     GROUP BY job.id HAVING sum(balance_minor) > 0
+"""
+
+# What the database refuses of time, looked at once more: nobody works twice at once, before the claim
+# or after its deadline, nor longer than the caps on preparation, the performance and each retake.
+I5_TIME = """
+    SELECT format('performer %s worked twice at once: time entry %s began at %s, another ended at %s',
+                  performer_id, id, started_at, busy_until) AS violation
+    FROM (
+        SELECT id, performer_id, started_at, ended_at,
+               max(coalesce(ended_at, 'infinity')) OVER (
+                   PARTITION BY performer_id ORDER BY started_at, ended_at NULLS LAST
+                   ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+               ) AS busy_until
+        FROM time_entry
+    ) AS worked
+    WHERE started_at < busy_until AND ended_at IS DISTINCT FROM started_at
+    UNION ALL
+    SELECT format('time entry %s lasted from %s to %s, its claim %s from %s to %s', entry.id,
+                  started_at, ended_at, claim.id, claimed_at, deadline)
+    FROM time_entry AS entry
+    JOIN claim ON claim.id = claim_id
+    WHERE started_at < claimed_at OR ended_at > deadline
+    UNION ALL
+    SELECT format('claim %s has %s seconds of %s, its cap is %s', claim_id, seconds, what, cap)
+    FROM (
+        SELECT claim_id, concat_ws(' ', what, retake_number) AS what,
+               extract(epoch FROM sum(ended_at - started_at))::bigint AS seconds,
+               CASE WHEN what = 'preparation' THEN prep_seconds_cap
+                   WHEN retake_number > retakes_max THEN 0
+                   ELSE perform_seconds_cap END AS cap
+        FROM time_entry
+        JOIN claim ON claim.id = claim_id
+        JOIN role ON role.id = role_id
+        CROSS JOIN LATERAL (
+            SELECT CASE WHEN activity IN ('brief', 'prep', 'wait') THEN 'preparation'
+                ELSE activity END AS what
+        ) AS named
+        GROUP BY claim_id, what, retake_number, prep_seconds_cap, perform_seconds_cap, retakes_max
+    ) AS capped
+    WHERE seconds > cap
 """

@@ -29,6 +29,9 @@ SHOWN: dict[str, tuple[str, ...]] = {
         *("state", "state_reason", "stripe_dispute_id", "withdrawn_minor", "fee_minor"),
         *("held_minor", "from_reserves_minor"),
     ),
+    "client_charge": (
+        *("state", "state_reason", "reason", "from_wallet_minor", "proposed_by", "decided_by"),
+    ),
     "client_debt_decision": ("remedy", "state", "reason", "proposed_by", "decided_by"),
     "refund": ("state", "state_reason", "stripe_refund_id"),
     "topup": ("state", "stripe_topup_id"),

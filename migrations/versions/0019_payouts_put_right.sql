@@ -75,7 +75,7 @@ CREATE OR REPLACE FUNCTION line_waits_for(line text) RETURNS text LANGUAGE sql S
         FROM said JOIN dispute ON dispute.stripe_dispute_id = said.source_id
         WHERE dispute.currency = said.currency AND dispute.state IN ('inquiry', 'open')
           -- What it cannot book itself is a person's to book.
-          AND coalesce(dispute.state_reason, '') NOT LIKE 'Finance must look%'
+          AND num_nonnulls(dispute.unbookable_line_id, dispute.unbookable_return_line_id) = 0
         UNION ALL
         SELECT 'deposit', deposit.id, NULL
         FROM said JOIN deposit
@@ -84,6 +84,9 @@ CREATE OR REPLACE FUNCTION line_waits_for(line text) RETURNS text LANGUAGE sql S
           -- Two clocks.
           AND deposit.created_at <= said.created_at + interval '5 minutes'
           AND deposit.due_at IS NOT NULL AND deposit.state = 'awaiting_payment'
+          -- Each has its line: what that is, is said by a person.
+          AND deposit.foreign_line_id IS NULL
+          AND NOT EXISTS (SELECT FROM deposit AS other WHERE other.foreign_line_id = said.id)
     )
     SELECT format('%s %s', type, id)
     FROM waiting
