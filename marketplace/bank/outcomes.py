@@ -212,6 +212,7 @@ async def decide_absent(
     withdrawal = await withdrawals.require_absent(
         session, withdrawal_id=withdrawal_id, decider=decider
     )
+    withdrawal.decided_by = decider
     failure = Failure(refused=True, code=NOT_FOUND, message=reason)
     await refuse(session, withdrawal, failure, reason=reason)
     return withdrawal

@@ -32,6 +32,7 @@ LOOK_AGAIN = timedelta(hours=1)
 # A bank may send back what was called a success (https://docs.stripe.com/refunds#failed-refunds).
 SENT_BACK_WITHIN = timedelta(days=30)
 LOOK_DAILY = timedelta(days=1)
+BOOKED_BY_HAND = "booked_by_hand"
 
 
 class DepositsDoNotCover(Conflict):
@@ -314,12 +315,14 @@ async def decide_absent(
         raise RequesterMayNotDecide
     await require_no_member(session, refund.client_id, decider)
     if await _is_booked_by_hand(session, refund):
-        await refuse(session, refund, reason=reason, code="booked_by_hand")
+        refund.decided_by = decider
+        await refuse(session, refund, reason=reason, code=BOOKED_BY_HAND)
         return refund
     if refund.state is not RefundState.UNKNOWN:
         raise not_allowed(refund, REFUND_MOVES, "Only an unknown outcome is decided.")
     if refund.not_found_at is None:
         raise RefundNotProvenAbsent
+    refund.decided_by = decider
     await refuse(session, refund, reason=reason, code=asking.NOT_FOUND)
     return refund
 
@@ -335,3 +338,13 @@ async def _is_booked_by_hand(session: AsyncSession, refund: Refund) -> bool:
         refund=refund.stripe_refund_id,
     )
     return bool(found)
+
+
+async def any_booked_by_hand(session: AsyncSession, deposit_id: UUID) -> bool:
+    """Whether the client may be charged for a refund of this deposit that finance has ended."""
+    found = await session.exec(
+        select(Refund.id)
+        .where(Refund.deposit_id == deposit_id, Refund.error_code == BOOKED_BY_HAND)
+        .limit(1)
+    )
+    return found.first() is not None

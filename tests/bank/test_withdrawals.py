@@ -209,6 +209,7 @@ class TestUnknown:
         assert "finance decides" in read(finn, approved)["state_reason"]
         assert finn.refused("POST", f"{path}/absent", gone) == "403 requester_may_not_decide"
         decided = fay.post(f"{path}/absent", gone)
+        assert decided["decided_by"] == fay.id
         assert (decided["state"], decided["state_reason"]) == ("refused", gone["reason"])
         assert world.ledger("platform_capital") == -500_000
         assert world.ledger("bank_in_transit") == 0

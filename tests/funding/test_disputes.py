@@ -381,10 +381,26 @@ class TestLines:
         )
         becomes(world, dispute, ends)
         told(world)
-        assert only(acme)["state"] == "closed"
         assert world.value("SELECT count(*) FROM stripe_event WHERE handled_at IS NULL") == 0
-        assert balances(world, acme)["wallet"] == 100_000
+        if ends == "lost":
+            world.sweep("disputes")
+            assert only(acme)["state"] == "open"
+            self.charge(finn, fay, only(acme))
+        assert only(acme)["state"] == "closed"
+        assert balances(world, acme)["wallet"] == 100_000 - (40_000 if ends == "lost" else 0)
         assert violations(world) == {}
+
+    def charge(self, finn: Person, fay: Person, dispute: Json) -> None:
+        wanted = {
+            "deposit_id": dispute["deposit_id"],
+            "dispute_id": dispute["id"],
+            "amount_minor": 40_000,
+            "currency": "USD",
+            "reason": "The bank took it.",
+        }
+        charge = finn.post("/v1/client-charges", wanted)
+        sure = {"confirm": True, "reason": "I saw it at Stripe."}
+        fay.post(f"/v1/client-charges/{charge['id']}/decision", sure)
 
 
 class TestInquiry:

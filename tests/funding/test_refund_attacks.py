@@ -192,6 +192,11 @@ class TestOneThatIsThere:
     def test_its_fee_is_what_is_booked(self, refund: Json, mallory: Connection) -> None:
         refused(mallory, "refund_booked", "UPDATE refund SET fee_minor = 1")
 
+    def test_who_asked_for_it_does_not_decide(self, refund: Json, mallory: Connection) -> None:
+        refused(
+            mallory, "ck_refund_decided_by_another", "UPDATE refund SET decided_by = requested_by"
+        )
+
     def test_it_moves_only_as_it_may(self, refund: Json, mallory: Connection) -> None:
         for state, named in (
             ("sending", "ck_refund_at_stripe"),

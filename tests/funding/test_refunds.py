@@ -283,6 +283,7 @@ class TestOutcomes:
         assert finn.refused("POST", absent, why) == "403 requester_may_not_decide"
         decided = fay.post(absent, why, key="once")
         assert (decided["state"], decided["state_reason"]) == ("refused", why["reason"])
+        assert str(world.value("SELECT decided_by FROM refund")) == fay.id
         assert fay.post(absent, why, key="once") == decided
         assert fay.refused("POST", absent, why) == "409 move_not_allowed"
         back_in_the_wallet(world, acme, "refused")
@@ -503,8 +504,24 @@ class TestTakenOtherwise:
         world.sweep("poll_events", "inbox", "refunds")
         assert states(acme) == ["refused"]
         assert world.ledger("refunds_in_flight") == 0
+        charge = finn.post("/v1/client-charges", self.charge(pending))
+        sure = {"confirm": True, "reason": "I saw it at Stripe."}
+        fay.post(f"/v1/client-charges/{charge['id']}/decision", sure)
+        assert acme.wallet_minor == 75_000
         # Only the line was changed at Stripe, and not the balance it moved.
         assert violations(world).keys() == {"I4"}
+
+    def charge(self, refund: Json) -> Json:
+        return {
+            "deposit_id": refund["deposit_id"],
+            "amount_minor": MINOR,
+            "currency": "USD",
+            "reason": "Stripe has sent it.",
+        }
+
+    def test_until_then_nobody_is_charged_for_it(self, finn: Person, pending: Json) -> None:
+        refusal = finn.refused("POST", "/v1/client-charges", self.charge(pending))
+        assert refusal == "409 followed_by_itself"
 
     def test_what_comes_back_of_it_is_for_finance_too(
         self, world: World, acme: Client, pending: Json

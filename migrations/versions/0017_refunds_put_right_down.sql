@@ -1,7 +1,8 @@
--- A fee that was booked beside a refund is not forgotten.
+-- A fee that was booked beside a refund is not forgotten, nor who decided.
 DO $$ BEGIN
-    IF EXISTS (SELECT FROM refund WHERE fee_minor <> 0) THEN
-        RAISE EXCEPTION 'there are refunds with a fee: restore a backup instead';
+    IF EXISTS (SELECT FROM refund WHERE fee_minor <> 0 OR decided_by IS NOT NULL)
+        OR EXISTS (SELECT FROM withdrawal WHERE decided_by IS NOT NULL) THEN
+        RAISE EXCEPTION 'there are fees or decisions in refund or withdrawal: restore a backup';
     END IF;
 END $$;
 
@@ -76,4 +77,38 @@ BEGIN
 END
 $$;
 
-ALTER TABLE refund DROP COLUMN fee_minor;
+CREATE OR REPLACE FUNCTION guard_client_charge() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
+DECLARE
+    paid deposit%ROWTYPE;
+BEGIN
+    -- Whoever refunds or charges the same deposit waits here; what is read below is what they left.
+    SELECT * INTO paid FROM deposit WHERE id = NEW.deposit_id FOR NO KEY UPDATE;
+    IF current_setting('transaction_isolation') <> 'read committed'
+        OR paid.state NOT IN ('credited', 'available')
+        OR NEW.state <> 'rejected'
+        AND deposit_gone_minor(paid.id) + NEW.amount_minor > paid.amount_minor THEN
+        RAISE EXCEPTION 'of deposit % of % (%) are % gone already',
+            paid.id, paid.amount_minor, paid.state, deposit_gone_minor(paid.id)
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'charge_within_deposit';
+    END IF;
+    IF TG_OP = 'UPDATE' THEN
+        NEW.decided_at := marketplace_now();
+        RETURN NEW;
+    END IF;
+    IF NEW.dispute_id IS NULL AND paid.foreign_line_id IS NULL
+        OR NEW.dispute_id IS NOT NULL AND NOT EXISTS (
+            SELECT FROM dispute
+            WHERE id = NEW.dispute_id AND deposit_id = NEW.deposit_id AND state = 'open'
+              AND outcome IS NOT NULL
+        ) THEN
+        RAISE EXCEPTION 'the books follow deposit %', paid.id
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'charge_of_what_is_not_followed';
+    END IF;
+    NEW.proposed_at := marketplace_now();
+    RETURN NEW;
+END
+$$;
+
+ALTER TABLE refund DROP COLUMN fee_minor, DROP COLUMN decided_by;
+ALTER TABLE withdrawal DROP COLUMN decided_by;

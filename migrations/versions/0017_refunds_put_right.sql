@@ -1,6 +1,14 @@
 -- Stripe may take a fee for a refund, or give one back with it: booked beside the refund.
 ALTER TABLE refund ADD COLUMN fee_minor bigint DEFAULT 0 NOT NULL;
 
+-- Who called it absent, and it was another than who asked for it.
+ALTER TABLE refund ADD COLUMN decided_by uuid;
+ALTER TABLE refund ADD CONSTRAINT ck_refund_decided_by_another CHECK (decided_by <> requested_by) NOT VALID;
+ALTER TABLE refund ADD CONSTRAINT fk_refund_decided_by FOREIGN KEY (decided_by) REFERENCES person (id) NOT VALID;
+ALTER TABLE withdrawal ADD COLUMN decided_by uuid;
+ALTER TABLE withdrawal ADD CONSTRAINT ck_withdrawal_decided_by_another CHECK (decided_by <> requested_by) NOT VALID;
+ALTER TABLE withdrawal ADD CONSTRAINT fk_withdrawal_decided_by FOREIGN KEY (decided_by) REFERENCES person (id) NOT VALID;
+
 -- What the ledger has of a refund is what its row says, its fee among it.
 CREATE OR REPLACE FUNCTION check_refund_entries() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = public, pg_temp AS $$
@@ -79,5 +87,41 @@ BEGIN
             USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = 'refund_booked';
     END IF;
     RETURN NULL;
+END
+$$;
+
+-- As before, and for a refund that finance has ended.
+CREATE OR REPLACE FUNCTION guard_client_charge() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = public, pg_temp AS $$
+DECLARE
+    paid deposit%ROWTYPE;
+BEGIN
+    -- Whoever refunds or charges the same deposit waits here; what is read below is what they left.
+    SELECT * INTO paid FROM deposit WHERE id = NEW.deposit_id FOR NO KEY UPDATE;
+    IF current_setting('transaction_isolation') <> 'read committed'
+        OR paid.state NOT IN ('credited', 'available')
+        OR NEW.state <> 'rejected'
+        AND deposit_gone_minor(paid.id) + NEW.amount_minor > paid.amount_minor THEN
+        RAISE EXCEPTION 'of deposit % of % (%) are % gone already',
+            paid.id, paid.amount_minor, paid.state, deposit_gone_minor(paid.id)
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'charge_within_deposit';
+    END IF;
+    IF TG_OP = 'UPDATE' THEN
+        NEW.decided_at := marketplace_now();
+        RETURN NEW;
+    END IF;
+    IF NEW.dispute_id IS NULL AND paid.foreign_line_id IS NULL AND NOT EXISTS (
+            -- Its line is booked by hand, and the wallet has it again.
+            SELECT FROM refund WHERE deposit_id = paid.id AND error_code = 'booked_by_hand')
+        OR NEW.dispute_id IS NOT NULL AND NOT EXISTS (
+            SELECT FROM dispute
+            WHERE id = NEW.dispute_id AND deposit_id = NEW.deposit_id AND state = 'open'
+              AND outcome IS NOT NULL
+        ) THEN
+        RAISE EXCEPTION 'the books follow deposit %', paid.id
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'charge_of_what_is_not_followed';
+    END IF;
+    NEW.proposed_at := marketplace_now();
+    RETURN NEW;
 END
 $$;
