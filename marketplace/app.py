@@ -19,6 +19,7 @@ from marketplace.claims.routes import router as claims
 from marketplace.consents.routes import router as consents
 from marketplace.corrections.routes import router as corrections
 from marketplace.deliveries.routes import router as deliveries
+from marketplace.exceptions.charge_routes import router as client_charges
 from marketplace.exceptions.routes import router as exceptions
 from marketplace.funding.dispute_routes import router as disputes
 from marketplace.funding.refund_routes import router as refunds
@@ -77,6 +78,7 @@ ROUTERS = (
     reports,
     explanations,
     exceptions,
+    client_charges,
     periods,
     webhooks,
     stripe_api,

@@ -10,6 +10,7 @@ from marketplace.claims import models as claims
 from marketplace.consents import models as consents
 from marketplace.corrections import models as corrections
 from marketplace.deliveries import models as deliveries
+from marketplace.exceptions import charge_models as charges
 from marketplace.exceptions import models as exceptions
 from marketplace.funding import dispute_models as disputes
 from marketplace.funding import models as funding
@@ -34,6 +35,7 @@ metadata = SQLModel.metadata
 MODULES = (
     accounts,
     bank,
+    charges,
     claims,
     consents,
     corrections,
@@ -67,6 +69,7 @@ MOVES: dict[str, Moves[Any]] = {
     "audition": performers.AUDITION_MOVES,
     "bank_payout": bank.BANK_PAYOUT_MOVES,
     "claim": claims.CLAIM_MOVES,
+    "client_charge": charges.CHARGE_MOVES,
     "client_debt_decision": disputes.DEBT_MOVES,
     "correction": corrections.CORRECTION_MOVES,
     "deposit": funding.DEPOSIT_MOVES,

@@ -22,8 +22,11 @@ from marketplace.shared.states import Moves
 class BookedAs(StrEnum):
     STRIPE_FEE = "stripe_fee"  # a cost of using Stripe, or a part of one given back
     CAPITAL = "capital"  # the platform's own money, in or out
-    # A client's payment in another currency: the platform keeps it and credits what was paid.
+    # A client's payment that was settled otherwise than asked, as in another currency: the platform
+    # keeps it and credits what was paid.
     FOREIGN_DEPOSIT = "foreign_deposit"
+    # Such a payment that was given back at Stripe: nothing is credited.
+    GIVEN_BACK = "given_back"
 
 
 class LineBookingState(StrEnum):
@@ -46,7 +49,8 @@ class LineBooking(SQLModel, table=True):
         sa.CheckConstraint("net_minor <> 0", name="moves_something"),
         is_one_of("booked_as", BookedAs),
         sa.CheckConstraint(
-            "(booked_as = 'foreign_deposit') = (deposit_id IS NOT NULL)", name="of_a_deposit"
+            "(booked_as IN ('foreign_deposit', 'given_back')) = (deposit_id IS NOT NULL)",
+            name="of_a_deposit",
         ),
         sa.CheckConstraint("state <> 'booked' OR decided_by <> proposed_by", name="second_person"),
         sa.CheckConstraint(

@@ -27,7 +27,16 @@ class ExceptionAnswer(Answer):
     description: str | None = Field(examples=["A fee for the use of Stripe"])
     created_at: datetime
     deposit_id: UUID | None = Field(
-        description="The deposit that was settled in another currency.", examples=[None]
+        description="The deposit that was settled in another currency or at another amount.",
+        examples=[None],
+    )
+    charge_deposit_id: UUID | None = Field(
+        description="The deposit of which this was taken (or came back) and that our books cannot "
+        "follow: book the line as capital, and charge the client by `POST /v1/client-charges`.",
+        examples=[None],
+    )
+    charge_dispute_id: UUID | None = Field(
+        description="The dispute, when it was taken by one.", examples=[None]
     )
     may_be_booked_as: list[BookedAs] = Field(
         description="Empty when the two books contradict each other (an engineer looks), and while "

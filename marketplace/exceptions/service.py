@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlmodel import col, select
+from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.accounts.impartial import require_no_member
@@ -17,7 +17,6 @@ from marketplace.exceptions.models import (
     LineBookingState,
 )
 from marketplace.funding import deposits
-from marketplace.funding.models import Deposit
 from marketplace.ledger import service as ledger
 from marketplace.ledger.models import AccountKind, TransactionKind
 from marketplace.reports.reconciliation import BOOKED_BY, JUDGED, ON_ITS_WAY_HOURS
@@ -25,28 +24,67 @@ from marketplace.shared import clock
 from marketplace.shared.database import Sessions, rows, statement, take_turns, violated
 from marketplace.shared.problems import Conflict, Forbidden, NotFound
 from marketplace.shared.states import move
-from marketplace.stripe_api.models import BookedBalanceTransaction
+from marketplace.stripe_api.booked_lines import LineBookedOtherwise, keep_line
 
 OPEN = f"""
     {JUDGED}
     SELECT judged.id, judged.type, judged.age_seconds, judged.stripe_net_minor,
            judged.booked_net_minor, judged.currency, judged.source_id, judged.created_at,
-           CASE WHEN foreign_paid.id IS NULL THEN judged.reason ELSE 'other_currency' END AS reason,
+           CASE WHEN foreign_paid.currency <> judged.currency THEN 'other_currency'
+               WHEN foreign_paid.id IS NOT NULL THEN 'amount_differs'
+               -- None is on its way.
+               WHEN judged.reason = 'on_its_way' THEN 'no_event'
+               ELSE judged.reason END AS reason,
            stripe_line.description, proposed.id AS line_booking_id, foreign_paid.id AS deposit_id,
+           taken_of.deposit_id AS charge_deposit_id, taken_of.dispute_id AS charge_dispute_id,
            line_waits_for(judged.id) AS waits_for
     FROM judged
     LEFT JOIN stripe_line ON stripe_line.id = judged.id
     LEFT JOIN line_booking AS proposed
         ON proposed.line_id = judged.id AND proposed.state = 'proposed'
     LEFT JOIN deposit AS foreign_paid ON foreign_paid.foreign_line_id = judged.id
+    LEFT JOIN LATERAL (
+        SELECT dispute.deposit_id, dispute.id AS dispute_id
+        FROM dispute
+        WHERE stripe_dispute_id = judged.source_id
+          AND num_nonnulls(unbookable_line_id, unbookable_return_line_id) > 0
+        UNION ALL
+        -- A refund says of which payment it is in its event only.
+        SELECT deposit.id, NULL
+        FROM stripe_event AS event
+        JOIN deposit ON payment_intent_id = event.payload #>> '{{data,object,payment_intent}}'
+        WHERE event.object_id = judged.source_id AND event.type LIKE 'refund.%'
+          AND foreign_line_id IS NOT NULL AND deposit.state = 'credited'
+        LIMIT 1
+    ) AS taken_of ON judged.reason IS NOT NULL
     WHERE judged.reason IS NOT NULL
-      AND (judged.reason <> 'on_its_way' OR foreign_paid.id IS NOT NULL)
+      AND (judged.reason <> 'on_its_way' OR foreign_paid.id IS NOT NULL
+           OR taken_of.deposit_id IS NOT NULL)
       AND (CAST(:only AS text) IS NULL OR judged.id = :only)
       AND (CAST(:after_at AS timestamptz) IS NULL OR
            (judged.created_at, judged.id) > (:after_at, CAST(:after_id AS text)))
     ORDER BY judged.created_at, judged.id
     LIMIT :most
 """  # noqa: S608 - this package's words
+# What a line is about: a payment, or a refund or dispute of one, of which its event says more.
+CLIENT_OF_LINE = """
+    SELECT concerned.client_id
+    FROM stripe_line AS line
+    CROSS JOIN LATERAL (
+        SELECT client_id FROM deposit WHERE foreign_line_id = line.id
+        UNION ALL
+        SELECT client_id FROM refund WHERE stripe_refund_id = line.source_id
+        UNION ALL
+        SELECT client_id FROM dispute WHERE stripe_dispute_id = line.source_id
+        UNION ALL
+        SELECT client_id
+        FROM stripe_event AS event
+        JOIN deposit ON payment_intent_id = event.payload #>> '{data,object,payment_intent}'
+        WHERE event.object_id = line.source_id
+    ) AS concerned
+    WHERE line.id = :line
+    LIMIT 1
+"""
 # Disputes are among them, and corrections of Stripe's own fees.
 ADJUSTMENT = "adjustment"
 # Of lines that stand as Stripe has them, and are in no booking.
@@ -55,6 +93,7 @@ KINDS = {
     BookedAs.STRIPE_FEE: (TransactionKind.STRIPE_FEE_BOOKED, AccountKind.STRIPE_FEES),
     BookedAs.CAPITAL: (TransactionKind.CAPITAL_BOOKED, AccountKind.PLATFORM_CAPITAL),
     BookedAs.FOREIGN_DEPOSIT: (TransactionKind.CAPITAL_BOOKED, AccountKind.PLATFORM_CAPITAL),
+    BookedAs.GIVEN_BACK: (TransactionKind.CAPITAL_BOOKED, AccountKind.PLATFORM_CAPITAL),
 }
 
 
@@ -128,7 +167,7 @@ def may_be_booked_as(row: Any) -> list[BookedAs]:
     as Stripe has it, or waits for a row of ours, is nobody's to book.
     """
     if row["deposit_id"] is not None:
-        return [BookedAs.FOREIGN_DEPOSIT]
+        return [BookedAs.FOREIGN_DEPOSIT, BookedAs.GIVEN_BACK]
     if row["reason"] not in BOOKABLE or row["waits_for"] is not None:
         return []
     if row["type"] in BOOKED_BY and row["type"] != ADJUSTMENT:
@@ -146,7 +185,7 @@ async def propose(
     if not found:
         raise NoException
     (line,) = found
-    await _require_impartial(session, line["deposit_id"], proposed_by)
+    await _require_impartial(session, line_id, proposed_by)
     if line["waits_for"] is not None:
         raise LineWaits(waits_for=line["waits_for"])
     if booked_as not in line["may_be_booked_as"]:
@@ -177,13 +216,11 @@ async def propose(
     return proposed
 
 
-async def _require_impartial(
-    session: AsyncSession, deposit_id: UUID | None, person_id: UUID
-) -> None:
-    """What a client paid is credited by people who do not act for it."""
-    if deposit_id is not None:
-        deposit = await session.get_one(Deposit, deposit_id)
-        await require_no_member(session, deposit.client_id, person_id)
+async def _require_impartial(session: AsyncSession, line_id: str, person_id: UUID) -> None:
+    """About a client's payment, and what becomes of it, decides nobody who acts for that client."""
+    client_id = await session.scalar(sa.text(CLIENT_OF_LINE), {"line": line_id})
+    if client_id is not None:
+        await require_no_member(session, client_id, person_id)
 
 
 async def find(session: AsyncSession, booking_id: UUID, *, lock: bool = False) -> LineBooking:
@@ -201,7 +238,7 @@ async def approve(session: AsyncSession, *, booking_id: UUID, approver: UUID) ->
     booking = await find(session, booking_id, lock=True)
     if booking.proposed_by == approver:
         raise ProposerMayNotApprove
-    await _require_impartial(session, booking.deposit_id, approver)
+    await _require_impartial(session, booking.line_id, approver)
     now = await clock.now(session)
     posting = _posting(booking)
     if booking.state is LineBookingState.PROPOSED:
@@ -222,25 +259,24 @@ async def _require_unwaited(session: AsyncSession, line_id: str) -> None:
 
 
 async def _book(session: AsyncSession, booking: LineBooking, posting: ledger.Posting) -> None:
-    credited = (
-        [await deposits.credit_foreign(session, booking.deposit_id)] if booking.deposit_id else []
-    )
+    credited = []
+    if booking.deposit_id and booking.booked_as is BookedAs.FOREIGN_DEPOSIT:
+        credited.append(await deposits.credit_foreign(session, booking.deposit_id))
+    elif booking.deposit_id:
+        await deposits.give_back(session, booking.deposit_id, reason=booking.reason)
     await ledger.post(session, posting, *credited)
     for each in credited:
         await _require_covered(session, each.currency)
-    taken = await session.execute(
-        sa.dialects.postgresql.insert(BookedBalanceTransaction)
-        .values(
-            id=booking.line_id,
+    try:
+        await keep_line(
+            session,
+            booking.line_id,
             net_minor=booking.net_minor,
             currency=booking.currency,
-            ledger_transaction_id=posting.id,
+            booked=posting.id,
         )
-        .on_conflict_do_nothing()
-        .returning(col(BookedBalanceTransaction.id))
-    )
-    if taken.first() is None:
-        raise LineBookedMeanwhile
+    except LineBookedOtherwise as error:
+        raise LineBookedMeanwhile from error
 
 
 async def _require_covered(session: AsyncSession, currency: str) -> None:
@@ -268,6 +304,7 @@ async def discard(
 ) -> LineBooking:
     """It is something else; the line waits on."""
     booking = await find(session, booking_id, lock=True)
+    await _require_impartial(session, booking.line_id, decided_by)
     now = await clock.now(session)
     move(booking, LineBookingState.DISCARDED, LINE_BOOKING_MOVES, reason=reason)
     booking.decided_by, booking.decided_at = decided_by, now

@@ -1,4 +1,4 @@
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
@@ -18,13 +18,17 @@ from marketplace.shared.columns import (
 )
 from marketplace.shared.states import Moves
 
+# Of a dispute that ended at Stripe.
+LINES_TOLD_WITHIN = timedelta(hours=24)
+
 
 class DisputeState(StrEnum):
     INQUIRY = "inquiry"  # the bank asks; nothing moves
     OPEN = "open"  # new claims and refunds pause; Stripe has taken the money, or is about to
     WON = "won"  # Stripe gave the money back; so did we
-    LOST = "lost"  # the money is gone: out of what was set aside, else owed by the client
-    CLOSED = "closed"  # it ended without anything having moved
+    LOST = "lost"  # the money is gone: out of what was set aside, then of open roles, else owed
+    # It ended without anything having moved, or two people charged the client for it.
+    CLOSED = "closed"
 
 
 DISPUTE_MOVES: Moves[DisputeState] = {
@@ -32,6 +36,14 @@ DISPUTE_MOVES: Moves[DisputeState] = {
     DisputeState.INQUIRY: frozenset({DisputeState.OPEN, DisputeState.CLOSED}),
     DisputeState.OPEN: frozenset({DisputeState.WON, DisputeState.LOST, DisputeState.CLOSED}),
 }
+
+
+class DisputeOutcome(StrEnum):
+    """How a dispute has ended, in Stripe's words."""
+
+    WON = "won"
+    LOST = "lost"
+    PREVENTED = "prevented"
 
 
 class Dispute(SQLModel, table=True):
@@ -70,6 +82,8 @@ class Dispute(SQLModel, table=True):
         sa.CheckConstraint(
             "(state = 'won') = (fee_returned_minor IS NOT NULL)", name="won_with_fee"
         ),
+        is_one_of("outcome", DisputeOutcome),
+        sa.CheckConstraint("(outcome IS NULL) = (outcome_at IS NULL)", name="outcome_told"),
         Index("ix_dispute_client_id", "client_id", "id"),
         Index("ix_dispute_deposit_id", "deposit_id"),
         Index("ix_dispute_open", "client_id", postgresql_where=text("state = 'open'")),
@@ -86,6 +100,10 @@ class Dispute(SQLModel, table=True):
             "ended_transaction_id",
             "fee_returned_minor",
             "from_reserves_minor",
+            "outcome",
+            "outcome_at",
+            "unbookable_line_id",
+            "unbookable_return_line_id",
         ),
     )
 
@@ -115,6 +133,20 @@ class Dispute(SQLModel, table=True):
     fee_returned_minor: int | None = minor_units(default=None)
     # Of a lost one: how much open roles gave up. The rest is owed by the client.
     from_reserves_minor: int | None = minor_units(default=None)
+    # That it ended at Stripe, and since when that is known here.
+    outcome: DisputeOutcome | None = choice(DisputeOutcome, default=None)
+    outcome_at: datetime | None = stamp(default=None)
+    # Stripe's lines of it that our books cannot follow: people say what they are.
+    unbookable_line_id: str | None = None
+    unbookable_return_line_id: str | None = None
+
+    def is_followed(self, now: datetime) -> bool:
+        """Whether our books will end it by themselves, or have: by then all lines are told."""
+        if self.state is not DisputeState.OPEN:
+            return True
+        if self.unbookable_line_id or self.unbookable_return_line_id:
+            return False
+        return self.outcome_at is None or now < self.outcome_at + LINES_TOLD_WITHIN
 
 
 class DebtRemedy(StrEnum):

@@ -4,7 +4,7 @@ from uuid import UUID
 
 from pydantic import Field, Strict
 
-from marketplace.funding.dispute_models import DebtRemedy, DebtState, DisputeState
+from marketplace.funding.dispute_models import DebtRemedy, DebtState, DisputeOutcome, DisputeState
 from marketplace.shared.money import AmountMinor, Currency
 from marketplace.shared.schemas import Answer, Body, Reason
 
@@ -22,6 +22,11 @@ class DisputeAnswer(Answer):
     state: DisputeState = Field(examples=["open"])
     state_reason: str | None
     due_at: datetime | None = Field(description="When it is looked at next.")
+    outcome: DisputeOutcome | None = Field(
+        description="How it has ended at Stripe. What our books cannot follow then stays open until "
+        "finance charges the client for it, or nothing.",
+        examples=[None],
+    )
     withdrawn_minor: int | None = Field(
         description="What Stripe took; null until it has.", examples=[100_000]
     )
@@ -45,10 +50,6 @@ class ClientDebt(Answer):
     owed_minor: int = Field(examples=[27_235])
     since: datetime
     wallet_minor: int = Field(description="What it could be settled out of.", examples=[10_000])
-
-
-class ClientDebts(Answer):
-    items: list[ClientDebt]
 
 
 class NewDebtDecision(Body):

@@ -4,6 +4,7 @@ Money moves with Stripe's own lines and once each way; looks that are stale or c
 end at the same. Locks: the client's turn and the deposit, then roles, then the wallet.
 """
 
+import logging
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from uuid import UUID
@@ -12,7 +13,12 @@ import sqlalchemy as sa
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from marketplace.funding.dispute_models import DISPUTE_MOVES, Dispute, DisputeState
+from marketplace.funding.dispute_models import (
+    DISPUTE_MOVES,
+    Dispute,
+    DisputeOutcome,
+    DisputeState,
+)
 from marketplace.funding.models import Deposit, DepositState
 from marketplace.funding.reserves import wallet
 from marketplace.ledger import service as ledger
@@ -22,9 +28,11 @@ from marketplace.shared.database import Sessions, take_turns
 from marketplace.shared.problems import NotFound
 from marketplace.shared.states import move
 from marketplace.stripe_api import gateway_answers as stripe_answers
+from marketplace.stripe_api.booked_lines import post_with_line
 from marketplace.stripe_api.gateway import StripeGateway
-from marketplace.stripe_api.models import BookedBalanceTransaction
 from marketplace.stripe_api.polling import look_at_each
+
+log = logging.getLogger(__name__)
 
 LOOK_AGAIN = timedelta(hours=1)
 # As long as Stripe keeps events; older disputes are known by then.
@@ -52,7 +60,7 @@ def held(client_id: UUID) -> ledger.Account:
 async def settle(session: AsyncSession, seen: stripe_answers.Dispute, *, give_up: GiveUp) -> None:
     """Bring a dispute to what Stripe says of it now. Repeating this changes nothing."""
     dispute = await _dispute_of(session, seen)
-    if dispute.state in ENDED:
+    if dispute is None or dispute.state in ENDED:
         return
     now = await clock.now(session)
     dispute.answer_by, dispute.due_at = seen.answer_by, now + LOOK_AGAIN
@@ -64,22 +72,31 @@ async def settle(session: AsyncSession, seen: stripe_answers.Dispute, *, give_up
     if dispute.state is DisputeState.INQUIRY:
         move(dispute, DisputeState.OPEN, DISPUTE_MOVES)
         await session.flush()
+    opened_now = False
     if seen.withdrawn is not None and dispute.opened_transaction_id is None:
-        await _book_opened(session, dispute, seen.withdrawn)
-    if seen.status == "won":
-        await _win(session, dispute, seen.reinstated)
+        opened_now = await _book_opened(session, dispute, seen.withdrawn)
+    if seen.status in set(DisputeOutcome) and dispute.outcome != seen.status:
+        dispute.outcome, dispute.outcome_at = DisputeOutcome(seen.status), now
+    if seen.status in {"won", "prevented"}:
+        await _win(session, dispute, seen)
+    elif seen.status == "lost" and opened_now:
+        # The wallet is locked by now, and roles are locked before it: the next look ends it.
+        dispute.due_at = now
     elif seen.status == "lost":
         await _lose(session, dispute, give_up)
-    elif seen.status == "prevented" and dispute.opened_transaction_id is None:
-        _close(dispute, "Stripe prevented it.")
     await session.flush()
 
 
-async def _dispute_of(session: AsyncSession, seen: stripe_answers.Dispute) -> Dispute:
-    """The row under its lock; a new one while no refund of the client is being made."""
+async def _dispute_of(session: AsyncSession, seen: stripe_answers.Dispute) -> Dispute | None:
+    """The row under its lock; a new one while no refund of the client is being made. None for a
+    payment that was given back: its lines are for finance.
+    """
     if (dispute := await _locked(session, seen.id)) is not None:
         return dispute
     deposit = await _deposit_of(session, seen)
+    if deposit.state is DepositState.EXPIRED:
+        log.warning("Stripe disputes %s of deposit %s, given back before", seen.id, deposit.id)
+        return None
     await take_turns(session, "refunds of", deposit.client_id)
     if (dispute := await _locked(session, seen.id)) is not None:
         return dispute
@@ -122,7 +139,13 @@ async def _deposit_of(session: AsyncSession, seen: stripe_answers.Dispute) -> De
                 col(Deposit.payment_intent_id) == (seen.payment_intent_id or ""),
                 sa.cast(Deposit.id, sa.Text) == seen.payment_metadata.get("deposit_id", ""),
             ),
-            col(Deposit.state).in_([DepositState.CREDITED, DepositState.AVAILABLE]),
+            sa.or_(
+                col(Deposit.state).in_([DepositState.CREDITED, DepositState.AVAILABLE]),
+                sa.and_(
+                    col(Deposit.state) == DepositState.EXPIRED,
+                    col(Deposit.foreign_line_id).is_not(None),
+                ),
+            ),
             Deposit.currency == seen.currency,
         )
     )
@@ -139,11 +162,12 @@ def _close(dispute: Dispute, reason: str) -> None:
 
 async def _book_opened(
     session: AsyncSession, dispute: Dispute, line: stripe_answers.BalanceTransaction
-) -> None:
+) -> bool:
     """What Stripe took and its fee; as much as the wallet has is set aside until it is decided."""
     if line.currency != dispute.currency or line.fee_minor < 0:
+        dispute.unbookable_line_id = line.id
         dispute.state_reason = f"Finance must look: Stripe took it by {line.id}."
-        return
+        return False
     for _ in range(TRIES):
         has = await ledger.guarded_balance(
             session, AccountKind.CLIENT_WALLET, dispute.client_id, dispute.currency
@@ -162,30 +186,32 @@ async def _book_opened(
             occurred_at=line.created_at,
         )
         try:
-            await ledger.post(session, posting)
+            booked = await post_with_line(session, posting, line.id, net_minor=line.net_minor)
         except ledger.BalanceTooLow:
             continue
-        await _keep_line(session, posting, line)
+        if not booked:
+            dispute.unbookable_line_id = line.id
+            dispute.state_reason = f"Finance must look: {line.id} is booked by hand already."
+            return False
         dispute.opened_transaction_id = posting.id
         dispute.withdrawn_minor, dispute.fee_minor = withdrawn, line.fee_minor
         dispute.held_minor, dispute.state_reason = aside, None
         await session.flush()
-        return
+        return True
     raise ledger.BalanceTooLow
 
 
-async def _win(
-    session: AsyncSession, dispute: Dispute, line: stripe_answers.BalanceTransaction | None
-) -> None:
-    """Stripe gave it back; the wallet has again what was set aside."""
+async def _win(session: AsyncSession, dispute: Dispute, seen: stripe_answers.Dispute) -> None:
+    """Stripe gave it back, won or prevented; the wallet has again what was set aside."""
+    line = seen.reinstated
     if dispute.withdrawn_minor is None or dispute.held_minor is None:
-        if dispute.state_reason is None:
-            _close(dispute, "Won; Stripe had taken nothing.")
+        _end_unbooked(dispute, seen)
         return
     if line is None:
-        dispute.state_reason = "Won; Stripe has not given the money back yet."
+        dispute.state_reason = f"{seen.status.capitalize()}; not given back by Stripe yet."
         return
     if (line.amount_minor, line.currency) != (dispute.withdrawn_minor, dispute.currency):
+        dispute.unbookable_return_line_id = line.id
         dispute.state_reason = f"Finance must look: Stripe gave it back by {line.id}."
         return
     fee_returned = -line.fee_minor
@@ -201,12 +227,29 @@ async def _win(
         ),
         occurred_at=line.created_at,
     )
-    await ledger.post(session, posting)
-    await _keep_line(session, posting, line)
+    if not await post_with_line(session, posting, line.id, net_minor=line.net_minor):
+        dispute.unbookable_return_line_id = line.id
+        dispute.state_reason = f"Finance must look: {line.id} is booked by hand already."
+        return
     move(dispute, DisputeState.WON, DISPUTE_MOVES)
     dispute.ended_transaction_id, dispute.fee_returned_minor = posting.id, fee_returned
     dispute.due_at = None
     await session.flush()
+
+
+def _end_unbooked(dispute: Dispute, seen: stripe_answers.Dispute) -> None:
+    """Nothing is booked of it: it has ended if Stripe took nothing, or gave all of it back."""
+    taken, returned = seen.withdrawn, seen.reinstated
+    said = seen.status.capitalize()
+    if dispute.unbookable_line_id is None:
+        _close(dispute, f"{said}; Stripe had taken nothing.")
+    elif taken is None or returned is None:
+        dispute.state_reason = f"{said}; not given back by Stripe yet."
+    elif (taken.currency, -taken.amount_minor) == (returned.currency, returned.amount_minor):
+        _close(dispute, f"{said}; Stripe gave back what it had taken.")
+    else:
+        dispute.unbookable_return_line_id = returned.id
+        dispute.state_reason = f"Finance must look: Stripe gave it back by {returned.id}."
 
 
 async def _lose(session: AsyncSession, dispute: Dispute, give_up: GiveUp) -> None:
@@ -240,19 +283,6 @@ async def _lose(session: AsyncSession, dispute: Dispute, give_up: GiveUp) -> Non
     dispute.ended_transaction_id, dispute.from_reserves_minor = posting.id, from_reserves
     dispute.due_at = None
     await session.flush()
-
-
-async def _keep_line(
-    session: AsyncSession, posting: ledger.Posting, line: stripe_answers.BalanceTransaction
-) -> None:
-    session.add(
-        BookedBalanceTransaction(
-            id=line.id,
-            net_minor=line.net_minor,
-            currency=line.currency,
-            ledger_transaction_id=posting.id,
-        )
-    )
 
 
 async def poll(sessions: Sessions, gateway: StripeGateway, *, give_up: GiveUp) -> int:

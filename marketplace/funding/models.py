@@ -24,7 +24,7 @@ class DepositState(StrEnum):
     AWAITING_PAYMENT = "awaiting_payment"  # the hosted page waits for the client
     CREDITED = "credited"  # paid: in the wallet, still pending at Stripe
     AVAILABLE = "available"  # Stripe lets us spend it
-    EXPIRED = "expired"  # never paid: the page lapsed, or the payment failed
+    EXPIRED = "expired"  # never paid: the page lapsed, or the payment failed or was given back
 
 
 DEPOSIT_MOVES: Moves[DepositState] = {
@@ -88,7 +88,8 @@ class Deposit(SQLModel, table=True):
     available_on: datetime | None = stamp(default=None)
     # Stripe's payment behind the page: what a refund or a dispute speaks of.
     payment_intent_id: str | None = Field(default=None, unique=True)
-    # Stripe's line of a payment that it settled in another currency: finance decides about it.
+    # Stripe's line of a payment that it settled in another currency or at another amount: finance
+    # decides about it, and about all that becomes of it at Stripe.
     foreign_line_id: str | None = Field(default=None, unique=True)
     created_at: datetime = now_stamp()
 

@@ -11,7 +11,7 @@ from marketplace.funding import reserves
 from marketplace.jobs.models import Job, Role, RoleState
 from marketplace.jobs.roles import reserves_of, set_state
 
-REASON = "A payment was lost to a dispute; make a deposit and publish it again."
+REASON = "A payment was taken back; make a deposit and publish it again."
 ROLES_AT_ONCE = 100
 
 

@@ -59,6 +59,7 @@ class TransactionKind(StrEnum):
     DISPUTE_LOST = "dispute_lost"
     CLIENT_DEBT_SETTLED = "client_debt_settled"
     CLIENT_DEBT_WRITTEN_OFF = "client_debt_written_off"
+    CLIENT_CHARGED = "client_charged"
     WITHDRAWAL_SENT = "withdrawal_sent"
     WITHDRAWAL_CONFIRMED = "withdrawal_confirmed"
     WITHDRAWAL_REFUSED = "withdrawal_refused"
@@ -92,6 +93,7 @@ SOURCE_TABLES = {
     TransactionKind.DISPUTE_LOST: "dispute",
     TransactionKind.CLIENT_DEBT_SETTLED: "client_debt_decision",
     TransactionKind.CLIENT_DEBT_WRITTEN_OFF: "client_debt_decision",
+    TransactionKind.CLIENT_CHARGED: "client_charge",
     TransactionKind.WITHDRAWAL_SENT: "withdrawal",
     TransactionKind.WITHDRAWAL_CONFIRMED: "withdrawal",
     TransactionKind.WITHDRAWAL_REFUSED: "withdrawal",
@@ -126,7 +128,7 @@ class Account(SQLModel, table=True):
     # account_id(kind, owner, currency), a function of the database: no look-up, no race.
     id: UUID = Field(primary_key=True)
     kind: AccountKind = choice(AccountKind)
-    # The client, reservation, performer or payout whose money this is; null for the platform's.
+    # The client, reservation or performer whose money this is; null for the platform's.
     owner_id: UUID | None = None
     currency: str
 

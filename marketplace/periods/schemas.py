@@ -9,7 +9,7 @@ from marketplace.shared.schemas import Answer, Body, Reason
 
 Month = Annotated[
     str,
-    StringConstraints(pattern=r"^20\d\d-(0[1-9]|1[0-2])$"),
+    StringConstraints(pattern=r"^20[0-9]{2}-(0[1-9]|1[0-2])$"),
     Field(description="A calendar month in UTC", examples=["2026-11"]),
 ]
 

@@ -1,6 +1,6 @@
 """Closing a month: looked through by one person, closed by another, and refused while it is off."""
 
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -17,9 +17,12 @@ from marketplace.shared.ids import new_id
 from marketplace.shared.problems import Conflict, Forbidden, NotFound
 from marketplace.shared.states import move
 
+# By then all that was begun in a month is committed, and what Stripe lists late is listed.
+SETTLES = timedelta(hours=1)
+
 
 class PeriodNotOver(Conflict):
-    """This month is not over yet."""
+    """This month is not over yet; it may be closed from an hour after its end on."""
 
     code = "period_not_over"
 
@@ -94,11 +97,12 @@ async def start_closing(
 ) -> AccountingPeriod:
     """Look the month through; in order, it waits for a second person."""
     await _require_next(session, period)
-    period.findings = await look_through(session, period)
-    if problems := period.findings["problems"]:
-        raise BooksNotInOrder(problems=problems, findings=period.findings["currencies"])
+    found = await look_through(session, period)
+    if problems := found["problems"]:
+        raise BooksNotInOrder(problems=problems, findings=found["currencies"])
     now = await clock.now(session)
     move(period, PeriodState.CLOSING, PERIOD_MOVES)
+    period.findings = found
     period.closing_by, period.closing_at = closing_by, now
     await session.flush()
     return period
@@ -133,7 +137,7 @@ async def close(
 
 
 async def _require_next(session: AsyncSession, period: AccountingPeriod) -> None:
-    if await clock.now(session) < period.ends_at:
+    if await clock.now(session) < period.ends_at + SETTLES:
         raise PeriodNotOver
     states = dict(await months(session))
     earlier = [month for month in states if month < period.first_day]
@@ -163,9 +167,11 @@ async def look_through(session: AsyncSession, period: AccountingPeriod) -> dict[
 
 async def _not_read_since(session: AsyncSession, period: AccountingPeriod) -> list[str]:
     mark = await session.get(LineMark, 1)
-    if mark is not None and mark.read_at >= period.ends_at:
+    if mark is not None and mark.read_at >= period.ends_at + SETTLES:
         return []
-    return ["Stripe's lines were not read since the month's end; run the sweep stripe_lines"]
+    return [
+        "Stripe's lines were not read since an hour after the month's end; run the sweep stripe_lines"
+    ]
 
 
 def _problems(books: Any) -> list[str]:

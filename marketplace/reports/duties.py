@@ -44,14 +44,15 @@ COLUMNS = ("run_id", "subject_type", "subject_id", "deed", "actor", "reason", "d
 # What people did: sweeps and Stripe's events only carry it out.
 DEEDS = """
     SELECT coalesce(run.id, payout.run_id, paid.run_id) AS run_id, subject_type, subject_id,
-           to_state AS deed, actor, event.reason, booked_at AS done_at
+           coalesce(to_state, action) AS deed, actor, event.reason, booked_at AS done_at
     FROM audit_event AS event
     LEFT JOIN payout_run AS run ON subject_type = 'payout_run' AND run.id = subject_id
     LEFT JOIN payout ON subject_type = 'payout' AND payout.id = subject_id
     LEFT JOIN transfer_reversal AS reversal
         ON subject_type = 'transfer_reversal' AND reversal.id = subject_id
     LEFT JOIN payout AS paid ON paid.id = reversal.payout_id
-    WHERE subject_type IN ('payout_run', 'payout', 'transfer_reversal') AND action = 'moved'
+    WHERE (subject_type IN ('payout_run', 'payout', 'transfer_reversal') AND action = 'moved'
+        OR subject_type = 'payout_account' AND action = 'account_retired')
       AND booked_at <= :as_of AND actor !~ '^(sweep|stripe):'
     ORDER BY event.id
 """

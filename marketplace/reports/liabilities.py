@@ -265,11 +265,12 @@ def _rolled(line: Mapping[str, Any]) -> dict[str, Any]:
 
 FEES_COLUMNS = ("side", "kind", "client_id", "currency", "transactions", "amount_minor")
 
-# Income: our fee on pay, by the client whose reserve paid it. Cost: Stripe's fee on deposits
-# and disputes.
+# Income: our fee on pay, by the client whose reserve paid it. Cost: Stripe's fee on deposits,
+# refunds and disputes.
 FEES = """
     SELECT CASE account.kind WHEN 'platform_fees' THEN 'income' ELSE 'cost' END AS side,
-           header.kind, coalesce(claim.client_id, deposit.client_id, dispute.client_id) AS client_id,
+           header.kind, coalesce(claim.client_id, deposit.client_id, refund.client_id, dispute.client_id)
+               AS client_id,
            account.currency, count(DISTINCT header.id) AS transactions,
            sum(CASE account.kind WHEN 'platform_fees' THEN -entry.amount_minor ELSE entry.amount_minor END)
                ::bigint AS amount_minor
@@ -280,6 +281,7 @@ FEES = """
     LEFT JOIN correction ON correction.id = header.source_id
     LEFT JOIN claim ON claim.id = coalesce(pay_decision.claim_id, correction.claim_id)
     LEFT JOIN deposit ON deposit.id = header.source_id
+    LEFT JOIN refund ON refund.id = header.source_id
     LEFT JOIN dispute ON dispute.id = header.source_id
     WHERE account.kind IN ('platform_fees', 'stripe_fees', 'dispute_fees')
       AND header.booked_at >= :since AND header.booked_at <= :as_of

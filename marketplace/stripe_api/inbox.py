@@ -32,7 +32,8 @@ Effect = Callable[[AsyncSession], Awaitable[None]]
 Handler = Callable[[Sessions, StripeGateway, StripeEvent], Awaitable[Effect]]
 
 LONGEST_WAIT = timedelta(hours=1)
-# Longer than Stripe may take to answer.
+# Longer than a call to Stripe may take. When an event wants more time than this, two may ask about it,
+# and one applies it.
 LEASE = timedelta(seconds=60)
 # Stripe does not promise that events are listed in the order they were created.
 OVERLAP = timedelta(minutes=10)
@@ -194,10 +195,16 @@ async def poll_events(sessions: Sessions, gateway: StripeGateway) -> int:
     since = mark.events_read_to - OVERLAP if mark else None
     looked_at, newest = 0, 0
     async for event in gateway.list_events(created_from=since):
-        async with sessions() as session:
-            await store(session, event)
-            await session.commit()
-        looked_at, newest = looked_at + 1, max(newest, event["created"])
+        looked_at += 1
+        try:
+            async with sessions() as session:
+                await store(session, event)
+                await session.commit()
+        except (EventUnreadable, sa.exc.DataError):
+            # Nothing can keep it. The pollers look at what it may speak of; the others go on.
+            log.exception("event %r cannot be stored", event.get("id"))
+            continue
+        newest = max(newest, event["created"])
     if newest:
         # Only now: a listing that broke off is read again from where the last whole one ended.
         await _mark_read(sessions, datetime.fromtimestamp(newest, UTC))

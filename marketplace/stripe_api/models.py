@@ -18,6 +18,7 @@ class StripeEvent(SQLModel, table=True):
     __table_args__ = (
         Index("ix_stripe_event_due_at", "due_at", postgresql_where=text("handled_at IS NULL")),
         Index("ix_stripe_event_created", "created"),
+        Index("ix_stripe_event_object_id", "object_id"),
         updatable("handled_at", "due_at", "tries", "last_error"),
     )
 

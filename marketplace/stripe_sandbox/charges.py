@@ -164,6 +164,22 @@ def _book(call: Call, charge: dict[str, Any]) -> str:
     return id_
 
 
+def in_settlement_currency(
+    call: Call, charge_id: str, amount_minor: int
+) -> tuple[int, str, float | None]:
+    """So much of a charge (negative leaves) in what it was settled in, at today's rate; and the rate
+    (https://docs.stripe.com/currencies/conversions).
+    """
+    charge = state.find(call.db, "charge", charge_id)
+    assert charge is not None
+    line = state.find(call.db, "balance_transaction", charge["balance_transaction"] or "")
+    if line is None or line["currency"] == charge["currency"]:
+        return amount_minor, charge["currency"], None
+    percent = state.setting(call.db, "euros_percent") or round(line["exchange_rate"] * 100)
+    whole = abs(amount_minor) * percent // 100
+    return whole if amount_minor > 0 else -whole, line["currency"], percent / 100
+
+
 def _fail(
     call: Call, intent: dict[str, Any], charge: dict[str, Any], error: dict[str, Any]
 ) -> dict[str, Any]:

@@ -33,7 +33,17 @@ class NewDispute(Strict):
 
 
 class DisputeChange(Strict):
-    to: Literal["withdrawn", "under_review", "escalated", "won", "lost", "warning_closed"]
+    to: Literal[
+        "withdrawn",
+        "under_review",
+        "escalated",
+        "won",
+        "lost",
+        "prevented",
+        "warning_closed",
+    ]
+    # How much comes back of what was taken; all of it, unless it is said.
+    given_back: int | None = Field(default=None, ge=0)
 
 
 @router.put("/refunds/{refund_id}")
@@ -74,7 +84,7 @@ async def change_dispute(
             case "escalated":
                 disputes.escalate(call, dispute)
             case _:
-                disputes.close(call, dispute, wanted.to)
+                disputes.close(call, dispute, wanted.to, given_back=wanted.given_back)
 
     return _happens_to(request, "dispute", dispute_id, change)
 

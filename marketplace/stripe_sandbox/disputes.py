@@ -9,6 +9,7 @@ from typing import Any
 from marketplace.stripe_sandbox import state
 from marketplace.stripe_sandbox.balances import Movement, book
 from marketplace.stripe_sandbox.calls import RETRIEVE, Call, Operation, in_path, listing_of
+from marketplace.stripe_sandbox.charges import in_settlement_currency
 from marketplace.stripe_sandbox.errors import StripeError
 from marketplace.stripe_sandbox.events import emit
 from marketplace.stripe_sandbox.forms import Text
@@ -67,16 +68,21 @@ def escalate(call: Call, dispute: dict[str, Any]) -> None:
     withdraw(call, dispute)
 
 
-def close(call: Call, dispute: dict[str, Any], status: str) -> None:
-    """`won` gives the funds back, but not the fee; `lost` and `warning_closed` move nothing."""
+def close(
+    call: Call, dispute: dict[str, Any], status: str, *, given_back: int | None = None
+) -> None:
+    """`won` and `prevented` give the funds back (all of them, unless told otherwise), but not the
+    fee; `lost` and `warning_closed` move nothing.
+    """
     _require(dispute, INQUIRY if status == "warning_closed" else OPEN)
     dispute["status"] = status
     state.update(call.db, dispute)
     if status != "lost":
         _mark(call, dispute["charge"], disputed=False)
     emit(call, "charge.dispute.closed", dispute)
-    if status == "won" and dispute["balance_transactions"]:
-        _book(call, dispute, dispute["amount"], 0)
+    returned = dispute["amount"] if given_back is None else given_back
+    if status in {"won", "prevented"} and dispute["balance_transactions"] and returned:
+        _book(call, dispute, returned, 0)
         emit(call, "charge.dispute.funds_reinstated", dispute)
 
 
@@ -115,14 +121,16 @@ def _mark(call: Call, charge_id: str, *, disputed: bool) -> None:
 
 def _book(call: Call, dispute: dict[str, Any], amount_minor: int, fee_minor: int) -> None:
     """A dispute carries its own lines, whole (https://docs.stripe.com/api/disputes/object)."""
+    moved_minor, currency, rate = in_settlement_currency(call, dispute["charge"], amount_minor)
     line = book(
         call,
         Movement(
             type_="adjustment",
             reporting_category="dispute" if amount_minor < 0 else "dispute_reversal",
             source=dispute["id"],
-            amount_minor=amount_minor,
-            currency=dispute["currency"],
+            amount_minor=moved_minor,
+            currency=currency,
+            exchange_rate=rate,
             fee_minor=fee_minor,
             description="Chargeback" if amount_minor < 0 else "Chargeback reversal",
         ),

@@ -5,6 +5,7 @@ from typing import Any
 from marketplace.stripe_sandbox import state
 from marketplace.stripe_sandbox.balances import Movement, balance_of, book
 from marketplace.stripe_sandbox.calls import EXPAND, RETRIEVE, Call, Operation, in_path, listing_of
+from marketplace.stripe_sandbox.charges import in_settlement_currency
 from marketplace.stripe_sandbox.errors import StripeError, resource_missing
 from marketplace.stripe_sandbox.events import emit
 from marketplace.stripe_sandbox.forms import AMOUNT, Fields, Metadata, Text
@@ -169,8 +170,9 @@ def _count(call: Call, charge: dict[str, Any], amount_minor: int) -> None:
 
 
 def _take_money(call: Call, refund: dict[str, Any]) -> None:
-    available, _ = balance_of(call, state.PLATFORM).get(refund["currency"], (0, 0))
-    if available >= refund["amount"]:
+    needed, currency, _ = in_settlement_currency(call, refund["charge"], refund["amount"])
+    available, _ = balance_of(call, state.PLATFORM).get(currency, (0, 0))
+    if available >= needed:
         refund["balance_transaction"] = _book(call, refund, "refund", -1)
         refund["pending_reason"] = "processing"
         return
@@ -180,14 +182,19 @@ def _take_money(call: Call, refund: dict[str, Any]) -> None:
 
 
 def _book(call: Call, refund: dict[str, Any], type_: str, sign: int) -> str:
+    moved_minor, currency, rate = in_settlement_currency(
+        call, refund["charge"], sign * refund["amount"]
+    )
     line = book(
         call,
         Movement(
             type_=type_,
             reporting_category=type_,
             source=refund["id"],
-            amount_minor=sign * refund["amount"],
-            currency=refund["currency"],
+            amount_minor=moved_minor,
+            currency=currency,
+            exchange_rate=rate,
+            fee_minor=state.setting(call.db, "refund_fee") if type_ == "refund" else 0,
         ),
     )
     id_: str = line["id"]

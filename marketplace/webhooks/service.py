@@ -11,13 +11,19 @@ from marketplace.shared.database import rows, take_turns
 async def feed(
     session: AsyncSession, *, client_id: UUID, after: int, limit: int
 ) -> list[Mapping[str, Any]]:
-    """Up to `limit` events after a position, in an order that never changes."""
+    """Up to `limit` events after a position, in an order that never changes.
+
+    What performers say when they give a claim back is not for the client.
+    """
     await _number(session, client_id)
     return await rows(
         session,
-        "SELECT position, subject_type, subject_id, from_state, to_state, reason, booked_at"
+        "SELECT position, subject_type, subject_id, from_state, to_state,"
+        " CASE WHEN claim.performer_id::text IS DISTINCT FROM actor THEN reason END AS reason,"
+        " booked_at"
         " FROM feed_event JOIN audit_event ON audit_event.id = audit_event_id"
-        " WHERE client_id = :client AND position > :after ORDER BY position LIMIT :limit",
+        " LEFT JOIN claim ON claim.id = subject_id AND subject_type = 'claim'"
+        " WHERE feed_event.client_id = :client AND position > :after ORDER BY position LIMIT :limit",
         client=client_id,
         after=after,
         limit=limit,

@@ -1,7 +1,7 @@
 """Every flow is broken at its points, and ends as if nothing had been.
 
 `make test` plays a sample of the cells; `make faults` all of them, each several times with other
-amounts. `make faults CELL="payout:3:POST /v1/transfers:1:hang"` plays one cell again.
+amounts. `make faults CELL="payout:3:POST /v1/transfers:1:apply_then_drop"` plays one cell again.
 """
 
 import json
@@ -23,6 +23,8 @@ CELL = os.environ.get("FAULTS_CELL", "")
 ONLY = os.environ.get("FAULTS_FLOWS", "").split()
 # So that workers have something to share.
 PARTS = 4
+# What happens beside others may come in another order once; a cell that never fires says nothing.
+FIRED = 0.9
 SAMPLE = int(os.environ.get("FAULTS_SAMPLE", "3"))
 
 
@@ -70,12 +72,13 @@ def test_it_ends_well_whatever_fails(
     warm(ground, share.flow, share.seed)
     probing = probe(ground, share.flow, share.seed)
     assert probing.violations == [], "even though nothing failed"
+    assert {point.what for point in probing.points} >= {"sql", "commit"}, "nothing can be injected"
     violations, fired = [], 0
     cells = share.of(cells_of(share.flow, share.seed, probing.points))
     for cell in cells:
         ran = run(ground, cell)
         fired += ran.fired
-        violations += [f"{cell}: {violation}" for violation in ran.violations if ran.fired]
+        violations += [f"{cell}: {violation}" for violation in ran.violations]
     told = {
         "flow": share.flow,
         "points": len(probing.points),
@@ -86,4 +89,5 @@ def test_it_ends_well_whatever_fails(
     }
     record_property("campaign", json.dumps(told))
     assert violations == []
-    assert fired or not CELL, "there is no such cell"
+    assert cells, "there is no such cell"
+    assert fired >= FIRED * len(cells), "the points moved between the probing run and the others"

@@ -9,9 +9,10 @@ from tests.world import HOUR, Client, Person, World
 
 # What is done to the rows, past all guards → which invariant says what. One after the other.
 PLANTED = [
+    ("I5", "UPDATE refund SET fee_minor = 7", "on stripe_fees in 0 entries, its row says 7"),
     (
         "I5",
-        "UPDATE refund SET amount_minor = 24999",
+        "UPDATE refund SET amount_minor = 24999, fee_minor = 0",
         "in 1 entries, its row says 24999",
     ),
     ("I1", "", "gives back 25000 USD"),
@@ -94,7 +95,7 @@ def test_a_deposit_leads_to_what_went_back(world: World, acme: Client) -> None:
     assert "250.00 USD state=succeeded stripe_refund_id=re_" in text
     lift_all_guards(world)
     world.owner_sql("UPDATE refund SET amount_minor = 100001")
-    assert "100001 of it are refunded" in "\n".join(
+    assert "100001 of it are refunded or charged" in "\n".join(
         explain.lines(look(world, world.value("SELECT payment_intent_id FROM deposit")))
     )
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
+from tests.ledger.test_attacks import refused
 from tests.reports.conftest import Paid, lift_all_guards
 from tests.world import DAY, Client, Json, Person, World
 
@@ -58,6 +59,22 @@ def test_a_month_is_closed_by_two_people(month: str, finn: Person, fay: Person) 
 def test_a_month_that_is_not_over_stays_open(world: World, paid: Paid, finn: Person) -> None:
     now: datetime = world.value("SELECT marketplace_now()")
     assert finn.refused("POST", f"/v1/periods/{now:%Y-%m}/close") == "409 period_not_over"
+
+
+def test_a_month_settles_for_an_hour(world: World, paid: Paid, finn: Person) -> None:
+    """What was begun in it may be committed a moment later; what Stripe lists late comes then."""
+    now: datetime = world.value("SELECT marketplace_now()")
+    after = (now.replace(day=1) + timedelta(days=32)).replace(
+        day=1, hour=0, minute=0, second=0, microsecond=0
+    )
+    path = f"/v1/periods/{now:%Y-%m}/close"
+    world.advance_to(after + timedelta(minutes=30))
+    world.sweep("funds", "stripe_lines")
+    assert finn.refused("POST", path) == "409 period_not_over"
+    world.advance_to(after + timedelta(minutes=61))
+    assert finn.refused("POST", path) == "409 books_not_in_order"
+    world.sweep("funds", "stripe_lines")
+    assert finn.post(path)["state"] == "closing"
 
 
 def test_months_are_closed_in_order(world: World, month: str, finn: Person, fay: Person) -> None:
@@ -169,6 +186,19 @@ def test_nothing_is_booked_into_a_closed_month(
         )
 
 
+def test_a_closed_month_that_is_found_different_stays_as_it_was_closed(
+    world: World, month: str, finn: Person, fay: Person
+) -> None:
+    closed = close(month, finn, fay)
+    # As if Stripe had dated a line of it later: in order still, and not what was found then.
+    world.owner_sql("ALTER TABLE stripe_line DISABLE TRIGGER USER")
+    world.owner_sql(
+        "UPDATE stripe_line SET created_at = created_at + interval '40 days' WHERE net_minor = -123"
+    )
+    assert fay.refused("POST", f"/v1/periods/{month}/close") == "409 move_not_allowed"
+    assert finn.get(f"/v1/periods/{month}")["books"] == closed["books"]
+
+
 def test_the_journal_balances_and_accrues_what_was_not_decided(
     world: World, paid: Paid, finn: Person, fay: Person
 ) -> None:
@@ -210,7 +240,7 @@ def test_the_journal_balances_and_accrues_what_was_not_decided(
     assert "claim_paid" in kinds
 
 
-@pytest.mark.parametrize("month", ["2026-13", "2026-1", "now", "1999-12"])
+@pytest.mark.parametrize("month", ["2026-13", "2026-1", "now", "1999-12", "20٢٦-01"])
 def test_what_is_no_month_is_422(paid: Paid, finn: Person, month: str) -> None:
     assert finn.refused("GET", f"/v1/periods/{month}") == "422 invalid_request"
 
@@ -218,3 +248,22 @@ def test_what_is_no_month_is_422(paid: Paid, finn: Person, month: str) -> None:
 def test_a_month_without_bookings_is_404(paid: Paid, finn: Person) -> None:
     assert finn.refused("GET", "/v1/periods/2020-01") == "404 not_found"
     assert finn.refused("POST", "/v1/periods/2099-01/close") == "404 not_found"
+
+
+def test_nobody_closes_a_month_alone(world: World, paid: Paid, fay: Person) -> None:
+    """Not even with the application's login: the one who began to close it is named."""
+    with world.connection(actor="mallory") as mallory:
+        month = (
+            (
+                "INSERT INTO accounting_period (id, first_day, state) VALUES"
+                " (uuidv7(), '2020-01-01', 'open') ON CONFLICT DO NOTHING"
+            ),
+            "UPDATE accounting_period SET state = 'closing'",
+        )
+        closed = (
+            "UPDATE accounting_period SET state = 'closed', closed_at = now(), closed_by = %s",
+            [fay.id],
+        )
+        refused(mallory, "ck_accounting_period_closing_by_somebody", *month, closed)
+        named = f"{month[1]}, closing_by = '{fay.id}'"
+        refused(mallory, "ck_accounting_period_second_person", month[0], named, closed)

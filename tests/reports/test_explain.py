@@ -148,6 +148,7 @@ def test_whatever_id_finance_has_is_found(
 def test_what_came_back_and_was_paid_again_is_one_way(world: World, paid: Paid, asked: str) -> None:
     """From the work over the first payout and its reversal to the second, and all the way back."""
     returned(world, paid.finn, paid.fay, paid.payout, "wrong_destination")
+    world.replace_account(paid.ana, paid.finn)
     run = paid.finn.post("/v1/payout-runs", {"currency": "USD"})
     paid.fay.post(f"/v1/payout-runs/{run['id']}/approve")
     world.sweep("payouts")

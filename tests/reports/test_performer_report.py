@@ -79,6 +79,7 @@ def test_what_came_back_is_owed_and_paid_once_more(
     world.sweep("reversals")
     (total,) = finn.get(path(paid.ana))["totals"]
     assert (total["net_minor"], total["came_back_minor"], total["owed_minor"]) == (246, 123, 123)
+    world.replace_account(paid.ana, finn)
     run = finn.post("/v1/payout-runs", {"currency": "USD"})
     fay.post(f"/v1/payout-runs/{run['id']}/approve")
     world.sweep("payouts")

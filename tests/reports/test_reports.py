@@ -16,6 +16,7 @@ import pytest
 
 from marketplace.reports import finance
 from marketplace.scheduler import SWEEPS
+from tests.ledger.test_attacks import header, owned_entries, topup
 from tests.reports.conftest import Paid, lift_all_guards
 from tests.world import HOUR, Client, Json, Person, World
 
@@ -35,17 +36,11 @@ def table(reader: Person, path: str, **query: str) -> list[dict[str, str]]:
 
 def book_a_cent(connection: Connection) -> None:
     """Capital that came in; the transaction stays open."""
-    (row,) = connection.execute(
-        "INSERT INTO ledger_transaction (id, kind, source_type, source_id, currency, occurred_at,"
-        " accounting_date) VALUES (uuidv7(), 'topup_succeeded', 'topup', uuidv7(), 'USD',"
-        " marketplace_now(), now()::date) RETURNING id"
-    ).fetchall()
-    connection.execute(
-        "INSERT INTO ledger_entry (transaction_id, account_id, currency, amount_minor) VALUES"
-        " (%(id)s, account_id('stripe_available', NULL, 'USD'), 'USD', 1),"
-        " (%(id)s, account_id('platform_capital', NULL, 'USD'), 'USD', -1)",
-        row,
-    )
+    transaction, head = header()
+    source = head[1][1]
+    cent = (("stripe_available", None, 1), ("platform_capital", None, -1))
+    for text, values in [*topup(source, 1), head, owned_entries(transaction, *cent)]:
+        connection.execute(text.encode(), values)
 
 
 def book_a_rate(connection: Connection, job: Json) -> None:

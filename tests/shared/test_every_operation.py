@@ -39,7 +39,7 @@ FOR: dict[str, set[str]] = {
     "finance": {
         "list_payout_runs draft_payout_run read_payout_run approve_payout_run discard_payout_run",
         "ask_for_reversal list_reversals read_reversal approve_reversal reject_reversal",
-        "pause_payout_run resume_payout_run hold_payout read_duties",
+        "pause_payout_run resume_payout_run hold_payout reissue_payout retire_payout_account read_duties",
         "explain_reversal decide_reversal_absent propose_pay_correction propose_adjustment",
         "propose_netting propose_write_off list_corrections read_correction approve_correction",
         "reject_correction",
@@ -50,11 +50,15 @@ FOR: dict[str, set[str]] = {
         "decide_withdrawal_absent list_bank_payouts",
         "decide_refund_absent",
         "create_topup read_topup read_performer_report read_payout_report read_rate_report read_trial_balance read_reconciliation",
+        "propose_client_charge decide_client_charge",
         "list_client_debts propose_debt_decision list_debt_decisions decide_client_debt",
         "read_liabilities read_roll_forward read_fees list_periods read_period start_closing_period",
         "confirm_closed_period reopen_period read_journal",
     },
-    "client finance": {"create_refund read_refund list_refunds list_disputes read_dispute"},
+    "client finance": {
+        "create_refund read_refund list_refunds list_disputes read_dispute",
+        "list_client_charges read_client_charge",
+    },
     "client": {
         "list_events list_jobs create_job read_job edit_job cancel_job close_job pause_job",
         "publish_job quote_job list_accepted_recordings read_progress resume_job list_roles announce_rate",
@@ -121,6 +125,7 @@ BODIES: dict[str, Any] = {
     "NewTopup": {"amount_minor": 100, "currency": "USD"},
     "NewRefund": {"amount_minor": 100, "currency": "USD"},
     "AbsentRefund": REASON,
+    "NewClientCharge": {"deposit_id": NOBODY, "amount_minor": 100, "currency": "USD", **REASON},
     "NewDebtDecision": {"remedy": "settle", "amount_minor": 100, "currency": "USD", **REASON},
     "SecondWord": {"confirm": True, **REASON},
     "NewDeposit": {"amount_minor": 100, "success_url": "https://acme.example/wallet"},

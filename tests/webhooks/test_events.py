@@ -2,7 +2,7 @@
 
 import threading
 
-from tests.world import Client, Json, Person, World
+from tests.world import DAY, Client, Json, Person, World
 
 
 def feed(client: Client, **query: object) -> list[Json]:
@@ -21,6 +21,21 @@ def test_a_clients_moves_in_order(world: World, acme: Client, ana: Person, ravi:
     assert types.index("submission.accepted") < types.index("role.done")
     moments = [event["at"] for event in events]
     assert moments == sorted(moments)
+
+
+def test_what_a_performer_says_is_not_for_the_client(
+    world: World, acme: Client, ana: Person
+) -> None:
+    released, expired = (
+        ana.post("/v1/claims", {"role_id": role})
+        for role in world.roles(world.published_job(acme, tasks=2))
+    )
+    ana.post(f"/v1/claims/{released['id']}/release", {"reason": "I am in hospital."})
+    world.advance(3 * DAY)
+    world.sweep("expiry")
+    reasons = {event["subject_id"]: event["reason"] for event in feed(acme)}
+    assert (reasons[released["id"]], reasons[expired["id"]]) == (None, "Its deadline passed.")
+    assert ana.get(f"/v1/claims/{released['id']}")["state_reason"] == "I am in hospital."
 
 
 def test_pages_go_on_where_they_ended(world: World, acme: Client) -> None:

@@ -15,7 +15,7 @@ from marketplace.stripe_api import inbox
 from marketplace.stripe_api.gateway import StripeGateway
 from marketplace.stripe_api.models import StripeEvent
 from tests.reports.conftest import violations
-from tests.world import POLLS, Client, Json, Person, World
+from tests.world import POLLS, STRIPE_KEY, Client, Json, Person, World
 
 
 def sign(world: World, body: bytes, *, to: str = "platform", age_seconds: int = 0) -> str:
@@ -276,6 +276,24 @@ def test_one_process_alone_asks_stripe_about_an_event(world: World) -> None:
     world.loopback.run(at_once())
     assert asked.count("evt_0") == 2
     assert world.value(unhandled) is None
+
+
+def test_an_event_that_nothing_can_store_stops_no_other(world: World) -> None:
+    acme = world.client()
+    asked = {"amount_minor": 5_000, "success_url": "https://acme.example/"}
+    deposit = acme.post("/v1/wallet/deposits", asked)
+    world.stripe.complete(deposit["checkout_url"], "card")
+    by_hand = world.http.post(
+        f"{world.stripe.url}/v1/topups",
+        data={"amount": "500", "currency": "usd", "description": "PostgreSQL keeps no \0"},
+        headers={"Authorization": f"Bearer {STRIPE_KEY}", "Idempotency-Key": "by hand"},
+    )
+    assert by_hand.status_code == 200, by_hand.text
+    for _ in range(2):
+        world.sweep("poll_events", "inbox")
+        assert acme.wallet_minor == 5_000
+        assert world.value("SELECT count(*) FROM poll_mark") == 1
+        assert world.value("SELECT count(*) FROM stripe_event WHERE type = 'topup.created'") == 0
 
 
 def test_a_fresh_webhook_hides_no_event_of_an_outage(world: World) -> None:

@@ -107,10 +107,12 @@ async def single_transfer(session: AsyncSession, view: StripeView) -> Finding:
         )
     }
     at_stripe: dict[str, list[Transfer]] = defaultdict(list)
-    own = {payout["transfer_id"] for payout in payouts.values()}
+    # One that came in late may be booked of another payout than the one it was asked for.
+    own = {payout["transfer_id"]: payout_id for payout_id, payout in payouts.items()}
     for transfer in view.transfers:
         if transfer.amount_reversed_minor < transfer.amount_minor or transfer.id in own:
-            at_stripe[transfer.metadata.get("payout_id", "")].append(transfer)
+            named = own.get(transfer.id) or transfer.metadata.get("payout_id", "")
+            at_stripe[named].append(transfer)
     violations = [
         violation
         for payout_id, transfers in at_stripe.items()

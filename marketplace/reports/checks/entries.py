@@ -112,7 +112,8 @@ REFUNDS = """
     SELECT 'refund_confirmed', id, currency, entry.*
     FROM refund, LATERAL (VALUES
         ('refunds_in_flight', NULL::uuid, amount_minor),
-        ('stripe_available', NULL, -amount_minor)
+        ('stripe_fees', NULL, fee_minor),
+        ('stripe_available', NULL, -amount_minor - fee_minor)
     ) AS entry
     WHERE confirmed_transaction_id IS NOT NULL
     UNION ALL
@@ -184,6 +185,21 @@ DISPUTES = """
     WHERE state = 'confirmed'
 """
 
+CHARGES = """
+    SELECT 'client_charged', charge.id, charge.currency, entry.*
+    FROM client_charge AS charge LEFT JOIN dispute ON dispute.id = dispute_id,
+    LATERAL (VALUES
+        -- What the dispute had set aside is in the wallet again, and then charged out of it.
+        ('client_wallet', charge.client_id, from_wallet_minor - coalesce(held_minor, 0)),
+        ('wallet_disputed', charge.client_id, coalesce(held_minor, 0)),
+        ('client_receivable', charge.client_id, charge.amount_minor - from_wallet_minor),
+        -- What Stripe took and is not charged, the platform bears.
+        ('disputes_receivable', NULL::uuid, -coalesce(withdrawn_minor, 0)),
+        ('platform_capital', NULL, coalesce(withdrawn_minor, 0) - charge.amount_minor)
+    ) AS entry
+    WHERE charge.state = 'approved'
+"""
+
 REVERSALS = """
     SELECT 'transfer_reversed', reversal.id, reversal.currency, entry.*
     FROM transfer_reversal AS reversal
@@ -233,6 +249,7 @@ EVENTS = (
     LINE_BOOKINGS,
     REFUNDS,
     DISPUTES,
+    CHARGES,
     REVERSALS,
     CORRECTIONS,
 )

@@ -31,10 +31,24 @@ async def compare(
             read_from=read_from,
         )
     }
+    # Of these finance charges the client; their lines are booked like any other.
+    otherwise = {
+        row["payment_intent_id"]
+        for row in await rows(
+            session, "SELECT payment_intent_id FROM deposit WHERE foreign_line_id IS NOT NULL"
+        )
+    } - {None}
+    # What two people booked by hand stands for no refund of ours.
+    by_hand = {
+        row["line_id"]
+        for row in await rows(session, "SELECT line_id FROM line_booking WHERE state = 'booked'")
+    }
     found_later = {row["stripe_refund_id"]: refund_id for refund_id, row in ours.items()}
     standing: dict[str, list[Refund]] = defaultdict(list)
     for refund in at_stripe:
-        if refund.status not in {"failed", "canceled"}:
+        if refund.status in {"failed", "canceled"} or refund.payment_intent_id in otherwise:
+            continue
+        if refund.taken is None or refund.taken.id not in by_hand:
             standing[found_later.get(refund.id) or refund.metadata.get("refund_id", "")].append(
                 refund
             )

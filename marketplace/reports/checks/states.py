@@ -20,8 +20,12 @@ I9 = """
         JOIN booked_balance_transaction AS line ON line.id = said.line_id
             AND line.ledger_transaction_id = said.ledger_transaction_id
         WHERE said.deposit_id = deposit.id AND said.line_id = foreign_line_id
+          AND said.booked_as = CASE deposit.state
+              WHEN 'credited' THEN 'foreign_deposit' WHEN 'expired' THEN 'given_back'
+              ELSE said.booked_as END
     ) AS effects ON true
-    WHERE foreign_line_id IS NOT NULL AND booked <> CASE state WHEN 'credited' THEN 1 ELSE 0 END
+    WHERE foreign_line_id IS NOT NULL
+      AND booked <> CASE WHEN deposit.state IN ('credited', 'expired') THEN 1 ELSE 0 END
     UNION ALL
     SELECT format('top-up %s is %s, but it is booked %s times', topup.id, state, booked)
     FROM topup
@@ -98,6 +102,7 @@ I11 = """
         UNION ALL SELECT 'claim', id, state FROM claim
         UNION ALL SELECT 'correction', id, state FROM correction
         UNION ALL SELECT 'deposit', id, state FROM deposit
+        UNION ALL SELECT 'client_charge', id, state FROM client_charge
         UNION ALL SELECT 'client_debt_decision', id, state FROM client_debt_decision
         UNION ALL SELECT 'dispute', id, state FROM dispute
         UNION ALL SELECT 'job', id, state FROM job

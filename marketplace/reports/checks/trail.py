@@ -29,6 +29,8 @@ I5 = """
               AND ledger_transaction.id IN (opened_transaction_id, ended_transaction_id))
         WHEN 'client_debt_decision' THEN EXISTS (SELECT FROM client_debt_decision
             WHERE id = source_id AND ledger_transaction_id = ledger_transaction.id)
+        WHEN 'client_charge' THEN EXISTS (SELECT FROM client_charge
+            WHERE id = source_id AND ledger_transaction_id = ledger_transaction.id)
         WHEN 'correction' THEN EXISTS (SELECT FROM correction
             WHERE id = source_id AND ledger_transaction_id = ledger_transaction.id)
         WHEN 'transfer_reversal' THEN EXISTS (SELECT FROM transfer_reversal
@@ -77,12 +79,27 @@ I5 = """
     UNION ALL
     -- Of a deposit never more goes back than came in.
     SELECT format('deposit %s of %s is refunded by %s', deposit.id, deposit.amount_minor,
-                  sum(refund.amount_minor))
+                  sum(back.amount_minor))
     FROM deposit
-    JOIN refund ON refund.deposit_id = deposit.id AND refund.state NOT IN ('refused', 'returned')
+    JOIN (
+        SELECT deposit_id, client_id, currency, amount_minor FROM refund
+        WHERE state NOT IN ('refused', 'returned')
+        UNION ALL
+        SELECT deposit_id, client_id, currency, amount_minor FROM client_charge
+        WHERE state = 'approved'
+    ) AS back ON back.deposit_id = deposit.id
     GROUP BY deposit.id
-    HAVING sum(refund.amount_minor) > deposit.amount_minor
-        OR bool_or(refund.client_id <> deposit.client_id OR refund.currency <> deposit.currency)
+    HAVING sum(back.amount_minor) > deposit.amount_minor
+        OR bool_or(back.client_id <> deposit.client_id OR back.currency <> deposit.currency)
+    UNION ALL
+    SELECT format('client charge %s of dispute %s is %s, but the dispute is %s', charge.id,
+                  dispute.id, charge.state, dispute.state)
+    FROM dispute
+    LEFT JOIN client_charge AS charge
+        ON charge.dispute_id = dispute.id AND charge.state = 'approved'
+    WHERE CASE WHEN charge.id IS NULL
+        THEN dispute.state = 'closed' AND opened_transaction_id IS NOT NULL
+        ELSE dispute.state <> 'closed' OR charge.deposit_id <> dispute.deposit_id END
     UNION ALL
     -- What is set aside for disputes is that of the open ones; nobody owes less than nothing.
     SELECT format('client %s has %s set aside for disputes, its open ones %s',

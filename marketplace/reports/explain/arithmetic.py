@@ -31,8 +31,10 @@ def _check_deposit(node: Node) -> list[str]:
         for refund in node.leads_to("refund")
         if refund["state"] not in {"refused", "returned"}
     )
+    charges = node.leads_to("client_charge")
+    standing += sum(each["amount_minor"] for each in charges if each["state"] == "approved")
     if standing > node.row["amount_minor"]:
-        return [f"{standing} of it are refunded"]
+        return [f"{standing} of it are refunded or charged"]
     return []
 
 

@@ -77,7 +77,14 @@ DOWN: dict[str, tuple[Link, ...]] = {
     "audition": (Link("rate", "id", "rate_id", required=always),),
     "refund": (Link("deposit", "id", "deposit_id", required=always),),
     "dispute": (Link("deposit", "id", "deposit_id", required=always),),
-    "client_debt_decision": (Link("dispute", "client_id", "client_id", required=always),),
+    "client_debt_decision": (
+        Link("dispute", "client_id", "client_id"),
+        Link("client_charge", "client_id", "client_id"),
+    ),
+    "client_charge": (
+        Link("deposit", "id", "deposit_id", required=always),
+        Link("dispute", "id", "dispute_id", when=lambda row: row["dispute_id"] is not None),
+    ),
     "rate": (Link("rate_lineage", "id", "lineage_id", required=always),),
     "booked_balance_transaction": (
         Link("ledger_transaction", "id", "ledger_transaction_id", required=always),
@@ -163,8 +170,18 @@ UP: dict[str, tuple[Link, ...]] = {
         ),
         Link("refund", "deposit_id", "id"),
         Link("dispute", "deposit_id", "id"),
+        Link("client_charge", "deposit_id", "id"),
+    ),
+    "client_charge": (
+        Link(
+            "ledger_transaction",
+            "id",
+            "ledger_transaction_id",
+            required=lambda row: row["state"] == "approved" and row["amount_minor"] > 0,
+        ),
     ),
     "dispute": (
+        Link("client_charge", "dispute_id", "id"),
         Link("ledger_transaction", "id", "opened_transaction_id"),
         Link(
             "ledger_transaction",
@@ -312,6 +329,7 @@ TABLES = (
     "refund",
     "dispute",
     "client_debt_decision",
+    "client_charge",
     "reserve_move",
     "withdrawal",
     "line_booking",
