@@ -10,14 +10,14 @@ import shutil
 import sqlite3
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import sqlalchemy as sa
 
 from marketplace import migrate
 from marketplace.installation import SANDBOX_STATE, InstallationError, owner_url
+from marketplace.recordings.storage import folder_of
 from marketplace.shared.database import driver_url
 from marketplace.shared.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
 from marketplace.shared.embedded_postgres.programs import bin_folder, last_line
@@ -27,6 +27,8 @@ SANDBOX = "stripe-sandbox.sqlite"
 FILES = "files"
 HEAD = "seal-head"
 SUMS = "SHA256SUMS"
+# Heads kept since the database was read belong to no chain that is in the backup; it has its own.
+NOT_COPIED = shutil.ignore_patterns(".unfinished", "seals")
 
 
 def make(folder: Path, data: Path, variables: Mapping[str, str], *, head: str | None) -> None:
@@ -46,8 +48,9 @@ def make(folder: Path, data: Path, variables: Mapping[str, str], *, head: str | 
         # After the database, so that Stripe knows whatever the database does.
         if (data / SANDBOX_STATE).exists():
             _copy_sqlite(data / SANDBOX_STATE, unfinished / SANDBOX)
-        if (takes := _local_folder(variables["STORAGE_URL"])) is not None:
-            shutil.copytree(takes, unfinished / FILES, ignore=shutil.ignore_patterns(".unfinished"))
+        takes = folder_of(variables["STORAGE_URL"])
+        if takes is not None and takes.is_dir():
+            shutil.copytree(takes, unfinished / FILES, ignore=NOT_COPIED)
         (unfinished / HEAD).write_text(f"{head or ''}\n", encoding="ascii")
         (unfinished / SUMS).write_text("".join(sums_of(unfinished)), encoding="utf-8")
 
@@ -92,14 +95,6 @@ def _copy_sqlite(source: Path, target: Path) -> None:
         live.backup(copy)
 
 
-def _local_folder(storage_url: str) -> Path | None:
-    url = urlsplit(storage_url)
-    if url.scheme not in {"", "file"}:
-        return None
-    folder = Path(unquote(url.path)) if url.scheme else Path(storage_url)
-    return folder if folder.is_dir() else None
-
-
 def sums_of(folder: Path) -> Iterator[str]:
     """As `sha256sum` writes them."""
     for path in sorted(folder.rglob("*")):
@@ -119,20 +114,68 @@ def restore(folder: Path, data: Path) -> None:
     Raises InstallationError, and then has changed nothing that was there.
     """
     _check_whole(folder)
-    if os.environ.get("DATABASE_URL"):
-        owner = owner_url({})
-        if owner is None:
-            raise InstallationError(
-                "set MIGRATION_DATABASE_URL to the login that owns the database"
-            )
-        _load(folder, owner, os.environ["DATABASE_URL"])
-    else:
-        _load_embedded(folder, data)
-    data.mkdir(parents=True, exist_ok=True)
+    application = os.environ.get("DATABASE_URL")
+    owner = _empty_database() if application else None
+    if owner is None and (data / "postgres").exists():
+        raise InstallationError(f"{data} holds a database already: choose another --data")
+    with _copied(_free_places(folder, data)):
+        if owner is not None and application is not None:
+            _load(folder, owner, application)
+        else:
+            _load_embedded(folder, data)
+
+
+def _empty_database() -> str:
+    """The owner's login to the database that DATABASE_URL names."""
+    owner = owner_url({})
+    if owner is None:
+        raise InstallationError("set MIGRATION_DATABASE_URL to the login that owns the database")
+    if _holds_tables(owner):
+        raise InstallationError("the database is not empty: restore into a new one")
+    return owner
+
+
+def _free_places(folder: Path, data: Path) -> dict[Path, Path]:
+    """Where what is kept beside the database goes to; nothing may be there yet."""
+    places = {}
     if (folder / SANDBOX).exists():
-        shutil.copy(folder / SANDBOX, data / SANDBOX_STATE)
+        places[folder / SANDBOX] = data / SANDBOX_STATE
     if (folder / FILES).exists():
-        shutil.copytree(folder / FILES, data / "files", dirs_exist_ok=True)
+        takes = folder_of(os.environ.get("STORAGE_URL") or data / "files")
+        if takes is None:
+            raise InstallationError(
+                "the backup holds a folder of takes, and STORAGE_URL names none: let it name one,"
+                " and copy them into the bucket afterwards"
+            )
+        places[folder / FILES] = takes
+    for place in places.values():
+        # SQLite would take what a log of another file says for this one's.
+        beside = [place.with_name(place.name + end) for end in ("-wal", "-shm")]
+        for name in (place, *beside):
+            if name.exists() and not (name.is_dir() and not any(name.iterdir())):
+                raise InstallationError(f"{name} is there already: restore where nothing is")
+    return places
+
+
+@contextmanager
+def _copied(places: Mapping[Path, Path]) -> Iterator[None]:
+    """Copy, and take it away again if the rest fails."""
+    try:
+        for source, place in places.items():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, place, dirs_exist_ok=True)
+            else:
+                shutil.copy(source, place)
+        yield
+    except BaseException as error:
+        for place in places.values():
+            shutil.rmtree(place, ignore_errors=True)
+            with suppress(OSError):
+                place.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise InstallationError(f"the backup cannot be restored: {error}") from error
+        raise
 
 
 def _check_whole(folder: Path) -> None:
@@ -150,8 +193,6 @@ def _check_whole(folder: Path) -> None:
 
 
 def _load_embedded(folder: Path, data: Path) -> None:
-    if (data / "postgres").exists():
-        raise InstallationError(f"{data} holds a database already: choose another --data")
     try:
         with EmbeddedPostgres(data / "postgres") as server:
             _load(folder, server.owner_url, server.application_url)
@@ -164,8 +205,6 @@ def _load_embedded(folder: Path, data: Path) -> None:
 
 
 def _load(folder: Path, owner: str, application: str) -> None:
-    if _holds_tables(owner):
-        raise InstallationError("the database is not empty: restore into a new one")
     _run(
         "psql",
         owner,

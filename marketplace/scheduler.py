@@ -13,7 +13,6 @@ from datetime import timedelta
 from functools import partial
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
-from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.accounts import service as accounts
 from marketplace.bank import bank_payouts, outcomes
@@ -98,18 +97,6 @@ async def _refund_changed(
     return partial(refunds.settle, seen=seen)
 
 
-async def _charge_refunded(
-    _sessions: Sessions, gateway: StripeGateway, event: StripeEvent
-) -> inbox.Effect:
-    seen = [refund async for refund in gateway.list_refunds(charge_id=event.object_id)]
-
-    async def settle_each(session: AsyncSession) -> None:
-        for refund in seen:
-            await refunds.settle(session, refund)
-
-    return settle_each
-
-
 async def _dispute_changed(
     _sessions: Sessions, gateway: StripeGateway, event: StripeEvent
 ) -> inbox.Effect:
@@ -151,7 +138,6 @@ EVENT_HANDLERS: dict[str, inbox.Handler] = {
     "refund.created": _refund_changed,
     "refund.updated": _refund_changed,
     "refund.failed": _refund_changed,
-    "charge.refunded": _charge_refunded,
     "charge.dispute.created": _dispute_changed,
     "charge.dispute.updated": _dispute_changed,
     "charge.dispute.closed": _dispute_changed,
@@ -330,7 +316,7 @@ SWEEPS: dict[str, Scheduled] = {
     ),
     "verify": Scheduled(
         300,
-        lambda parts: verify.watch(parts.sessions, parts.gateway),
+        lambda parts: verify.watch(parts.sessions, parts.gateway, parts.storage),
         "check every invariant once an hour; a violation is an error in the log",
     ),
 }

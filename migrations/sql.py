@@ -8,7 +8,10 @@ FOLDER = Path(__file__).parent / "versions"
 
 
 def keep_rows_of(*tables: str) -> None:
-    """Refuse to undo what has rows already: money that was moved is not forgotten."""
+    """Refuse to undo what has rows already: money that was moved is not forgotten.
+
+    A table may bring its WHERE, without quotes, when only those rows are kept.
+    """
     for table in tables:
         op.execute(
             f"DO $$ BEGIN IF EXISTS (SELECT FROM {table}) THEN"

@@ -172,10 +172,19 @@ def make_scene(
         yield make
 
 
+@pytest.fixture(scope="session")
+def funded(make_scene: Callable[[Callable[[World], Any]], Scene]) -> Scene:
+    """Acme Voice Lab has paid 1,000.00 in."""
+    return make_scene(lambda world: world.client("Acme Voice Lab", deposit_minor=100_000))
+
+
 @pytest.fixture
-def scene() -> Scene | None:
-    """Where the story begins: in an empty world, unless a folder says otherwise."""
-    return None
+def scene(request: pytest.FixtureRequest) -> Scene | None:
+    """Where the story begins: in an empty world, or with all that it asks for there already."""
+    if "funded" not in request.fixturenames:
+        return None
+    found: Scene = request.getfixturevalue("funded")
+    return found
 
 
 @pytest.fixture
@@ -233,6 +242,7 @@ def fay(world: World) -> Person:
 
 
 @pytest.fixture
-def acme(world: World) -> Client:
+def acme(world: World, funded: Scene) -> Client:
     """Acme Voice Lab, with 1,000.00 USD in its wallet."""
-    return world.client("Acme Voice Lab", deposit_minor=100_000)
+    found: Client = funded.cast_in(world)
+    return found

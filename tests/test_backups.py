@@ -17,7 +17,7 @@ def paid(world: World) -> Paid:
     return play(world)
 
 
-def ran(world: World | None, *arguments: str) -> tuple[int, str]:
+def ran(world: World | None, *arguments: str, **variables: str) -> tuple[int, str]:
     """With the story's database and its owner's login, or with nothing named at all."""
     named = {"PATH": environment(world)["PATH"]} if world else {}
     env = (
@@ -27,7 +27,7 @@ def ran(world: World | None, *arguments: str) -> tuple[int, str]:
     )
     done = subprocess.run(
         [sys.executable, "-m", "marketplace", *arguments],
-        env=env,
+        env=env | variables,
         capture_output=True,
         text=True,
         check=False,
@@ -68,3 +68,38 @@ def test_a_damaged_backup_is_not_loaded(world: World, paid: Paid, tmp_path: Path
     )
     assert not data.exists()
     assert ran(None, "restore", str(tmp_path / "nothing"), "--data", str(data))[0] == 2
+
+
+def test_a_backup_overwrites_nothing(world: World, tmp_path: Path) -> None:
+    """Every place is looked at before anything is written."""
+    world.client("Acme Voice Lab", deposit_minor=1_000)
+    world.capital(world.finance("Finn"), 5_000)
+    kept, data = tmp_path / "backup", tmp_path / "new"
+    (Path(world.settings.storage_url) / "take").write_text("a take")
+    assert ran(world, "backup", str(kept), "--data", str(tmp_path / "old"))[0] == 0
+    assert not (kept / "files" / "seals").exists(), "its chain's head is its own"
+    (kept / "stripe-sandbox.sqlite").write_bytes(world.sandbox())
+    (kept / "SHA256SUMS").write_text("".join(backups.sums_of(kept)))
+    elsewhere = tmp_path / "elsewhere"
+    data.mkdir()
+    for name in ("stripe-sandbox.sqlite", "stripe-sandbox.sqlite-wal", "files"):
+        (data / name).write_text("another's")
+        code, told = ran(None, "restore", str(kept), "--data", str(data))
+        assert (code, told) == (
+            2,
+            f"marketplace: {data / name} is there already: restore where nothing is\n",
+        )
+        assert (data / name).read_text() == "another's"
+        assert not (data / "postgres").exists()
+        (data / name).unlink()
+    restore = ("restore", str(kept), "--data", str(data))
+    code, told = ran(None, *restore, STORAGE_URL="s3://takes")
+    assert (code, "STORAGE_URL names none" in told, told.count("\n")) == (2, True, 1)
+    code, told = ran(None, *restore, STORAGE_URL="/proc/none")
+    assert (code, "cannot be restored" in told, told.count("\n")) == (2, True, 1)
+    assert list(data.iterdir()) == []
+    code, told = ran(None, *restore, STORAGE_URL=elsewhere.as_uri())
+    assert "FAIL" not in told
+    assert code == 0, told
+    assert (elsewhere / "take").read_text() == "a take"
+    assert not (data / "files").exists()

@@ -21,6 +21,7 @@ from tests.world import World
 
 NOT_UTF_8 = "\udcff"  # what Python makes of the byte 0xff
 NOBODY = str(uuid.UUID(int=7))
+A_HEAD = f"7:{'a' * 64}"
 NAMED = {
     "DATABASE_URL": "postgresql://nobody:secret@127.0.0.1:1/nothing",
     "STRIPE_API_KEY": "sk_test_unused",
@@ -71,6 +72,13 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["simulate", "7"], "invalid UUID value: '7'"),
         (["simulate", NOBODY], "nothing is served"),
         (["verify", "--data", "/proc/none"], "no data in /proc/none"),
+        (["verify", "--seal", ""], "--seal: write it as `seal` printed it"),
+        (["verify", "--seal", f"{'9' * 5_000}:{'a' * 64}"], "--seal: write it as"),
+        (["verify", "--seal", f"²:{'a' * 64}"], "--seal: write it as"),
+        (["verify", "--dump", "/dev/null"], "give --seal, too"),
+        (["verify", "--seal", A_HEAD, "--dump", "/dev/null"], "no dump that pg_dump"),
+        (["verify", "--seal", A_HEAD, "--dump", "/"], "/ cannot be checked"),
+        (["verify", "--seal", A_HEAD, "--dump", str(PROJECT / "README.md")], "no dump that"),
         (["serve", "--data", "/proc/none", "--port", "0"], "/proc/none cannot be used"),
         (["openapi", "--check", "/"], "/ cannot be read: Is a directory"),
         (["openapi", "--check", "/nowhere"], "/nowhere cannot be read: No such file"),

@@ -149,6 +149,39 @@ def test_the_way_down_to_base_leaves_nothing_and_the_way_up_is_free_again(
     assert everything(unmigrated) == migrated
 
 
+@pytest.mark.parametrize(
+    ("table", "known"),
+    [
+        (
+            "payout_run",
+            (
+                "INSERT INTO payout_run (id, currency, state, cut_off_at, edited_by)"
+                " VALUES (uuidv7(), 'USD', 'draft', now(), ARRAY[uuidv7()])"
+            ),
+        ),
+        (
+            "payout_account",
+            (
+                "ALTER TABLE payout_account DROP CONSTRAINT fk_payout_account_performer_id;"
+                "INSERT INTO payout_account (performer_id, stripe_account_id, key_number, transfers)"
+                " VALUES (uuidv7(), 'acct_one', 1, 'active');"
+                "UPDATE payout_account SET stripe_account_id = 'acct_other'"
+            ),
+        ),
+    ],
+)
+def test_who_edited_a_run_and_what_cools_is_not_forgotten(
+    unmigrated: sa.Connection, table: str, known: str
+) -> None:
+    upgrade(unmigrated, "head")
+    unmigrated.exec_driver_sql("SET marketplace.actor = 'finn'")
+    unmigrated.exec_driver_sql(known)
+    unmigrated.commit()
+    with pytest.raises(sa.exc.DBAPIError, match=f"there are rows in {table}"):
+        downgrade(unmigrated, "0013")
+    unmigrated.rollback()
+
+
 def test_migrating_twice_changes_nothing(urls: dict[str, str], owner: sa.Connection) -> None:
     before = everything(owner), privileges(owner, urls)
     migrate.migrate(urls["owner"], urls["app"])

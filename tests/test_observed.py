@@ -85,6 +85,15 @@ def test_a_served_request_is_one_line_without_secrets(
         ("Bearer abc.def sent", "Bearer … sent"),
         ("key sk_test_51H whsec_abc", "key … …"),
         ("refused\nDETAIL: Key (email)=(ana@example.org) exists.", "refused\nDETAIL: …"),
+        (
+            "refused\nDETAIL:  Failing row (two\nlines, \n\nana@example.org).\nHINT:  None.\n[SQL: …]",
+            "refused\nDETAIL: …\nHINT:  None.\n[SQL: …]",
+        ),
+        ("refused\nDETAIL:  two\nlines\nof it", "refused\nDETAIL: …"),
+        (
+            "refused\nDETAIL:  two\nlines\n\nThe above exception was the direct cause of …",
+            "refused\nDETAIL: …\nThe above exception was the direct cause of …",
+        ),
         ("$argon2id$v=19$m=65536,t=3,p=4$c2FsdA$aGFzaA", "…"),
     ],
 )

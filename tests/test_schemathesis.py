@@ -5,6 +5,7 @@ that it stays a matter of seconds and a failure can be replayed.
 """
 
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,7 +22,8 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from marketplace.openapi import describe
-from tests.world import APP, Caller, Client, Person, World
+from tests.conftest import Scene
+from tests.world import APP, Caller, World
 
 CHECKS = [
     not_a_server_error,
@@ -39,12 +41,11 @@ OPERATIONS: list[Any] = [
 ]
 
 
-@pytest.fixture
-def callers(
-    world: World, acme: Client, ana: Person, ravi: Person, finn: Person, operator: Person
-) -> dict[str, Caller]:
+def play(world: World) -> dict[str, Caller]:
     """Callers with something to find: a job in work, a claim, a submission, a payout run."""
-    world.onboard(ana)
+    acme = world.client("Acme Voice Lab", deposit_minor=100_000)
+    ravi, finn, operator = world.reviewer(), world.finance(), world.operator()
+    ana = world.performer("Ana", onboarded=True)
     job = world.published_job(acme, tasks=3)
     world.accepted_claim(ana, job, ravi)
     claim = world.claim(ana, job)
@@ -60,6 +61,17 @@ def callers(
         "finance": finn,
         "operator": operator,
     }
+
+
+@pytest.fixture(scope="session")
+def scene(make_scene: Callable[[Callable[[World], dict[str, Caller]]], Scene]) -> Scene:
+    return make_scene(play)
+
+
+@pytest.fixture
+def callers(world: World, scene: Scene) -> dict[str, Caller]:
+    found: dict[str, Caller] = scene.cast_in(world)
+    return found
 
 
 @pytest.mark.parametrize("mode", list(EXAMPLES), ids=lambda mode: mode.name.lower())

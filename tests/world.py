@@ -298,6 +298,14 @@ class World:
 
         self.loopback.run(change())
 
+    def forget_at_stripe(self, id_: str) -> None:
+        """Our key sees it no more."""
+
+        async def forget() -> None:
+            self._memory.execute("DELETE FROM object WHERE id = ?", (id_,))
+
+        self.loopback.run(forget())
+
     @property
     def gateway(self) -> StripeGateway:
         return self.parts.gateway
@@ -431,6 +439,15 @@ class World:
         account: str = self.value(
             "SELECT stripe_account_id FROM payout_account WHERE performer_id = %s", performer.id
         )
+        return account
+
+    def replace_account(self, performer: Person, finance: Person) -> str:
+        """Retired, and another one opened and cooled; answers its id."""
+        why = {"reason": "It is another's account."}
+        finance.post(f"/v1/performers/{performer.id}/payout-account/retire", why)
+        account = self.onboard(performer)
+        self.advance(3 * DAY)
+        self.sweep("funds")
         return account
 
     def client(

@@ -62,20 +62,22 @@ async def take_role_back(
         taken = await session.execute(
             sa.delete(PersonRole)
             .where(col(PersonRole.person_id) == person_id, col(PersonRole.role) == role)
-            .returning(col(PersonRole.person_id))
+            .returning(col(PersonRole.granted_at))
         )
     except sa.exc.IntegrityError as error:
         if violated(error) == "last_operator":
             raise LastOperator from error
         raise
-    if taken.first() is None:
+    granted_at = taken.scalar_one_or_none()
+    if granted_at is None:
         raise NotFound
     await audit.record(
         session,
         subject=("person", person_id),
         action="role_taken_back",
         reason=reason,
-        detail={"role": role.value},
+        # The row is gone: a report of the past needs both ends.
+        detail={"role": role.value, "granted_at": granted_at.isoformat()},
     )
     await _sign_out_who_has_nothing_left(session, person_id)
 
@@ -88,19 +90,20 @@ async def remove_member(session: AsyncSession, *, client_id: UUID, person_id: UU
             .where(
                 col(ClientMember.person_id) == person_id, col(ClientMember.client_id) == client_id
             )
-            .returning(col(ClientMember.person_id))
+            .returning(col(ClientMember.joined_at))
         )
     except sa.exc.IntegrityError as error:
         if violated(error) == "last_member":
             raise LastMember from error
         raise
-    if removed.first() is None:
+    joined_at = removed.scalar_one_or_none()
+    if joined_at is None:
         raise NotFound
     await audit.record(
         session,
         subject=("person", person_id),
         action="member_removed",
-        detail={"client_id": str(client_id)},
+        detail={"client_id": str(client_id), "joined_at": joined_at.isoformat()},
     )
     await _sign_out_who_has_nothing_left(session, person_id)
 

@@ -7,6 +7,7 @@ by event, and by listing what each account was paid out when the event did not c
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from uuid import UUID
 
 import sqlalchemy as sa
 from sqlmodel import select
@@ -47,13 +48,19 @@ async def look_at(
 
 
 async def note(session: AsyncSession, seen: Seen) -> None:
-    """Bring our copy to what Stripe said then, unless it was seen since. A stranger's is left."""
+    """Bring our copy to what Stripe said then, unless it was seen since. A stranger's is left.
+
+    What is known of an account that was retired since goes on.
+    """
     found = await session.exec(
         select(PayoutAccount.performer_id).where(PayoutAccount.stripe_account_id == seen.account_id)
     )
-    performer_id = found.first()
-    if performer_id is None:
-        return
+    if (performer_id := found.first()) is not None:
+        await _insert(session, seen, performer_id)
+    await _bring_up_to_date(session, seen)
+
+
+async def _insert(session: AsyncSession, seen: Seen, performer_id: UUID) -> None:
     payout = seen.payout
     first = BankPayout(
         id=new_id(),
@@ -75,7 +82,6 @@ async def note(session: AsyncSession, seen: Seen) -> None:
         .values(first.model_dump())
         .on_conflict_do_nothing()
     )
-    await _bring_up_to_date(session, seen)
 
 
 async def _bring_up_to_date(session: AsyncSession, seen: Seen) -> None:
@@ -85,9 +91,9 @@ async def _bring_up_to_date(session: AsyncSession, seen: Seen) -> None:
         .with_for_update(key_share=True)
         .execution_options(populate_existing=True)
     )
-    kept = found.one()
+    kept = found.first()
     state = BankPayoutState(seen.payout.status)
-    if kept.seen_at > seen.asked_at or kept.state is state:
+    if kept is None or kept.seen_at > seen.asked_at or kept.state is state:
         return
     move(kept, state, BANK_PAYOUT_MOVES, reason=seen.payout.failure_message)
     kept.failure_code = seen.payout.failure_code

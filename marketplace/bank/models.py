@@ -49,6 +49,7 @@ class Withdrawal(SQLModel, table=True):
     __table_args__ = (
         sa.CheckConstraint("amount_minor > 0", name="positive"),
         sa.CheckConstraint("approved_by <> requested_by", name="second_person"),
+        sa.CheckConstraint("decided_by <> requested_by", name="decided_by_another"),
         sa.CheckConstraint(
             "(approved_by IS NULL) = (approved_at IS NULL)"
             " AND (state <> 'requested' OR approved_by IS NULL)"
@@ -80,6 +81,7 @@ class Withdrawal(SQLModel, table=True):
             "approved_at",
             "sent_at",
             "not_found_at",
+            "decided_by",
             "stripe_payout_id",
             "stripe_request_id",
             "error_code",
@@ -108,6 +110,8 @@ class Withdrawal(SQLModel, table=True):
     sent_at: datetime | None = stamp(default=None)
     # When Stripe was last looked through for a payout of an expired key, in vain.
     not_found_at: datetime | None = stamp(default=None)
+    # Who called it absent then.
+    decided_by: UUID | None = link("person.id", default=None)
     # Stripe's payout, once it is known to exist.
     stripe_payout_id: str | None = Field(default=None, unique=True)
     stripe_request_id: str | None = None

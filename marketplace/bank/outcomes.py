@@ -16,7 +16,7 @@ from marketplace.shared import clock
 from marketplace.shared.states import move
 from marketplace.stripe_api import gateway_answers as stripe_answers
 from marketplace.stripe_api.asking import NOT_FOUND, Failure, wait
-from marketplace.stripe_api.models import BookedBalanceTransaction
+from marketplace.stripe_api.booked_lines import LineBookedOtherwise, keep_line, post_with_line
 
 log = logging.getLogger(__name__)
 
@@ -125,26 +125,16 @@ async def _name_line(
     session: AsyncSession, withdrawal: Withdrawal, seen: stripe_answers.BankPayout
 ) -> None:
     """Which of Stripe's lines it is, as soon as Stripe says so."""
-    booked = withdrawal.conclusion_transaction_id
+    booked, line_id = withdrawal.conclusion_transaction_id, seen.balance_transaction_id
     assert booked is not None
-    if seen.balance_transaction_id:
-        line = _line(seen.balance_transaction_id, -withdrawal.amount_minor, withdrawal, booked)
-        await session.execute(
-            sa.dialects.postgresql.insert(BookedBalanceTransaction)
-            .values(line.model_dump(exclude={"booked_at"}))
-            .on_conflict_do_nothing()
-        )
-
-
-def _line(
-    id_: str, net_minor: int, withdrawal: Withdrawal, booked: UUID
-) -> BookedBalanceTransaction:
-    return BookedBalanceTransaction(
-        id=id_,
-        net_minor=net_minor,
-        currency=withdrawal.currency,
-        ledger_transaction_id=booked,
-    )
+    if line_id is None:
+        return
+    minor, currency = -withdrawal.amount_minor, withdrawal.currency
+    try:
+        await keep_line(session, line_id, net_minor=minor, currency=currency, booked=booked)
+    except LineBookedOtherwise:
+        log.exception("Stripe's line %s of withdrawal %s", line_id, withdrawal.id)
+        withdrawal.state_reason = f"Finance must look: {line_id} is booked by hand as well."
 
 
 async def _return(
@@ -152,14 +142,15 @@ async def _return(
 ) -> None:
     """The bank sent it back, or it never left: it is ours at Stripe again."""
     why = seen.failure_message or f"It was {seen.status} at Stripe."
-    if seen.failure_balance_transaction_id is None:
+    line_id = seen.failure_balance_transaction_id
+    if line_id is None:
         withdrawal.state_reason = f"{why} Stripe has not named its line yet."
         return
-    booked = await _post(session, withdrawal, TransactionKind.WITHDRAWAL_RETURNED)
-    session.add(
-        _line(seen.failure_balance_transaction_id, withdrawal.amount_minor, withdrawal, booked)
-    )
-    withdrawal.return_transaction_id = booked
+    posting = _posting(withdrawal, TransactionKind.WITHDRAWAL_RETURNED)
+    if not await post_with_line(session, posting, line_id, net_minor=withdrawal.amount_minor):
+        withdrawal.state_reason = f"{why} Finance has booked {line_id} by hand: all is done."
+        return
+    withdrawal.return_transaction_id = posting.id
     withdrawal.error_code = seen.failure_code
     move(withdrawal, WithdrawalState.RETURNED, WITHDRAWAL_MOVES, reason=why)
 
@@ -221,6 +212,7 @@ async def decide_absent(
     withdrawal = await withdrawals.require_absent(
         session, withdrawal_id=withdrawal_id, decider=decider
     )
+    withdrawal.decided_by = decider
     failure = Failure(refused=True, code=NOT_FOUND, message=reason)
     await refuse(session, withdrawal, failure, reason=reason)
     return withdrawal
@@ -231,11 +223,15 @@ async def post_sent(session: AsyncSession, withdrawal: Withdrawal) -> UUID:
 
 
 async def _post(session: AsyncSession, withdrawal: Withdrawal, kind: TransactionKind) -> UUID:
-    posting = ledger.Posting(
+    posting = _posting(withdrawal, kind)
+    await ledger.post(session, posting)
+    return posting.id
+
+
+def _posting(withdrawal: Withdrawal, kind: TransactionKind) -> ledger.Posting:
+    return ledger.Posting(
         kind=kind,
         source_id=withdrawal.id,
         currency=withdrawal.currency,
         moves=((*SIDES[kind], withdrawal.amount_minor),),
     )
-    await ledger.post(session, posting)
-    return posting.id

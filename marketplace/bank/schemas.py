@@ -34,6 +34,9 @@ class WithdrawalAnswer(Answer):
     requested_by: UUID
     requested_at: datetime
     approved_by: UUID | None
+    decided_by: UUID | None = Field(
+        examples=[None], description="Who called an unknown outcome absent."
+    )
     approved_at: datetime | None
     state: WithdrawalState = Field(examples=["arrived"])
     state_reason: str | None = Field(description="Why it is not there yet, and what to do.")

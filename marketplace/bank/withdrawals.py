@@ -10,8 +10,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.bank.models import WITHDRAWAL_MOVES, Withdrawal, WithdrawalState
 from marketplace.shared import clock
-from marketplace.shared.problems import Conflict, Forbidden, MoveNotAllowed, NotFound
-from marketplace.shared.states import move
+from marketplace.shared.problems import Conflict, Forbidden, NotFound
+from marketplace.shared.states import move, not_allowed
 
 
 class NotCovered(Conflict):
@@ -29,7 +29,7 @@ class RequesterMayNotDecide(Forbidden):
 class WithdrawalNotProvenAbsent(Conflict):
     """Stripe is still asked about this withdrawal; decide once a look-up finds no payout of it."""
 
-    code = "withdrawal_not_proven_absent"
+    code = "not_proven_absent"
 
 
 async def withdrawable_minor(session: AsyncSession, currency: str) -> int:
@@ -105,7 +105,7 @@ async def require_absent(
     if withdrawal.requested_by == decider:
         raise RequesterMayNotDecide
     if withdrawal.state is not WithdrawalState.UNKNOWN:
-        raise MoveNotAllowed("Only an unknown outcome is decided.", state=withdrawal.state.value)
+        raise not_allowed(withdrawal, WITHDRAWAL_MOVES, "Only an unknown outcome is decided.")
     if withdrawal.not_found_at is None:
         raise WithdrawalNotProvenAbsent
     return withdrawal

@@ -11,6 +11,7 @@ from uuid import UUID
 from marketplace import __version__
 from marketplace.cli import commands as work
 from marketplace.installation import DEFAULT_DATA
+from marketplace.seals.chain import HEAD
 
 UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 # A clock never goes back: a slip of the keyboard would leave the database in a year without end.
@@ -90,7 +91,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     verify.add_argument("--json", action="store_true")
     verify.add_argument(
-        "--seal", metavar="HEAD", help="number:hash, as it was kept elsewhere: check the seal alone"
+        "--seal",
+        type=_head,
+        metavar="HEAD",
+        help="number:hash, as it was kept elsewhere: check the seal alone",
     )
     verify.add_argument(
         "--dump", type=Path, metavar="FILE", help="with --seal: of this dump, without a database"
@@ -146,6 +150,12 @@ def _from(least: int, most: int = 10_000) -> Callable[[str], int]:
         return int(text)
 
     return read
+
+
+def _head(text: str) -> str:
+    if not HEAD.fullmatch(text):
+        raise argparse.ArgumentTypeError("write it as `seal` printed it, number:hash")
+    return text
 
 
 def _duration(text: str) -> int:

@@ -75,11 +75,14 @@ def sweep(options: argparse.Namespace) -> None:
 def verify(options: argparse.Namespace) -> int:
     from marketplace.reports import verify
 
-    if options.seal or options.dump:
+    if options.seal is not None:
         return _verify_seal(options)
+    if options.dump is not None:
+        # Without it a dump whose end was cut off looks whole.
+        raise InstallationError("--dump is checked against a head kept elsewhere: give --seal, too")
 
     async def run(parts: Any) -> verify.Findings:
-        return await verify.verify(parts.sessions, parts.gateway)
+        return await verify.verify(parts.sessions, parts.gateway, parts.storage)
 
     with installation.parts_for_command(options.data) as variables:
         found = asyncio.run(with_parts(variables, run))

@@ -16,7 +16,7 @@ from marketplace.corrections.schemas import (
     NewPayCorrection,
 )
 from marketplace.shared.pagination import PageQuery, newest_first
-from marketplace.shared.problems import Conflict, MoveNotAllowed, NotFound, documented
+from marketplace.shared.problems import MoveNotAllowed, NotFound, documented
 from marketplace.shared.requests import KEY_REQUIRED, Session, TransactionalRoute
 from marketplace.shared.schemas import Page
 
@@ -34,9 +34,9 @@ class CorrectionQuery(PageQuery):
     dependencies=[KEY_REQUIRED],
     responses=documented(
         NotFound,
-        Conflict,
         SecondPersonNeeded,
         ActsForTheClient,
+        service.PayNotDecided,
         service.NothingToCorrect,
         service.CorrectionProposed,
     ),
@@ -171,7 +171,7 @@ async def approve_correction(
 @router.post(
     "/corrections/{correction_id}/reject",
     dependencies=[KEY_REQUIRED],
-    responses=documented(NotFound, MoveNotAllowed, SecondPersonNeeded),
+    responses=documented(NotFound, MoveNotAllowed, SecondPersonNeeded, ActsForTheClient),
 )
 async def reject_correction(
     correction_id: UUID, body: CorrectionDecision, session: Session, finance: Finance

@@ -28,14 +28,20 @@ from marketplace.performers import service as performers
 from marketplace.shared import clock
 from marketplace.shared.database import row, violated
 from marketplace.shared.money import fee_minor, pay_minor
-from marketplace.shared.problems import Conflict, MoveNotAllowed, NotFound
-from marketplace.shared.states import move
+from marketplace.shared.problems import Conflict, NotFound
+from marketplace.shared.states import move, not_allowed
 
 
 class NothingToCorrect(Conflict):
     """That is what is booked already."""
 
     code = "nothing_to_correct"
+
+
+class PayNotDecided(Conflict):
+    """The pay of this claim is not decided yet."""
+
+    code = "pay_not_decided"
 
 
 class CorrectionProposed(Conflict):
@@ -82,7 +88,7 @@ async def propose_pay(
     claim = (await settlement.lock(session, claim_id)).claim
     await settlement.require_impartial(session, claim, proposed_by)
     if await settlement.decision_of(session, claim.id) is None:
-        raise Conflict("The pay of this claim is not decided yet.")
+        raise PayNotDecided
     booked = await _booked(session, claim.id)
     pay = pay_minor(seconds, claim.rate_minor_per_hour)
     if pay == booked.pay_minor:
@@ -161,11 +167,12 @@ async def reject(
 ) -> Correction:
     correction = await find(session, correction_id)
     # One order of locks for everybody: the claim's or the performer's first.
-    if correction.claim_id is not None:
-        await settlement.lock(session, correction.claim_id)
+    locked = await settlement.lock(session, correction.claim_id) if correction.claim_id else None
     await performers.find(session, correction.performer_id, lock=True)
     await session.refresh(correction, with_for_update=True)
     _require_second(correction, rejecter)
+    if locked is not None:
+        await settlement.require_impartial(session, locked.claim, rejecter)
     now = await clock.now(session)
     move(correction, CorrectionState.REJECTED, CORRECTION_MOVES, reason=reason)
     correction.decided_by, correction.decided_at = rejecter, now
@@ -190,7 +197,7 @@ def _require_second(correction: Correction, person: UUID) -> None:
         raise settlement.SecondPersonNeeded
     _require_other(correction.performer_id, person)
     if correction.state is not CorrectionState.PROPOSED:
-        raise MoveNotAllowed("It is decided.", state=correction.state.value)
+        raise not_allowed(correction, CORRECTION_MOVES, "It is decided.")
 
 
 # A claim's pay.

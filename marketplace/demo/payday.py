@@ -107,7 +107,7 @@ async def _done_payouts(story: Story) -> list[Any]:
 
 
 async def _take_one_back(story: Story, payouts: list[Any]) -> None:
-    """One that simply went through; it is owed again, and the next run pays it."""
+    """One that simply went through; it is owed again, and paid once the account is another one."""
     paid = [each for each in payouts if each["state"] == "paid"]
     paid.sort(key=lambda each: each["state_reason"] is None)
     if not paid:

@@ -15,7 +15,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.accounts.impartial import require_no_member
 from marketplace.exceptions.charge_models import CHARGE_MOVES, ChargeState, ClientCharge
-from marketplace.funding import disputes
+from marketplace.funding import disputes, refunds
 from marketplace.funding.dispute_models import DISPUTE_MOVES, Dispute, DisputeState
 from marketplace.funding.models import Deposit
 from marketplace.funding.reserves import wallet
@@ -119,7 +119,8 @@ async def _require_unfollowed(
     session: AsyncSession, deposit: Deposit, dispute: Dispute | None
 ) -> None:
     if dispute is None:
-        if deposit.foreign_line_id is None:
+        of_its_own = deposit.foreign_line_id is None
+        if of_its_own and not await refunds.any_booked_by_hand(session, deposit.id):
             raise FollowedByItself
     elif dispute.state is DisputeState.OPEN and dispute.outcome is None:
         raise DisputeNotEnded

@@ -134,7 +134,7 @@ async def approve_line_booking(
 @router.post(
     "/line-bookings/{booking_id}/discard",
     dependencies=[KEY_REQUIRED],
-    responses=documented(NotFound, MoveNotAllowed),
+    responses=documented(NotFound, MoveNotAllowed, ActsForTheClient),
 )
 async def discard_line_booking(
     booking_id: UUID, body: LineBookingDecision, session: Session, finance: Finance

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlmodel import col, select
+from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.accounts.impartial import require_no_member
@@ -17,7 +17,6 @@ from marketplace.exceptions.models import (
     LineBookingState,
 )
 from marketplace.funding import deposits
-from marketplace.funding.models import Deposit
 from marketplace.ledger import service as ledger
 from marketplace.ledger.models import AccountKind, TransactionKind
 from marketplace.reports.reconciliation import BOOKED_BY, JUDGED, ON_ITS_WAY_HOURS
@@ -25,7 +24,7 @@ from marketplace.shared import clock
 from marketplace.shared.database import Sessions, rows, statement, take_turns, violated
 from marketplace.shared.problems import Conflict, Forbidden, NotFound
 from marketplace.shared.states import move
-from marketplace.stripe_api.models import BookedBalanceTransaction
+from marketplace.stripe_api.booked_lines import LineBookedOtherwise, keep_line
 
 OPEN = f"""
     {JUDGED}
@@ -68,6 +67,25 @@ OPEN = f"""
     ORDER BY judged.created_at, judged.id
     LIMIT :most
 """  # noqa: S608 - this package's words
+# What a line is about: a payment, or a refund or dispute of one, of which its event says more.
+CLIENT_OF_LINE = """
+    SELECT concerned.client_id
+    FROM stripe_line AS line
+    CROSS JOIN LATERAL (
+        SELECT client_id FROM deposit WHERE foreign_line_id = line.id
+        UNION ALL
+        SELECT client_id FROM refund WHERE stripe_refund_id = line.source_id
+        UNION ALL
+        SELECT client_id FROM dispute WHERE stripe_dispute_id = line.source_id
+        UNION ALL
+        SELECT client_id
+        FROM stripe_event AS event
+        JOIN deposit ON payment_intent_id = event.payload #>> '{data,object,payment_intent}'
+        WHERE event.object_id = line.source_id
+    ) AS concerned
+    WHERE line.id = :line
+    LIMIT 1
+"""
 # Disputes are among them, and corrections of Stripe's own fees.
 ADJUSTMENT = "adjustment"
 # Of lines that stand as Stripe has them, and are in no booking.
@@ -168,7 +186,7 @@ async def propose(
     if not found:
         raise NoException
     (line,) = found
-    await _require_impartial(session, line["deposit_id"], proposed_by)
+    await _require_impartial(session, line_id, proposed_by)
     if line["waits_for"] is not None:
         raise LineWaits(waits_for=line["waits_for"])
     if booked_as not in line["may_be_booked_as"]:
@@ -199,13 +217,11 @@ async def propose(
     return proposed
 
 
-async def _require_impartial(
-    session: AsyncSession, deposit_id: UUID | None, person_id: UUID
-) -> None:
-    """About what a client paid decides nobody who acts for it."""
-    if deposit_id is not None:
-        deposit = await session.get_one(Deposit, deposit_id)
-        await require_no_member(session, deposit.client_id, person_id)
+async def _require_impartial(session: AsyncSession, line_id: str, person_id: UUID) -> None:
+    """About a client's payment, and what becomes of it, decides nobody who acts for that client."""
+    client_id = await session.scalar(sa.text(CLIENT_OF_LINE), {"line": line_id})
+    if client_id is not None:
+        await require_no_member(session, client_id, person_id)
 
 
 async def find(session: AsyncSession, booking_id: UUID, *, lock: bool = False) -> LineBooking:
@@ -223,7 +239,7 @@ async def approve(session: AsyncSession, *, booking_id: UUID, approver: UUID) ->
     booking = await find(session, booking_id, lock=True)
     if booking.proposed_by == approver:
         raise ProposerMayNotApprove
-    await _require_impartial(session, booking.deposit_id, approver)
+    await _require_impartial(session, booking.line_id, approver)
     now = await clock.now(session)
     posting = _posting(booking)
     if booking.state is LineBookingState.PROPOSED:
@@ -252,19 +268,16 @@ async def _book(session: AsyncSession, booking: LineBooking, posting: ledger.Pos
     await ledger.post(session, posting, *credited)
     for each in credited:
         await _require_covered(session, each.currency)
-    taken = await session.execute(
-        sa.dialects.postgresql.insert(BookedBalanceTransaction)
-        .values(
-            id=booking.line_id,
+    try:
+        await keep_line(
+            session,
+            booking.line_id,
             net_minor=booking.net_minor,
             currency=booking.currency,
-            ledger_transaction_id=posting.id,
+            booked=posting.id,
         )
-        .on_conflict_do_nothing()
-        .returning(col(BookedBalanceTransaction.id))
-    )
-    if taken.first() is None:
-        raise LineBookedMeanwhile
+    except LineBookedOtherwise as error:
+        raise LineBookedMeanwhile from error
 
 
 async def _require_covered(session: AsyncSession, currency: str) -> None:
@@ -292,6 +305,7 @@ async def discard(
 ) -> LineBooking:
     """It is something else; the line waits on."""
     booking = await find(session, booking_id, lock=True)
+    await _require_impartial(session, booking.line_id, decided_by)
     now = await clock.now(session)
     move(booking, LineBookingState.DISCARDED, LINE_BOOKING_MOVES, reason=reason)
     booking.decided_by, booking.decided_at = decided_by, now

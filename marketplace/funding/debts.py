@@ -4,6 +4,7 @@ them acts for that client.
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -49,14 +50,26 @@ OWED = f"""
            (SELECT coalesce(max(balance_minor), 0) FROM account_balance
             WHERE account_id = account_id('client_wallet', owner_id, currency)) AS wallet_minor
     FROM standing
+    WHERE CAST(:after_at AS timestamptz) IS NULL
+       OR (since, owner_id) > (:after_at, CAST(:after_id AS uuid))
     ORDER BY since, owner_id
+    LIMIT :most
 """  # noqa: S608 - the ledger's words
 
 
-async def owed(session: AsyncSession) -> list[Mapping[str, Any]]:
+async def owed(
+    session: AsyncSession, *, most: int, after: tuple[datetime, UUID] | None = None
+) -> list[Mapping[str, Any]]:
     """Each client that owes something, since when it owes without a break, and what is in its wallet."""
+    after_at, after_id = after or (None, None)
     return await rows(
-        session, OWED, kind=AccountKind.CLIENT_RECEIVABLE.value, as_of=await clock.now(session)
+        session,
+        OWED,
+        kind=AccountKind.CLIENT_RECEIVABLE.value,
+        as_of=await clock.now(session),
+        after_at=after_at,
+        after_id=after_id,
+        most=most,
     )
 
 

@@ -24,8 +24,9 @@ from marketplace.shared.idempotency import IdempotencyKeyReused
 from marketplace.shared.problems import Conflict, NotFound
 from marketplace.shared.states import move
 from marketplace.stripe_api import gateway_answers as stripe_answers
+from marketplace.stripe_api.booked_lines import post_with_line
 from marketplace.stripe_api.gateway import StripeGateway
-from marketplace.stripe_api.models import BookedBalanceTransaction
+from marketplace.stripe_api.gateway_errors import StripeRefused
 from marketplace.stripe_api.polling import look_at_each
 
 # Stripe may forget an idempotency key after 24 h; an unopened request is given up before.
@@ -84,16 +85,20 @@ async def open_checkout(
     if await clock.now(session) > deposit.created_at + KEY_SERVES:
         raise DepositExpired
     await session.commit()
-    checkout = await gateway.create_deposit_checkout(
-        amount_minor=deposit.amount_minor,
-        currency=deposit.currency,
-        product_name="Deposit into your wallet",
-        client_reference_id=str(deposit.id),
-        metadata={"deposit_id": str(deposit.id)},
-        success_url=deposit.success_url,
-        cancel_url=deposit.success_url,
-        idempotency_key=f"deposit-{deposit.id}",
-    )
+    try:
+        checkout = await gateway.create_deposit_checkout(
+            amount_minor=deposit.amount_minor,
+            currency=deposit.currency,
+            product_name="Deposit into your wallet",
+            client_reference_id=str(deposit.id),
+            metadata={"deposit_id": str(deposit.id)},
+            success_url=deposit.success_url,
+            cancel_url=deposit.success_url,
+            idempotency_key=f"deposit-{deposit.id}",
+        )
+    except StripeRefused as error:
+        await _refuse(session, deposit.id, actor=actor, reason=error.message)
+        raise
     await audit.act_as(session, str(actor))
     locked = await _locked_deposit(session, deposit.id)
     if locked.state is DepositState.REQUESTED:
@@ -103,6 +108,17 @@ async def open_checkout(
         locked.due_at = await clock.now(session) + FIRST_POLL
         await session.flush()
     return locked
+
+
+async def _refuse(session: AsyncSession, deposit_id: UUID, *, actor: UUID, reason: str) -> None:
+    """Commits, for the caller answers with the refusal."""
+    await audit.act_as(session, str(actor))
+    deposit = await _locked_deposit(session, deposit_id)
+    if deposit.state is DepositState.REQUESTED:
+        reason = f"Stripe refused it: {reason}"[:500]
+        move(deposit, DepositState.EXPIRED, DEPOSIT_MOVES, reason=reason)
+        deposit.due_at = None
+    await session.commit()
 
 
 async def credit(session: AsyncSession, payment: stripe_answers.Deposit) -> None:
@@ -140,9 +156,6 @@ async def _book_deposit(
             f"for {deposit.amount_minor} {deposit.currency}."
         )
         return
-    move(deposit, DepositState.CREDITED, DEPOSIT_MOVES)
-    deposit.fee_minor = booked.fee_minor
-    deposit.available_on = deposit.due_at = booked.available_on
     posting = ledger.Posting(
         kind=TransactionKind.DEPOSIT_CREDITED,
         source_id=deposit.id,
@@ -153,15 +166,15 @@ async def _book_deposit(
         ),
         occurred_at=booked.created_at,
     )
-    await ledger.post(session, posting)
-    session.add(
-        BookedBalanceTransaction(
-            id=booked.id,
-            net_minor=booked.net_minor,
-            currency=booked.currency,
-            ledger_transaction_id=posting.id,
+    if not await post_with_line(session, posting, booked.id, net_minor=booked.net_minor):
+        deposit.due_at = None
+        deposit.state_reason = (
+            f"Finance must look: {booked.id} is booked by hand, and the wallet has nothing of it."
         )
-    )
+        return
+    move(deposit, DepositState.CREDITED, DEPOSIT_MOVES)
+    deposit.fee_minor = booked.fee_minor
+    deposit.available_on = deposit.due_at = booked.available_on
 
 
 async def credit_foreign(session: AsyncSession, deposit_id: UUID) -> ledger.Posting:

@@ -26,7 +26,7 @@ class DisputeState(StrEnum):
     INQUIRY = "inquiry"  # the bank asks; nothing moves
     OPEN = "open"  # new claims and refunds pause; Stripe has taken the money, or is about to
     WON = "won"  # Stripe gave the money back; so did we
-    LOST = "lost"  # the money is gone: out of what was set aside, else owed by the client
+    LOST = "lost"  # the money is gone: out of what was set aside, then of open roles, else owed
     # It ended without anything having moved, or two people charged the client for it.
     CLOSED = "closed"
 

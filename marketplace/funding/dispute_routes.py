@@ -1,3 +1,4 @@
+from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -16,14 +17,13 @@ from marketplace.funding.dispute_models import (
 )
 from marketplace.funding.dispute_schemas import (
     ClientDebt,
-    ClientDebts,
     DebtDecisionAnswer,
     DisputeAnswer,
     NewDebtDecision,
     SecondWord,
 )
 from marketplace.funding.reserves import WalletTooLow
-from marketplace.shared.pagination import PageQuery, newest_first
+from marketplace.shared.pagination import PageQuery, cut, decode_cursor, encode_cursor, newest_first
 from marketplace.shared.problems import MoveNotAllowed, NotFound, documented
 from marketplace.shared.requests import KEY_REQUIRED, Session, TransactionalRoute
 from marketplace.shared.schemas import Page
@@ -64,14 +64,21 @@ async def read_dispute(dispute_id: UUID, session: Session, reader: Reader) -> Di
 
 
 @router.get("/client-debts")
-async def list_client_debts(session: Session, finance: Finance) -> ClientDebts:
-    """What clients owe after lost disputes and charges, the oldest first, and what their wallets have.
+async def list_client_debts(
+    session: Session, finance: Finance, page: Annotated[PageQuery, Query()]
+) -> Page[ClientDebt]:
+    """What clients owe after lost disputes, the oldest first, and what is in their wallets.
 
     A later deposit goes into the wallet whole; nothing is taken out of it by itself.
     """
-    return ClientDebts(
-        items=[ClientDebt.model_validate(dict(debt)) for debt in await debts.owed(session)]
+    after = decode_cursor(page.cursor, datetime.fromisoformat, UUID)
+    found = await debts.owed(
+        session, most=page.limit + 1, after=(after[0], after[1]) if after else None
     )
+    shown, last = cut(found, page.limit)
+    items = [ClientDebt.model_validate(dict(debt)) for debt in shown]
+    cursor = encode_cursor(last["since"].isoformat(), last["client_id"]) if last else None
+    return Page(items=items, next_cursor=cursor)
 
 
 @router.post(

@@ -52,10 +52,6 @@ class ClientDebt(Answer):
     wallet_minor: int = Field(description="What it could be settled out of.", examples=[10_000])
 
 
-class ClientDebts(Answer):
-    items: list[ClientDebt]
-
-
 class NewDebtDecision(Body):
     remedy: Annotated[DebtRemedy, Strict(strict=False)] = Field(examples=["write_off"])
     amount_minor: AmountMinor

@@ -28,8 +28,8 @@ from marketplace.shared.database import Sessions, take_turns
 from marketplace.shared.problems import NotFound
 from marketplace.shared.states import move
 from marketplace.stripe_api import gateway_answers as stripe_answers
+from marketplace.stripe_api.booked_lines import post_with_line
 from marketplace.stripe_api.gateway import StripeGateway
-from marketplace.stripe_api.models import BookedBalanceTransaction
 from marketplace.stripe_api.polling import look_at_each
 
 log = logging.getLogger(__name__)
@@ -72,12 +72,16 @@ async def settle(session: AsyncSession, seen: stripe_answers.Dispute, *, give_up
     if dispute.state is DisputeState.INQUIRY:
         move(dispute, DisputeState.OPEN, DISPUTE_MOVES)
         await session.flush()
+    opened_now = False
     if seen.withdrawn is not None and dispute.opened_transaction_id is None:
-        await _book_opened(session, dispute, seen.withdrawn)
+        opened_now = await _book_opened(session, dispute, seen.withdrawn)
     if seen.status in set(DisputeOutcome) and dispute.outcome != seen.status:
         dispute.outcome, dispute.outcome_at = DisputeOutcome(seen.status), now
     if seen.status in {"won", "prevented"}:
         await _win(session, dispute, seen)
+    elif seen.status == "lost" and opened_now:
+        # The wallet is locked by now, and roles are locked before it: the next look ends it.
+        dispute.due_at = now
     elif seen.status == "lost":
         await _lose(session, dispute, give_up)
     await session.flush()
@@ -158,12 +162,12 @@ def _close(dispute: Dispute, reason: str) -> None:
 
 async def _book_opened(
     session: AsyncSession, dispute: Dispute, line: stripe_answers.BalanceTransaction
-) -> None:
+) -> bool:
     """What Stripe took and its fee; as much as the wallet has is set aside until it is decided."""
     if line.currency != dispute.currency or line.fee_minor < 0:
         dispute.unbookable_line_id = line.id
         dispute.state_reason = f"Finance must look: Stripe took it by {line.id}."
-        return
+        return False
     for _ in range(TRIES):
         has = await ledger.guarded_balance(
             session, AccountKind.CLIENT_WALLET, dispute.client_id, dispute.currency
@@ -182,15 +186,18 @@ async def _book_opened(
             occurred_at=line.created_at,
         )
         try:
-            await ledger.post(session, posting)
+            booked = await post_with_line(session, posting, line.id, net_minor=line.net_minor)
         except ledger.BalanceTooLow:
             continue
-        await _keep_line(session, posting, line)
+        if not booked:
+            dispute.unbookable_line_id = line.id
+            dispute.state_reason = f"Finance must look: {line.id} is booked by hand already."
+            return False
         dispute.opened_transaction_id = posting.id
         dispute.withdrawn_minor, dispute.fee_minor = withdrawn, line.fee_minor
         dispute.held_minor, dispute.state_reason = aside, None
         await session.flush()
-        return
+        return True
     raise ledger.BalanceTooLow
 
 
@@ -220,8 +227,10 @@ async def _win(session: AsyncSession, dispute: Dispute, seen: stripe_answers.Dis
         ),
         occurred_at=line.created_at,
     )
-    await ledger.post(session, posting)
-    await _keep_line(session, posting, line)
+    if not await post_with_line(session, posting, line.id, net_minor=line.net_minor):
+        dispute.unbookable_return_line_id = line.id
+        dispute.state_reason = f"Finance must look: {line.id} is booked by hand already."
+        return
     move(dispute, DisputeState.WON, DISPUTE_MOVES)
     dispute.ended_transaction_id, dispute.fee_returned_minor = posting.id, fee_returned
     dispute.due_at = None
@@ -274,19 +283,6 @@ async def _lose(session: AsyncSession, dispute: Dispute, give_up: GiveUp) -> Non
     dispute.ended_transaction_id, dispute.from_reserves_minor = posting.id, from_reserves
     dispute.due_at = None
     await session.flush()
-
-
-async def _keep_line(
-    session: AsyncSession, posting: ledger.Posting, line: stripe_answers.BalanceTransaction
-) -> None:
-    session.add(
-        BookedBalanceTransaction(
-            id=line.id,
-            net_minor=line.net_minor,
-            currency=line.currency,
-            ledger_transaction_id=posting.id,
-        )
-    )
 
 
 async def poll(sessions: Sessions, gateway: StripeGateway, *, give_up: GiveUp) -> int:

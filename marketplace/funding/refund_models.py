@@ -53,6 +53,7 @@ class Refund(SQLModel, table=True):
         ),
         # What the key is made of is known before Stripe is asked, and nobody can choose another.
         sa.CheckConstraint("idempotency_key = 'refund-' || id", name="key_of_its_own"),
+        sa.CheckConstraint("decided_by <> requested_by", name="decided_by_another"),
         # States that follow from what is proven.
         sa.CheckConstraint(
             "CASE WHEN state IN ('sending', 'unknown') THEN stripe_refund_id IS NULL"
@@ -77,10 +78,12 @@ class Refund(SQLModel, table=True):
             "due_at",
             "tries",
             "not_found_at",
+            "decided_by",
             "stripe_refund_id",
             "stripe_request_id",
             "error_code",
             "confirmed_transaction_id",
+            "fee_minor",
             "ended_transaction_id",
         ),
     )
@@ -104,11 +107,15 @@ class Refund(SQLModel, table=True):
     tries: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
     # When Stripe was last looked through for a refund of an expired key, in vain.
     not_found_at: datetime | None = stamp(default=None)
+    # Who called it absent.
+    decided_by: UUID | None = link("person.id", default=None)
     stripe_refund_id: str | None = Field(default=None, unique=True)
     stripe_request_id: str | None = None
     error_code: str | None = None
     sent_transaction_id: UUID = link("ledger_transaction.id", unique=True)
     # Booked with Stripe's own line.
     confirmed_transaction_id: UUID | None = link("ledger_transaction.id", default=None, unique=True)
+    # Stripe's, on that line; negative is one that it gave back.
+    fee_minor: int = minor_units(default=0, sa_column_kwargs={"server_default": text("0")})
     # Refused or returned: final.
     ended_transaction_id: UUID | None = link("ledger_transaction.id", default=None, unique=True)

@@ -101,7 +101,9 @@ async def read_refund(refund_id: UUID, session: Session, reader: Reader) -> Refu
 async def decide_refund_absent(
     refund_id: UUID, body: AbsentRefund, session: Session, finance: Finance
 ) -> RefundAnswer:
-    """End an unknown outcome that a look-up did not find at Stripe: the wallet has it again."""
+    """End an unknown outcome that a look-up did not find at Stripe, or one that is pending and whose
+    line finance has booked by hand: the wallet has it again.
+    """
     refund = await refunds.decide_absent(
         session, refund_id=refund_id, reason=body.reason, decider=finance.person
     )
@@ -114,12 +116,11 @@ def _only(reader: Principal) -> UUID | None:
 
 
 def _whose(asker: Principal, named: UUID | None) -> UUID:
-    """Whoever acts for a client asks for its own wallet, and finance for any, alone: the money only
-    goes back to who paid it in. A member who also has finance asks no more than a member may.
+    """Whoever acts for a client asks for its own wallet, and finance for any that it names, alone:
+    the money only goes back to who paid it in.
     """
-    own = _only(asker)
-    if own is None and named is None:
+    if named is None and asker.client_id is None:
         raise InvalidField("body.client_id", "whose wallet is it?")
-    if own is not None and named not in (None, own):
+    if named not in (None, asker.client_id) and Role.FINANCE not in asker.roles:
         raise NotFound
     return named or asker.client

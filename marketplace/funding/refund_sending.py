@@ -151,7 +151,8 @@ async def _ask_stripe(
 
     async def look_up() -> stripe_answers.Refund | None:
         async for seen in gateway.list_refunds(payment_intent_id=intent.payment_intent_id):
-            if seen.metadata == metadata:
+            # What carries our id and is not as asked is another one: its event books it.
+            if seen.metadata == metadata and seen.amount_minor == intent.amount_minor:
                 return seen
         return None
 

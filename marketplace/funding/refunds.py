@@ -14,25 +14,25 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from marketplace.accounts.impartial import require_no_member
 from marketplace.accounts.models import Client
 from marketplace.funding import debts, disputes
+from marketplace.funding import refund_bookings as bookings
 from marketplace.funding.refund_models import REFUND_MOVES, Refund, RefundState
-from marketplace.funding.refunds_found import IN_FLIGHT, adopt, sent
-from marketplace.funding.reserves import WalletTooLow, wallet
+from marketplace.funding.refunds_found import adopt
+from marketplace.funding.reserves import WalletTooLow
 from marketplace.ledger import service as ledger
-from marketplace.ledger.models import AccountKind, TransactionKind
 from marketplace.shared import clock
 from marketplace.shared.database import rows, take_turns, violated
 from marketplace.shared.ids import new_id
-from marketplace.shared.problems import Conflict, Forbidden, InvalidField, MoveNotAllowed, NotFound
-from marketplace.shared.states import move
+from marketplace.shared.problems import Conflict, Forbidden, InvalidField, NotFound
+from marketplace.shared.states import move, not_allowed
 from marketplace.stripe_api import asking
 from marketplace.stripe_api import gateway_answers as stripe_answers
-from marketplace.stripe_api.models import BookedBalanceTransaction
+from marketplace.stripe_api.booked_lines import post_with_line
 
 LOOK_AGAIN = timedelta(hours=1)
 # A bank may send back what was called a success (https://docs.stripe.com/refunds#failed-refunds).
 SENT_BACK_WITHIN = timedelta(days=30)
 LOOK_DAILY = timedelta(days=1)
-AT_STRIPE: ledger.Account = (AccountKind.STRIPE_AVAILABLE, None)
+BOOKED_BY_HAND = "booked_by_hand"
 
 
 class DepositsDoNotCover(Conflict):
@@ -109,7 +109,7 @@ async def request(
         for deposit_id, minor in parts
     ]
     try:
-        await ledger.post(session, *(sent(refund) for refund in refunds))
+        await ledger.post(session, *(bookings.sent(refund) for refund in refunds))
     except ledger.BalanceTooLow as error:
         raise WalletTooLow from error
     session.add_all(refunds)
@@ -182,14 +182,12 @@ async def settle(session: AsyncSession, seen: stripe_answers.Refund) -> None:
     One that our books do not hold gets a row; raises RefundNotBooked when it cannot.
     """
     refund = await _refund_of(session, seen)
-    if refund is None or (refund.ended_transaction_id and refund.stripe_refund_id != seen.id):
-        refund = await adopt(session, seen, asked=refund)
+    if refund is None or not _is_it(refund, seen):
+        is_late = refund is not None and refund.ended_transaction_id is not None
+        refund = await adopt(session, seen, asked=refund if is_late else None)
     if refund is None or refund.ended_transaction_id is not None:
         return
     if refund.stripe_refund_id is None:
-        if (seen.amount_minor, seen.currency) != (refund.amount_minor, refund.currency):
-            await unknown(session, refund, f"Stripe's {seen.id} is not what was asked for.")
-            return
         move(refund, RefundState.PENDING, REFUND_MOVES)
         refund.stripe_refund_id, refund.stripe_request_id = seen.id, seen.request_id
         refund.tries = 0
@@ -228,12 +226,19 @@ async def _refund_of(session: AsyncSession, seen: stripe_answers.Refund) -> Refu
     return found.first()
 
 
+def _is_it(refund: Refund, seen: stripe_answers.Refund) -> bool:
+    """What only carries our id may be another one, or come too late."""
+    if refund.stripe_refund_id is not None or refund.ended_transaction_id is not None:
+        return refund.stripe_refund_id == seen.id
+    return (refund.amount_minor, refund.currency) == (seen.amount_minor, seen.currency)
+
+
 def _why_pending(refund: Refund, seen: stripe_answers.Refund) -> str:
     if seen.taken is not None:
         line = seen.taken
         return (
-            f"Finance must look: Stripe took {-line.net_minor} {line.currency} "
-            f"for {refund.amount_minor} {refund.currency}."
+            f"Finance must look: Stripe took {-line.net_minor} {line.currency} by {line.id} for "
+            f"{refund.amount_minor} {refund.currency}. With that line booked by hand, call it absent."
         )
     if seen.pending_reason == "insufficient_funds":
         return "It waits for funds at Stripe: top up, and Stripe sends it."
@@ -243,17 +248,13 @@ def _why_pending(refund: Refund, seen: stripe_answers.Refund) -> str:
 async def _book_confirmed(
     session: AsyncSession, refund: Refund, line: stripe_answers.BalanceTransaction
 ) -> None:
-    if (line.net_minor, line.currency) != (-refund.amount_minor, refund.currency):
+    """Beside Stripe's fee, which may be one that it gives back."""
+    if (line.amount_minor, line.currency) != (-refund.amount_minor, refund.currency):
         return
-    posting = ledger.Posting(
-        kind=TransactionKind.REFUND_CONFIRMED,
-        source_id=refund.id,
-        currency=refund.currency,
-        moves=((IN_FLIGHT, AT_STRIPE, refund.amount_minor),),
-        occurred_at=line.created_at,
-    )
-    await _post_line(session, posting, line)
-    refund.confirmed_transaction_id = posting.id
+    posting = bookings.confirmed(refund, line)
+    if not await post_with_line(session, posting, line.id, net_minor=line.net_minor):
+        return
+    refund.confirmed_transaction_id, refund.fee_minor = posting.id, line.fee_minor
     refund.state_reason = None
     await session.flush()
 
@@ -264,43 +265,22 @@ async def _end(session: AsyncSession, refund: Refund, seen: stripe_answers.Refun
     line = seen.returned
     if refund.confirmed_transaction_id is None and seen.taken is None:
         await refuse(session, refund, reason=reason)
+    elif refund.confirmed_transaction_id is None:
+        refund.state_reason = _why_pending(refund, seen)
     elif line is None or (line.net_minor, line.currency) != (refund.amount_minor, refund.currency):
         refund.state_reason = f"{reason} What Stripe took has not come back there yet."
     else:
-        posting = ledger.Posting(
-            kind=TransactionKind.REFUND_RETURNED,
-            source_id=refund.id,
-            currency=refund.currency,
-            moves=((AT_STRIPE, wallet(refund.client_id), refund.amount_minor),),
-            occurred_at=line.created_at,
-        )
-        await _post_line(session, posting, line)
+        posting = bookings.returned(refund, line)
+        if not await post_with_line(session, posting, line.id, net_minor=line.net_minor):
+            refund.state_reason = f"Finance must look: {line.id} is booked by hand already."
+            return
         move(refund, RefundState.RETURNED, REFUND_MOVES, reason=reason)
         refund.ended_transaction_id, refund.due_at = posting.id, None
 
 
-async def _post_line(
-    session: AsyncSession, posting: ledger.Posting, line: stripe_answers.BalanceTransaction
-) -> None:
-    await ledger.post(session, posting)
-    session.add(
-        BookedBalanceTransaction(
-            id=line.id,
-            net_minor=line.net_minor,
-            currency=line.currency,
-            ledger_transaction_id=posting.id,
-        )
-    )
-
-
 async def refuse(session: AsyncSession, refund: Refund, *, reason: str, code: str = "") -> None:
     """Nothing moved at Stripe; the wallet has it again."""
-    posting = ledger.Posting(
-        kind=TransactionKind.REFUND_REFUSED,
-        source_id=refund.id,
-        currency=refund.currency,
-        moves=((IN_FLIGHT, wallet(refund.client_id), refund.amount_minor),),
-    )
+    posting = bookings.refused(refund)
     await ledger.post(session, posting)
     move(refund, RefundState.REFUSED, REFUND_MOVES, reason=reason[:500])
     refund.error_code = code or None
@@ -325,7 +305,8 @@ async def unknown(
 async def decide_absent(
     session: AsyncSession, *, refund_id: UUID, reason: str, decider: UUID
 ) -> Refund:
-    """Finance ends an unknown outcome: Stripe forgot the key and, looked up since, has no refund.
+    """Finance ends an unknown outcome: Stripe forgot the key and, looked up since, has no refund; or
+    one that is pending while finance has booked by hand what Stripe took for it.
 
     Neither who asked for it nor anybody who acts for the client, whose API key may have asked.
     """
@@ -333,9 +314,37 @@ async def decide_absent(
     if refund.requested_by == decider:
         raise RequesterMayNotDecide
     await require_no_member(session, refund.client_id, decider)
+    if await _is_booked_by_hand(session, refund):
+        refund.decided_by = decider
+        await refuse(session, refund, reason=reason, code=BOOKED_BY_HAND)
+        return refund
     if refund.state is not RefundState.UNKNOWN:
-        raise MoveNotAllowed("Only an unknown outcome is decided.", state=refund.state.value)
+        raise not_allowed(refund, REFUND_MOVES, "Only an unknown outcome is decided.")
     if refund.not_found_at is None:
         raise RefundNotProvenAbsent
+    refund.decided_by = decider
     await refuse(session, refund, reason=reason, code=asking.NOT_FOUND)
     return refund
+
+
+async def _is_booked_by_hand(session: AsyncSession, refund: Refund) -> bool:
+    """The refund's own booking is the only other one that its line can have."""
+    if refund.state is not RefundState.PENDING or refund.confirmed_transaction_id is not None:
+        return False
+    found = await rows(
+        session,
+        "SELECT FROM stripe_line JOIN booked_balance_transaction AS booked USING (id)"
+        " WHERE stripe_line.source_id = :refund AND stripe_line.net_minor < 0",
+        refund=refund.stripe_refund_id,
+    )
+    return bool(found)
+
+
+async def any_booked_by_hand(session: AsyncSession, deposit_id: UUID) -> bool:
+    """Whether the client may be charged for a refund of this deposit that finance has ended."""
+    found = await session.exec(
+        select(Refund.id)
+        .where(Refund.deposit_id == deposit_id, Refund.error_code == BOOKED_BY_HAND)
+        .limit(1)
+    )
+    return found.first() is not None

@@ -12,39 +12,27 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.funding.models import Deposit, DepositState
+from marketplace.funding.refund_bookings import sent
 from marketplace.funding.refund_models import Refund, RefundState
-from marketplace.funding.reserves import wallet
 from marketplace.ledger import service as ledger
-from marketplace.ledger.models import AccountKind, TransactionKind
 from marketplace.shared import clock
 from marketplace.shared.database import take_turns
 from marketplace.shared.ids import new_id
 from marketplace.stripe_api import gateway_answers as stripe_answers
+from marketplace.stripe_api.booked_lines import booked_as
 
 log = logging.getLogger(__name__)
-
-IN_FLIGHT: ledger.Account = (AccountKind.REFUNDS_IN_FLIGHT, None)
 
 
 class RefundNotBooked(Exception):
     """Stripe has a refund that cannot be booked here: finance must look."""
 
 
-def sent(refund: Refund) -> ledger.Posting:
-    return ledger.Posting(
-        kind=TransactionKind.REFUND_SENT,
-        source_id=refund.id,
-        currency=refund.currency,
-        moves=((wallet(refund.client_id), IN_FLIGHT, refund.amount_minor),),
-        id=refund.sent_transaction_id,
-    )
-
-
 async def adopt(
     session: AsyncSession, seen: stripe_answers.Refund, *, asked: Refund | None
 ) -> Refund | None:
     """A row for it, as if it had just been asked for; None when it never moved anything, and when
-    its line is for finance.
+    its line is for finance, or booked by hand already.
 
     `asked` is the refund that was called absent, if it is that one. Raises RefundNotBooked.
     """
@@ -53,6 +41,10 @@ async def adopt(
     if (deposit_id := await _settled_otherwise(session, seen)) is not None:
         log.warning("Stripe has %s of deposit %s: charge its client", seen.id, deposit_id)
         return None
+    if seen.taken is not None and await booked_as(session, seen.taken.id) is not None:
+        if (known := await _known(session, seen.id)) is None:
+            log.error("Stripe has %s, but its line %s is booked by hand", seen.id, seen.taken.id)
+        return known
     deposit = await _deposit_of(session, seen)
     await take_turns(session, "refunds of", deposit.client_id)
     if (known := await _known(session, seen.id)) is not None:

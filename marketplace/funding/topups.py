@@ -22,9 +22,9 @@ from marketplace.shared.idempotency import IdempotencyKeyReused
 from marketplace.shared.problems import Conflict
 from marketplace.shared.states import move
 from marketplace.stripe_api import gateway_answers as stripe_answers
+from marketplace.stripe_api.booked_lines import post_with_line
 from marketplace.stripe_api.gateway import StripeGateway
 from marketplace.stripe_api.gateway_errors import StripeRefused
-from marketplace.stripe_api.models import BookedBalanceTransaction
 from marketplace.stripe_api.polling import STRIPE_ERRORS, look_at_each
 
 log = logging.getLogger(__name__)
@@ -141,7 +141,6 @@ async def _locked(session: AsyncSession, topup_id: UUID) -> Topup:
 
 
 async def _book(session: AsyncSession, topup: Topup, balance_transaction_id: str) -> None:
-    move(topup, TopupState.SUCCEEDED, TOPUP_MOVES)
     topup.due_at = None
     posting = ledger.Posting(
         kind=TransactionKind.TOPUP_SUCCEEDED,
@@ -155,15 +154,11 @@ async def _book(session: AsyncSession, topup: Topup, balance_transaction_id: str
             ),
         ),
     )
-    await ledger.post(session, posting)
-    session.add(
-        BookedBalanceTransaction(
-            id=balance_transaction_id,
-            net_minor=topup.amount_minor,
-            currency=topup.currency,
-            ledger_transaction_id=posting.id,
-        )
-    )
+    line_id = balance_transaction_id
+    if await post_with_line(session, posting, line_id, net_minor=topup.amount_minor):
+        move(topup, TopupState.SUCCEEDED, TOPUP_MOVES)
+    else:
+        topup.state_reason = f"It came in, and finance has booked {line_id} by hand: all is done."
 
 
 async def poll(sessions: Sessions, gateway: StripeGateway) -> int:

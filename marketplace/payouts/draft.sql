@@ -27,6 +27,8 @@ WITH run AS (
     SELECT total.performer_id, total.amount_minor, payout_account.stripe_account_id,
            CASE
                WHEN stripe_account_id IS NULL THEN 'no_account'
+               WHEN is_wrong_destination(total.performer_id, stripe_account_id)
+                   THEN 'wrong_destination'
                WHEN transfers <> 'active' THEN 'account_not_active'
                WHEN total.amount_minor < :minimum_minor THEN 'below_minimum'
            END AS reason,
@@ -48,6 +50,9 @@ WITH run AS (
     SELECT uuidv7(), run.id, performer_id, amount_minor, reason,
            CASE reason
                WHEN 'no_account' THEN 'Open your payout account; your earnings go on accumulating.'
+               WHEN 'wrong_destination' THEN 'What was paid to your payout account is taken back, as '
+                   || 'it is not yours: ask finance to retire it, then open another one. '
+                   || 'Your earnings go on accumulating.'
                WHEN 'account_not_active' THEN 'Complete what Stripe asks for'
                    || coalesce(': ' || requirement, '') || '. Your earnings go on accumulating.'
                ELSE 'Nothing to do: earnings accumulate until they reach the minimum payout.'

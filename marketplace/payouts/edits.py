@@ -21,6 +21,7 @@ from marketplace.payouts.models import (
 from marketplace.payouts.service import OwnPayout, find_payout, find_run
 from marketplace.shared.states import move
 
+EDITED = "Edited since its approval; approve it again."
 VOIDED = "Its run was edited since its approval; it waits to be approved again."
 
 
@@ -70,7 +71,9 @@ async def _void_approval(session: AsyncSession, run_id: UUID, editor: UUID) -> N
         await session.flush()
         return
     if run.state is not RunState.DRAFT:
-        move(run, RunState.DRAFT, RUN_MOVES, reason="Edited since its approval; approve it again.")
+        # Whoever approves it again is told that it was paused, and why.
+        paused = f" It was paused: {run.state_reason}" if run.state is RunState.PAUSED else ""
+        move(run, RunState.DRAFT, RUN_MOVES, reason=EDITED + paused)
         run.approved_by = run.approved_at = None
     await session.flush()
     await session.execute(

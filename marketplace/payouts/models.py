@@ -66,6 +66,8 @@ PAYOUT_MOVES: Moves[PayoutState] = {
     PayoutState.PAID: frozenset({PayoutState.PARTLY_REVERSED, PayoutState.REVERSED}),
     PayoutState.PARTLY_REVERSED: frozenset({PayoutState.REVERSED}),
 }
+# The transfer was made, whatever came back of it since.
+PAID_STATES = frozenset({PayoutState.PAID, PayoutState.PARTLY_REVERSED, PayoutState.REVERSED})
 
 
 class ReversalState(StrEnum):
@@ -154,7 +156,7 @@ class Payout(SQLModel, table=True):
         sa.CheckConstraint("amount_minor > 0", name="positive"),
         Index("ix_payout_performer_id", "performer_id", "id"),
         Index("ix_payout_due_at", "due_at", postgresql_where=text("due_at IS NOT NULL")),
-        updatable("state", "state_reason", "due_at", "transfer_id", "tries"),
+        updatable("state", "state_reason", "due_at", "transfer_id", "tries", "approved_again_by"),
     )
 
     id: UUID = key()
@@ -172,6 +174,8 @@ class Payout(SQLModel, table=True):
     tries: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
     # Stripe's transfer, once it is known to exist.
     transfer_id: str | None = Field(default=None, unique=True)
+    # Who let it be tried again after it was held or refused, until it is held or refused anew.
+    approved_again_by: UUID | None = link("person.id", default=None)
 
 
 class PayoutLine(SQLModel, table=True):
@@ -208,6 +212,7 @@ class PayoutLine(SQLModel, table=True):
 
 class ExclusionReason(StrEnum):
     NO_ACCOUNT = "no_account"
+    WRONG_DESTINATION = "wrong_destination"
     ACCOUNT_NOT_ACTIVE = "account_not_active"
     BELOW_MINIMUM = "below_minimum"
 

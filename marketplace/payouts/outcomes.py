@@ -19,11 +19,11 @@ from marketplace.payouts.models import (
 )
 from marketplace.payouts.service import find_payout, find_run, require_second_person
 from marketplace.shared import clock
-from marketplace.shared.problems import Conflict, MoveNotAllowed
-from marketplace.shared.states import move
+from marketplace.shared.problems import Conflict
+from marketplace.shared.states import move, not_allowed
 from marketplace.stripe_api.asking import NOT_FOUND, Failure, wait
+from marketplace.stripe_api.booked_lines import LineBookedOtherwise, keep_line
 from marketplace.stripe_api.gateway_answers import Transfer
-from marketplace.stripe_api.models import BookedBalanceTransaction
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ async def conclude(
 ) -> None:
     if isinstance(outcome, Transfer):
         if is_of(outcome, payout):
-            await _paid(session, payout, attempt, outcome)
+            await _paid_or_unknown(session, payout, attempt, outcome)
         else:
             await _unknown(session, payout, contradiction(outcome))
     elif outcome.refused:
@@ -65,9 +65,13 @@ def contradiction(transfer: Transfer) -> Failure:
     return Failure(
         refused=False,
         code="contradiction",
-        message=f"Stripe's {transfer.id} is not what was approved: reverse it there. "
+        message=f"{not_as_approved(transfer)}. "
         "It is looked for again, and once it is gone finance decides.",
     )
+
+
+def not_as_approved(transfer: Transfer) -> str:
+    return f"Stripe's {transfer.id} is not what was approved: reverse it there"
 
 
 async def found_too_late(session: AsyncSession, payout: Payout, transfer: Transfer) -> None:
@@ -75,10 +79,7 @@ async def found_too_late(session: AsyncSession, payout: Payout, transfer: Transf
     if payout.transfer_id == transfer.id:
         return
     log.error("Stripe has %s of payout %s, which is %s", transfer.id, payout.id, payout.state)
-    reason = (
-        f"Stripe has {transfer.id} of it after all: approve it, and that one is booked; "
-        "no other is sent."
-    )
+    reason = f"Stripe has {transfer.id} of it after all: {_remedy(payout)}"
     if payout.state in (PayoutState.APPROVED, PayoutState.REFUSED):
         move(payout, PayoutState.HELD, PAYOUT_MOVES)
         payout.due_at = None
@@ -86,9 +87,37 @@ async def found_too_late(session: AsyncSession, payout: Payout, transfer: Transf
     await session.flush()
 
 
-async def _paid(
+def _remedy(payout: Payout) -> str:
+    booked = "and that one is booked; no other is sent."
+    match payout.state:
+        case PayoutState.DRAFT:
+            return f"approve its run, {booked}"
+        case PayoutState.RELEASED:
+            return f"reissue this payout, {booked}"
+        case PayoutState.SENDING | PayoutState.UNKNOWN:
+            return "another one is on its way, so reverse this one there."
+        case PayoutState.APPROVED | PayoutState.HELD | PayoutState.REFUSED:
+            return f"approve it, {booked}"
+    return f"it is paid by {payout.transfer_id} already, so reverse this one there."
+
+
+async def _paid_or_unknown(
     session: AsyncSession, payout: Payout, attempt: PayoutAttempt, transfer: Transfer
 ) -> None:
+    try:
+        async with session.begin_nested():
+            await paid(session, payout, attempt, transfer)
+    except LineBookedOtherwise as error:
+        await session.refresh(payout)
+        await session.refresh(attempt)
+        reason = f"Stripe has {transfer.id} of it. {error.detail}"
+        await _unknown(session, payout, Failure(refused=False, code=error.code, message=reason))
+
+
+async def paid(
+    session: AsyncSession, payout: Payout, attempt: PayoutAttempt, transfer: Transfer
+) -> None:
+    """The transfer has moved what the attempt asked for. Raises LineBookedOtherwise."""
     posting = ledger.Posting(
         kind=TransactionKind.TRANSFER_CONFIRMED,
         source_id=attempt.id,
@@ -104,13 +133,12 @@ async def _paid(
     )
     await ledger.post(session, posting)
     if transfer.balance_transaction_id:
-        session.add(
-            BookedBalanceTransaction(
-                id=transfer.balance_transaction_id,
-                net_minor=-payout.amount_minor,
-                currency=payout.currency,
-                ledger_transaction_id=posting.id,
-            )
+        await keep_line(
+            session,
+            transfer.balance_transaction_id,
+            net_minor=-payout.amount_minor,
+            currency=payout.currency,
+            booked=posting.id,
         )
     await _close_attempt(session, attempt, AttemptOutcome.SUCCEEDED, posting.id)
     attempt.transfer_id = transfer.id
@@ -198,9 +226,10 @@ async def decide_absent(
     Only then may it be approved again, with a new key.
     """
     payout = await find_payout(session, payout_id, lock=True)
-    await require_second_person(session, payout, decider)
+    # Who edited the run may say so: their edits were of other payouts, and this approves nothing.
+    require_second_person(await find_run(session, payout.run_id), payout, decider)
     if payout.state is not PayoutState.UNKNOWN:
-        raise MoveNotAllowed("Only an unknown outcome is decided.", state=payout.state.value)
+        raise not_allowed(payout, PAYOUT_MOVES, "Only an unknown outcome is decided.")
     found = await session.exec(
         select(PayoutAttempt)
         .where(PayoutAttempt.payout_id == payout.id, col(PayoutAttempt.outcome).is_(None))

@@ -23,11 +23,11 @@ from marketplace.payouts.outcomes import NotProvenAbsent
 from marketplace.payouts.service import OwnPayout, find_payout
 from marketplace.shared import clock
 from marketplace.shared.database import violated
-from marketplace.shared.problems import Conflict, Forbidden, MoveNotAllowed, NotFound
-from marketplace.shared.states import move
+from marketplace.shared.problems import Conflict, Forbidden, NotFound
+from marketplace.shared.states import move, not_allowed
 from marketplace.stripe_api.asking import NOT_FOUND
+from marketplace.stripe_api.booked_lines import keep_line
 from marketplace.stripe_api.gateway_answers import Reversal
-from marketplace.stripe_api.models import BookedBalanceTransaction
 
 PAID = (PayoutState.PAID, PayoutState.PARTLY_REVERSED)
 IN_FLIGHT = (ReversalState.SENDING, ReversalState.UNKNOWN)
@@ -51,12 +51,6 @@ class ReversalAtWork(Conflict):
     code = "reversal_at_work"
 
 
-class LineBookedOtherwise(Conflict):
-    """Finance has booked Stripe's line of it as something else already."""
-
-    code = "line_booked_otherwise"
-
-
 class AskerMayNotApprove(Forbidden):
     """A reversal is approved by somebody other than the person who asked for it."""
 
@@ -76,7 +70,7 @@ async def ask(
     payout = await find_payout(session, payout_id, lock=True)
     _require_other(payout, asked_by)
     if payout.state not in PAID or payout.transfer_id is None:
-        raise MoveNotAllowed("Only what was paid can come back.", state=payout.state.value)
+        raise not_allowed(payout, PAYOUT_MOVES, "Only what was paid can come back.")
     reversal = TransferReversal(
         payout_id=payout.id,
         transfer_id=payout.transfer_id,
@@ -108,7 +102,7 @@ async def explain(
     payout, reversal = await lock(session, reversal_id)
     _require_other(payout, asked_by)
     if reversal.state is not ReversalState.FOUND:
-        raise MoveNotAllowed("Its cause is known.", state=reversal.state.value)
+        raise not_allowed(reversal, REVERSAL_MOVES, "Its cause is known.")
     now = await clock.now(session)
     move(reversal, ReversalState.ASKED, REVERSAL_MOVES, reason=f"{cause.value}: {reason}")
     reversal.cause, reversal.reason = cause, reason
@@ -160,7 +154,7 @@ async def decide_absent(
     if reversal.asked_by == decider:
         raise AskerMayNotApprove
     if reversal.state is not ReversalState.UNKNOWN:
-        raise MoveNotAllowed("Only an unknown outcome is decided.", state=reversal.state.value)
+        raise not_allowed(reversal, REVERSAL_MOVES, "Only an unknown outcome is decided.")
     if reversal.not_found_at is None:
         raise NotProvenAbsent
     await refuse(session, reversal, code=NOT_FOUND, message=reason, reason=reason)
@@ -197,7 +191,7 @@ def _require_second(payout: Payout, reversal: TransferReversal, person: UUID) ->
         raise AskerMayNotApprove
     _require_other(payout, person)
     if reversal.state is not ReversalState.ASKED:
-        raise MoveNotAllowed("Nobody asks for it now.", state=reversal.state.value)
+        raise not_allowed(reversal, REVERSAL_MOVES, "Nobody asks for it now.")
 
 
 # What becomes of one; the caller holds both locks.
@@ -236,7 +230,14 @@ async def _book(
         occurred_at=reversal.reversed_at,
     )
     await ledger.post(session, posting)
-    await _note_line(session, reversal, posting.id)
+    if reversal.balance_transaction_id is not None:
+        await keep_line(
+            session,
+            reversal.balance_transaction_id,
+            net_minor=reversal.amount_minor,
+            currency=reversal.currency,
+            booked=posting.id,
+        )
     # Before the rest: reading the clock flushes what is set so far, and what is over is final.
     now = await clock.now(session)
     move(reversal, ReversalState.REVERSED, REVERSAL_MOVES)
@@ -246,27 +247,6 @@ async def _book(
     reversal.concluded_at, reversal.ledger_transaction_id = now, posting.id
     await session.flush()
     await _tell_payout(session, payout, f"Came back ({reversal.cause}): {reversal.reason}")
-
-
-async def _note_line(
-    session: AsyncSession, reversal: TransferReversal, ledger_transaction_id: UUID
-) -> None:
-    """Which line of Stripe's own books it is; nobody has booked that one otherwise."""
-    if reversal.balance_transaction_id is None:
-        return
-    line = BookedBalanceTransaction(
-        id=reversal.balance_transaction_id,
-        net_minor=reversal.amount_minor,
-        currency=reversal.currency,
-        ledger_transaction_id=ledger_transaction_id,
-    )
-    try:
-        async with session.begin_nested():
-            session.add(line)
-    except sa.exc.IntegrityError as error:
-        if violated(error) == "pk_booked_balance_transaction":
-            raise LineBookedOtherwise from error
-        raise
 
 
 async def _tell_payout(session: AsyncSession, payout: Payout, reason: str) -> None:

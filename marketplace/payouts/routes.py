@@ -32,6 +32,7 @@ from marketplace.shared.pagination import PageQuery, newest_first
 from marketplace.shared.problems import Conflict, MoveNotAllowed, NotFound, documented
 from marketplace.shared.requests import KEY_REQUIRED, Session, TransactionalRoute
 from marketplace.shared.schemas import Page
+from marketplace.stripe_api.booked_lines import LineBookedOtherwise
 
 router = APIRouter(prefix="/v1", route_class=TransactionalRoute, tags=["payouts"])
 
@@ -48,7 +49,6 @@ class ReversalQuery(PageQuery):
     "/payout-runs",
     status_code=201,
     dependencies=[KEY_REQUIRED],
-    responses=documented(service.EarningsInAnotherRun),
 )
 async def draft_payout_run(
     body: NewPayoutRun, request: Request, session: Session, finance: Finance
@@ -112,13 +112,20 @@ async def pause_payout_run(
 @router.post(
     "/payout-runs/{run_id}/resume",
     dependencies=[KEY_REQUIRED],
-    responses=documented(NotFound, MoveNotAllowed),
+    responses=documented(
+        NotFound,
+        MoveNotAllowed,
+        service.PreparerMayNotApprove,
+        service.EditorMayNotApprove,
+        service.OwnPayout,
+    ),
 )
 async def resume_payout_run(
     run_id: UUID, body: Decision, session: Session, finance: Finance
 ) -> PayoutRunAnswer:
-    """Let a paused run go on."""
-    return await _answer(session, await service.resume(session, run_id=run_id, reason=body.reason))
+    """Let a paused run go on; whoever may approve it may."""
+    run = await service.resume(session, run_id=run_id, reason=body.reason, resumer=finance.person)
+    return await _answer(session, run)
 
 
 @router.post(
@@ -231,7 +238,6 @@ async def approve_payout_again(
         NotFound,
         MoveNotAllowed,
         service.PreparerMayNotApprove,
-        service.EditorMayNotApprove,
         service.OwnPayout,
         outcomes.NotProvenAbsent,
     ),
@@ -244,6 +250,27 @@ async def decide_payout_absent(
         session, payout_id=payout_id, reason=body.reason, decider=finance.person
     )
     return await _detail(session, payout)
+
+
+@router.post(
+    "/payouts/{payout_id}/reissue",
+    status_code=201,
+    dependencies=[KEY_REQUIRED],
+    responses=documented(
+        NotFound,
+        MoveNotAllowed,
+        service.OwnPayout,
+        service.NeverLost,
+        service.EarningsInAnotherPayout,
+    ),
+)
+async def reissue_payout(payout_id: UUID, session: Session, finance: Finance) -> PayoutRunAnswer:
+    """Draft a run of one payout, exactly as this one was that was given up. Somebody else approves it.
+
+    For a transfer that Stripe made of it after all: that one is booked, and no other is sent.
+    """
+    run = await service.reissue(session, payout_id=payout_id, prepared_by=finance.person)
+    return await _answer(session, run)
 
 
 @router.post(
@@ -303,7 +330,7 @@ BY_TWO = documented(NotFound, MoveNotAllowed, service.OwnPayout, reversals.Asker
         MoveNotAllowed,
         service.OwnPayout,
         reversals.AskerMayNotApprove,
-        reversals.LineBookedOtherwise,
+        LineBookedOtherwise,
     ),
 )
 async def approve_reversal(reversal_id: UUID, session: Session, finance: Finance) -> ReversalAnswer:

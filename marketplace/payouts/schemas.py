@@ -87,6 +87,9 @@ class PayoutAnswer(Answer):
     state_reason: str | None = Field(description="Why it is not paid yet, and what to do.")
     due_at: datetime | None = Field(description="When it is looked at next.", examples=[None])
     transfer_id: str | None
+    approved_again_by: UUID | None = Field(
+        description="Who let it be tried again after it was held or refused.", examples=[None]
+    )
 
 
 class PayoutDetail(PayoutAnswer):

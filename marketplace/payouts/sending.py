@@ -35,10 +35,17 @@ from marketplace.shared.database import Sessions
 from marketplace.shared.ids import new_id
 from marketplace.shared.states import move
 from marketplace.stripe_api import asking
+from marketplace.stripe_api.booked_lines import LineBookedOtherwise
 from marketplace.stripe_api.gateway import StripeGateway
 from marketplace.stripe_api.gateway_answers import ConnectedAccount, Transfer
+from marketplace.stripe_api.gateway_errors import (
+    NO_SUCH_OBJECT,
+    StripeMisconfigured,
+    StripeRefused,
+)
 from marketplace.stripe_api.polling import STRIPE_ERRORS
 
+_IS_WRONG = sa.text("SELECT is_wrong_destination(:performer, :account)")
 IN_FLIGHT = (PayoutState.SENDING, PayoutState.UNKNOWN)
 ACTOR = "sweep:payouts"
 
@@ -117,9 +124,10 @@ async def _commit_intent(
     """
     try:
         available = await gateway.available_balance(payout.currency)
-        account = await gateway.retrieve_account(payout.destination)
+        account = await _account_at_stripe(gateway, payout.destination)
+        await _renew_lease(sessions, payout)
         made = await _standing_transfers(gateway, payout.id)
-        paid_before = await _standing_of_earlier(sessions, gateway, payout.id)
+        paid_before = await _standing_of_earlier(sessions, gateway, payout)
     except STRIPE_ERRORS as error:
         await _postpone(sessions, payout, f"Stripe could not be asked: {error}")
         return None
@@ -134,12 +142,10 @@ async def _commit_intent(
         leased_until = None
         if made:
             await _book_what_was_made(session, locked, made)
-        elif paid_before is not None:
-            move(locked, PayoutState.HELD, PAYOUT_MOVES, reason=_paid_before(paid_before))
-            locked.due_at = None
+        elif paid_before:
+            await _book_what_paid_before(session, locked, paid_before)
         elif hold := await _reason_to_hold(session, locked, account, cooling):
-            move(locked, PayoutState.HELD, PAYOUT_MOVES, reason=hold)
-            locked.due_at = None
+            _hold(locked, hold)
         elif available < locked.amount_minor:
             await outcomes.wait_for_funds(session, locked)
         else:
@@ -163,19 +169,43 @@ async def _standing_transfers(gateway: StripeGateway, payout_id: UUID) -> list[T
     return [each for each in found if each.amount_reversed_minor < each.amount_minor]
 
 
+async def _renew_lease(sessions: Sessions, payout: Payout) -> None:
+    """Before more is asked than one lease has time for. One that is not ours stays as it is."""
+    async with sessions() as session:
+        leased_until = await clock.now(session) + asking.LEASE
+        await session.execute(
+            sa.update(Payout)
+            .where(col(Payout.id) == payout.id, col(Payout.due_at) == payout.due_at)
+            .values(due_at=leased_until)
+        )
+        await session.commit()
+    payout.due_at = leased_until
+
+
+async def _account_at_stripe(gateway: StripeGateway, destination: str) -> ConnectedAccount | None:
+    """None when our key sees no such account any more: no repeat will find it."""
+    try:
+        return await gateway.retrieve_account(destination)
+    except (StripeRefused, StripeMisconfigured) as error:
+        if error.code in NO_SUCH_OBJECT:
+            return None
+        raise
+
+
 async def _standing_of_earlier(
-    sessions: Sessions, gateway: StripeGateway, payout_id: UUID
-) -> Transfer | None:
-    """What Stripe has moved all the same for a payout that was given up, of these same earnings.
+    sessions: Sessions, gateway: StripeGateway, payout: Payout
+) -> list[tuple[UUID, Transfer]]:
+    """What Stripe has moved all the same for payouts that were given up, of these same earnings.
 
     A payout that was given up begins nothing more, so that what was asked before stays asked.
     """
     async with sessions() as session:
-        earlier = list(await session.exec(_earlier_attempted(payout_id)))
+        earlier = list(await session.exec(_earlier_attempted(payout.id)))
+    found = []
     for each in earlier:
-        if standing := await _standing_transfers(gateway, each):
-            return standing[0]
-    return None
+        await _renew_lease(sessions, payout)
+        found += [(each, standing) for standing in await _standing_transfers(gateway, each)]
+    return found
 
 
 def _earlier_attempted(payout_id: UUID) -> SelectOfScalar[UUID]:
@@ -194,13 +224,6 @@ def _earlier_attempted(payout_id: UUID) -> SelectOfScalar[UUID]:
     )
 
 
-def _paid_before(standing: Transfer) -> str:
-    return (
-        f"Stripe has {standing.id} of these same earnings, of a payout that was given up: "
-        "reverse it at Stripe, then finance can approve this again."
-    )
-
-
 def _group(payout_id: UUID) -> str:
     return f"payout-{payout_id}"
 
@@ -209,20 +232,79 @@ async def _book_what_was_made(session: AsyncSession, payout: Payout, made: list[
     """An attempt that was given up has moved the money after all: a second one would pay twice."""
     as_approved = [each for each in made if outcomes.is_of(each, payout)]
     if as_approved:
-        attempt = await _new_attempt(session, payout)
-        await outcomes.conclude(session, payout, attempt, as_approved[0])
+        await _adopt(session, payout, as_approved[0])
     else:
-        reason = outcomes.contradiction(made[0]).message
-        move(payout, PayoutState.HELD, PAYOUT_MOVES, reason=reason)
-        payout.due_at = None
+        again = ", then finance can approve this again."
+        _hold(payout, outcomes.not_as_approved(made[0]) + again)
+
+
+async def _book_what_paid_before(
+    session: AsyncSession, payout: Payout, standing: list[tuple[UUID, Transfer]]
+) -> None:
+    """A payout that was given up has moved the money after all. It is the payment of this one if it
+    paid exactly these earnings; of which a part came back already, people decide.
+    """
+    lines = await _lines(session, payout.id)
+    for earlier, transfer in standing:
+        is_whole = outcomes.is_of(transfer, payout) and not transfer.amount_reversed_minor
+        if is_whole and await _lines(session, earlier) == lines:
+            if await _adopt(session, payout, transfer):
+                payout.state_reason = f"{transfer.id} paid it, which came in late for payout {earlier} that was given up."
+            return
+    earlier, transfer = standing[0]
+    reason = (
+        f"Stripe has {transfer.id} of earnings of this payout, for payout {earlier} that was given "
+        "up. Release this one and reissue that one, then it is booked; or reverse all of it at "
+        "Stripe, then finance can approve this again."
+    )
+    _hold(payout, reason)
+
+
+async def _lines(session: AsyncSession, payout_id: UUID) -> set[UUID]:
+    own = select(PayoutLine.ledger_entry_id).where(PayoutLine.payout_id == payout_id)
+    return set(await session.exec(own))
+
+
+async def _adopt(session: AsyncSession, payout: Payout, standing: Transfer) -> bool:
+    """What stands at Stripe is the payment of this payout: no other is sent. False when finance has
+    booked it as something else: then people decide.
+    """
+    try:
+        async with session.begin_nested():
+            await outcomes.paid(session, payout, await _new_attempt(session, payout), standing)
+    except LineBookedOtherwise as error:
+        await session.refresh(payout)
+        _hold(payout, f"Stripe has {standing.id} of it. {error.detail}")
+        return False
+    return True
+
+
+def _hold(payout: Payout, reason: str) -> None:
+    move(payout, PayoutState.HELD, PAYOUT_MOVES, reason=reason)
+    payout.due_at = None
 
 
 async def _reason_to_hold(
-    session: AsyncSession, payout: Payout, seen: ConnectedAccount, cooling: timedelta
+    session: AsyncSession, payout: Payout, seen: ConnectedAccount | None, cooling: timedelta
 ) -> str | None:
     account = await session.get(PayoutAccount, payout.performer_id)
     if account is None or account.stripe_account_id != payout.destination:
-        return "The payout account changed since this run was approved; finance must look."
+        return (
+            "The payout account changed since this run was drafted: release this payout; the next "
+            "run pays to the account that is there then."
+        )
+    if await session.scalar(
+        _IS_WRONG, {"performer": payout.performer_id, "account": payout.destination}
+    ):
+        return (
+            "wrong_destination: what was paid to this account is taken back, as it is not the "
+            "performer's: release this payout and retire the account."
+        )
+    if seen is None:
+        return (
+            "Stripe shows us no such account any more: release this payout and retire the account, "
+            "so that the performer can open another one."
+        )
     if until := await cools_until(session, account, cooling):
         return (
             f"destination_cooling: the payout account changed on "

@@ -13,6 +13,7 @@ from marketplace.payouts.models import (
     PAYOUT_MOVES,
     RUN_MOVES,
     Payout,
+    PayoutAttempt,
     PayoutLine,
     PayoutRun,
     PayoutState,
@@ -21,14 +22,9 @@ from marketplace.payouts.models import (
 from marketplace.shared import clock, database, sweeps
 from marketplace.shared.database import Sessions, row, statement, violated
 from marketplace.shared.ids import new_id
-from marketplace.shared.problems import Conflict, Forbidden, MoveNotAllowed, NotFound
-from marketplace.shared.states import move
-
-
-class EarningsInAnotherRun(Conflict):
-    """Another run was drafted at the same moment; look at it first."""
-
-    code = "earnings_in_another_run"
+from marketplace.shared.problems import Conflict, Forbidden, NotFound
+from marketplace.shared.states import move, not_allowed
+from marketplace.stripe_api.asking import NOT_FOUND
 
 
 class PreparerMayNotApprove(Forbidden):
@@ -53,6 +49,18 @@ class PartlySent(Conflict):
     """Some of it is sent or kept back: release what waits, payout by payout, instead."""
 
     code = "partly_sent"
+
+
+class NeverLost(Conflict):
+    """Nothing of it was on its way: the next run pays what it would have paid."""
+
+    code = "never_lost"
+
+
+class EarningsInAnotherPayout(Conflict):
+    """What it would have paid is in another payout: release that one first, unless it is paid."""
+
+    code = "earnings_in_another_payout"
 
 
 class OwnPayout(Forbidden):
@@ -85,22 +93,16 @@ async def draft(
     """A run of everything owed by now; None when the slot's run exists. One statement decides."""
     await take_turns(session, currency)
     now = await clock.now(session)
-    try:
-        async with session.begin_nested():
-            found = await row(
-                session,
-                statement("marketplace.payouts", "draft.sql"),
-                run=new_id(),
-                currency=currency,
-                slot_at=slot_at,
-                cut_off_at=slot_at or now,
-                prepared_by=prepared_by,
-                minimum_minor=minimum_minor,
-            )
-    except sa.exc.IntegrityError as error:
-        if violated(error) == "uq_payout_line_entry":
-            raise EarningsInAnotherRun from error
-        raise
+    found = await row(
+        session,
+        statement("marketplace.payouts", "draft.sql"),
+        run=new_id(),
+        currency=currency,
+        slot_at=slot_at,
+        cut_off_at=slot_at or now,
+        prepared_by=prepared_by,
+        minimum_minor=minimum_minor,
+    )
     return await session.get_one(PayoutRun, found["id"]) if found else None
 
 
@@ -133,6 +135,10 @@ async def _draft_slot(session: AsyncSession, currency: str, *, minimum_minor: in
 
 async def _may_draft(session: AsyncSession, currency: str, slot_at: datetime) -> bool:
     """Only when something was owed by the slot; an empty run would be noise."""
+    # In a statement of its own: what was ever earned is not read at every tick.
+    taken = select(PayoutRun.id).where(PayoutRun.currency == currency, PayoutRun.slot_at == slot_at)
+    if (await session.exec(taken)).first() is not None:
+        return False
     found = await session.scalar(
         sa.text(
             "SELECT EXISTS (SELECT FROM account"
@@ -144,8 +150,6 @@ async def _may_draft(session: AsyncSession, currency: str, slot_at: datetime) ->
             "  AND NOT EXISTS (SELECT FROM payout_line"
             "   WHERE ledger_entry_id = ledger_entry.id AND released_at IS NULL)"
             " GROUP BY account.id HAVING sum(amount_minor) < 0)"
-            " AND NOT EXISTS (SELECT FROM payout_run"
-            "  WHERE payout_run.currency = :currency AND payout_run.slot_at = :slot_at)"
         ),
         {"currency": currency, "slot_at": slot_at},
     )
@@ -165,13 +169,7 @@ async def find_run(session: AsyncSession, run_id: UUID, *, lock: bool = False) -
 async def approve(session: AsyncSession, *, run_id: UUID, approver: UUID) -> PayoutRun:
     """Freeze the run and let its payouts be sent."""
     run = await find_run(session, run_id, lock=True)
-    if run.prepared_by == approver:
-        raise PreparerMayNotApprove
-    if approver in run.edited_by:
-        raise EditorMayNotApprove
-    own = select(Payout.id).where(Payout.run_id == run.id, Payout.performer_id == approver)
-    if (await session.exec(own)).first() is not None:
-        raise OwnPayout
+    await _require_approver(session, run, approver)
     now = await clock.now(session)
     move(run, RunState.APPROVED, RUN_MOVES)
     run.approved_by, run.approved_at = approver, now
@@ -182,6 +180,17 @@ async def approve(session: AsyncSession, *, run_id: UUID, approver: UUID) -> Pay
     return run
 
 
+async def _require_approver(session: AsyncSession, run: PayoutRun, approver: UUID) -> None:
+    """Neither who prepared it, nor who edited it since its approval, nor who is paid by it."""
+    if run.prepared_by == approver:
+        raise PreparerMayNotApprove
+    if approver in run.edited_by:
+        raise EditorMayNotApprove
+    own = select(Payout.id).where(Payout.run_id == run.id, Payout.performer_id == approver)
+    if (await session.exec(own)).first() is not None:
+        raise OwnPayout
+
+
 async def pause(session: AsyncSession, *, run_id: UUID, reason: str) -> PayoutRun:
     """Begin no new attempt of the run; what is on its way goes on."""
     run = await find_run(session, run_id, lock=True)
@@ -190,11 +199,12 @@ async def pause(session: AsyncSession, *, run_id: UUID, reason: str) -> PayoutRu
     return run
 
 
-async def resume(session: AsyncSession, *, run_id: UUID, reason: str) -> PayoutRun:
-    """Let a paused run go on."""
+async def resume(session: AsyncSession, *, run_id: UUID, reason: str, resumer: UUID) -> PayoutRun:
+    """Let a paused run go on: only who could approve it."""
     run = await find_run(session, run_id, lock=True)
+    await _require_approver(session, run, resumer)
     if run.state is not RunState.PAUSED:
-        raise MoveNotAllowed("It is not paused.", state=run.state.value)
+        raise not_allowed(run, RUN_MOVES, "It is not paused.")
     move(run, RunState.APPROVED, RUN_MOVES, reason=reason)
     await session.flush()
     return run
@@ -258,26 +268,57 @@ async def approve_again(
     run_id = (await find_payout(session, payout_id)).run_id
     run = await find_run(session, run_id, lock=True)
     payout = await find_payout(session, payout_id, lock=True)
-    await require_second_person(session, payout, approver)
+    require_second_person(run, payout, approver)
+    if approver in run.edited_by:
+        raise EditorMayNotApprove
     if payout.state is PayoutState.DRAFT:
         raise Conflict("It is a draft; approve its run.", state=payout.state.value)
+    move(payout, PayoutState.APPROVED, PAYOUT_MOVES, reason=reason)
     if run.state is RunState.DRAFT:
         raise RunNotApproved
-    move(payout, PayoutState.APPROVED, PAYOUT_MOVES, reason=reason)
+    payout.approved_again_by = approver
     payout.due_at = await clock.now(session)
     await session.flush()
     return payout
 
 
-async def require_second_person(session: AsyncSession, payout: Payout, decider: UUID) -> None:
-    """Neither who prepared the run, nor who edited it since its approval, nor who is paid decides."""
-    run = await find_run(session, payout.run_id)
+def require_second_person(run: PayoutRun, payout: Payout, decider: UUID) -> None:
+    """Neither who prepared the run nor who is paid decides."""
     if run.prepared_by == decider:
         raise PreparerMayNotApprove
-    if decider in run.edited_by:
-        raise EditorMayNotApprove
     if payout.performer_id == decider:
         raise OwnPayout
+
+
+async def reissue(session: AsyncSession, *, payout_id: UUID, prepared_by: UUID) -> PayoutRun:
+    """A run of one payout, exactly as one was that was given up after its outcome was lost.
+
+    Somebody else approves it. What Stripe made of the first one after all is booked as its payment;
+    no other is sent.
+    """
+    given_up = await find_payout(session, payout_id)
+    if given_up.performer_id == prepared_by:
+        raise OwnPayout
+    if given_up.state is not PayoutState.RELEASED:
+        raise not_allowed(given_up, PAYOUT_MOVES, "It is not given up.")
+    lost = select(PayoutAttempt.id).where(
+        PayoutAttempt.payout_id == payout_id, PayoutAttempt.error_code == NOT_FOUND
+    )
+    if (await session.exec(lost)).first() is None:
+        raise NeverLost
+    await take_turns(session, given_up.currency)
+    run_id = new_id()
+    try:
+        async with session.begin_nested():
+            await session.execute(
+                statement("marketplace.payouts", "reissue.sql"),
+                {"payout": payout_id, "run": run_id, "prepared_by": prepared_by},
+            )
+    except sa.exc.IntegrityError as error:
+        if violated(error) == "uq_payout_line_entry":
+            raise EarningsInAnotherPayout from error
+        raise
+    return await session.get_one(PayoutRun, run_id)
 
 
 async def totals(session: AsyncSession, run_id: UUID) -> RunTotals:

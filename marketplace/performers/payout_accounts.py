@@ -18,7 +18,7 @@ from marketplace.performers.models import PayoutAccount, TransfersCapability
 from marketplace.shared import audit, clock
 from marketplace.shared.database import Sessions
 from marketplace.shared.ids import new_id
-from marketplace.shared.problems import NotFound
+from marketplace.shared.problems import Conflict, Forbidden, NotFound
 from marketplace.stripe_api.gateway import StripeGateway
 from marketplace.stripe_api.gateway_answers import ConnectedAccount
 from marketplace.stripe_api.gateway_errors import StripeRefused
@@ -29,6 +29,18 @@ from marketplace.stripe_api.polling import look_at_each
 DESTINATION_COOLS = timedelta(hours=72)
 POLL_WHILE_PENDING = timedelta(minutes=2)
 POLL_WHEN_ACTIVE = timedelta(hours=12)
+
+
+class OwnPayoutAccount(Forbidden):
+    """Nobody retires a payout account of their own; ask a colleague."""
+
+    code = "own_payout_account"
+
+
+class AccountRetired(Conflict):
+    """Your payout account was retired at this moment; ask once more for another one."""
+
+    code = "account_retired"
 
 
 @dataclass(frozen=True)
@@ -91,7 +103,7 @@ async def _create(
     except StripeRefused:
         await _ask_anew(session, account)
         raise
-    return await _keep(session, account.performer_id, Seen(created, asked_at))
+    return await _keep(session, account, Seen(created, asked_at))
 
 
 async def _ask_anew(session: AsyncSession, refused: PayoutAccount) -> None:
@@ -108,10 +120,13 @@ async def _ask_anew(session: AsyncSession, refused: PayoutAccount) -> None:
     await session.commit()
 
 
-async def _keep(session: AsyncSession, performer_id: UUID, seen: Seen) -> PayoutAccount:
+async def _keep(session: AsyncSession, asked: PayoutAccount, seen: Seen) -> PayoutAccount:
+    performer_id, key_number = asked.performer_id, asked.key_number
     await audit.act_as(session, str(performer_id))
     account = await _locked(session, PayoutAccount.performer_id == performer_id)
     assert account is not None
+    if account.key_number != key_number:
+        raise AccountRetired
     if account.stripe_account_id is None:
         account.stripe_account_id = seen.account.id
         account.asked_email = account.asked_country = None
@@ -120,6 +135,34 @@ async def _keep(session: AsyncSession, performer_id: UUID, seen: Seen) -> Payout
         )
     await _note(session, account, seen)
     await session.commit()
+    return account
+
+
+async def retire(
+    session: AsyncSession, *, performer_id: UUID, reason: str, retired_by: UUID
+) -> PayoutAccount:
+    """Pay nothing to the performer's account any more. Only they can open another one, which cools.
+
+    What is on its way there goes on; it stays theirs, and Stripe pays it out to its bank.
+    """
+    if performer_id == retired_by:
+        raise OwnPayoutAccount
+    account = await _locked(session, PayoutAccount.performer_id == performer_id)
+    if account is None or account.stripe_account_id is None:
+        raise NotFound("There is no payout account to retire.")
+    await audit.record(
+        session,
+        subject=("payout_account", performer_id),
+        action="account_retired",
+        reason=reason,
+        detail={"stripe_account_id": account.stripe_account_id},
+    )
+    account.stripe_account_id = account.requirement = None
+    account.seen_at = account.due_at = None
+    account.transfers = TransfersCapability.UNREQUESTED
+    # The next one is asked for under a key of its own.
+    account.key_number += 1
+    await session.flush()
     return account
 
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from sqlmodel import col, select
 
-from marketplace.accounts.principals import Operator, Performer, Reviewer
+from marketplace.accounts.principals import Finance, Operator, Performer, Reviewer
 from marketplace.performers import auditions, payout_accounts, service
 from marketplace.performers import models as tables
 from marketplace.performers.models import PerformerState
@@ -36,6 +36,7 @@ from marketplace.shared.etags import SeenVersion, VersionMissing, VersionOutdate
 from marketplace.shared.pagination import PageQuery, newest_first
 from marketplace.shared.problems import MoveNotAllowed, NotFound, documented
 from marketplace.shared.requests import (
+    KEY_REQUIRED,
     OWN_KEY,
     SECRET_ANSWER,
     Grace,
@@ -316,7 +317,9 @@ async def decide_audition(
     "/payout-account",
     status_code=201,
     dependencies=[OWN_KEY, SECRET_ANSWER],
-    responses=documented(NotFound, RefusedByStripe, StripeUnavailable),
+    responses=documented(
+        NotFound, RefusedByStripe, StripeUnavailable, payout_accounts.AccountRetired
+    ),
 )
 async def open_payout_account(
     body: NewPayoutAccount, session: Session, performer: Performer, gateway: Gateway
@@ -333,4 +336,19 @@ async def open_payout_account(
 async def read_payout_account(session: Session, performer: Performer) -> PayoutAccountAnswer:
     """Whether you can be paid, and what Stripe still wants."""
     account = await payout_accounts.read(session, performer.person)
+    return PayoutAccountAnswer.model_validate(account)
+
+
+@router.post(
+    "/performers/{person_id}/payout-account/retire",
+    dependencies=[KEY_REQUIRED],
+    responses=documented(NotFound, payout_accounts.OwnPayoutAccount),
+)
+async def retire_payout_account(
+    person_id: UUID, body: StateReason, session: Session, finance: Finance
+) -> PayoutAccountAnswer:
+    """Pay nothing to this account any more: the performer opens another one, which cools first."""
+    account = await payout_accounts.retire(
+        session, performer_id=person_id, reason=body.reason, retired_by=finance.person
+    )
     return PayoutAccountAnswer.model_validate(account)

@@ -42,6 +42,7 @@ class AccountingPeriod(SQLModel, table=True):
         sa.CheckConstraint(
             "(state = 'closed') = (closed_by IS NOT NULL)", name="closed_by_somebody"
         ),
+        sa.CheckConstraint("state = 'open' OR closing_by IS NOT NULL", name="closing_by_somebody"),
         updatable(
             *("state", "state_reason", "closing_by", "closing_at", "closed_by", "closed_at"),
             "findings",

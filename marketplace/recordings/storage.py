@@ -178,15 +178,22 @@ def open_storage(location: str | Path) -> Storage:
 
     A bucket takes its credentials from the environment, as obstore documents for each provider.
     """
-    url = urlsplit(str(location))
-    if url.scheme not in {"", "file"}:
+    folder = folder_of(location)
+    if folder is None:
         return Storage(from_url(str(location)))
-    folder = Path(unquote(url.path)) if url.scheme else Path(location)
-    folder = folder.expanduser().resolve()
     if not folder.exists():
         folder.mkdir(mode=0o700, parents=True)
         _sync(folder.parent)
     return Storage(LocalStore(folder))
+
+
+def folder_of(location: str | Path) -> Path | None:
+    """The folder that a location names; None if it is a bucket."""
+    url = urlsplit(str(location))
+    if url.scheme not in {"", "file"}:
+        return None
+    folder = Path(unquote(url.path)) if url.scheme else Path(location)
+    return folder.expanduser().resolve()
 
 
 def _check_key(key: str) -> None:

@@ -133,9 +133,10 @@ async def _exclusions(session: AsyncSession, performer_id: UUID) -> dict[str, Ma
         "  AND run.id = (SELECT id FROM payout_run AS latest"
         "   WHERE latest.currency = run.currency AND latest.state <> 'discarded'"
         "   ORDER BY cut_off_at DESC, id DESC LIMIT 1)"
-        "  AND NOT (reason IN ('no_account', 'account_not_active') AND EXISTS ("
+        "  AND (reason = 'below_minimum' OR NOT EXISTS ("
         "   SELECT FROM payout_account"
-        "   WHERE payout_account.performer_id = :performer AND transfers = 'active'))",
+        "   WHERE payout_account.performer_id = :performer AND transfers = 'active'"
+        "    AND NOT is_wrong_destination(performer_id, stripe_account_id)))",
         performer=performer_id,
     )
     return {row["currency"]: row for row in found}

@@ -7,6 +7,8 @@ from uuid import UUID
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from marketplace.payouts.models import PAID_STATES
+from marketplace.reports.past import PAYOUT_THEN
 from marketplace.reports.tables import Report
 from marketplace.shared.database import row, rows
 from marketplace.shared.problems import Conflict, NotFound
@@ -39,7 +41,7 @@ PAYOUT_COLUMNS = (
 
 SUMMED = ("seconds", "gross_minor", "adjustments_minor", "net_minor")
 
-PAYOUT_LINES = """
+PAYOUT_LINES = f"""
     SELECT payout.id AS payout_id, payout.performer_id,
            coalesce(decision.claim_id, correction.claim_id) AS claim_id,
            audition.id AS audition_id,
@@ -54,9 +56,9 @@ PAYOUT_LINES = """
                AS adjustments_minor,
            line.amount_minor AS net_minor,
            payout.currency,
-           last_move.to_state AS status,
-           last_word.reason AS status_reason,
-           CASE WHEN last_move.to_state IN ('paid', 'partly_reversed', 'reversed')
+           payout_then.state AS status,
+           payout_then.reason AS status_reason,
+           CASE WHEN payout_then.state IN ('paid', 'partly_reversed', 'reversed')
                THEN payout.transfer_id END AS transfer_id
     FROM payout
     JOIN payout_line AS line ON line.payout_id = payout.id
@@ -65,30 +67,10 @@ PAYOUT_LINES = """
     LEFT JOIN pay_decision AS decision ON decision.id = earning.source_id
     LEFT JOIN audition ON audition.id = earning.source_id
     LEFT JOIN correction ON correction.id = earning.source_id
-    JOIN LATERAL (
-        SELECT to_state
-        FROM audit_event
-        WHERE subject_type = 'payout' AND subject_id = payout.id
-          AND action = 'moved' AND booked_at <= :as_of
-        ORDER BY id DESC
-        LIMIT 1
-    ) AS last_move ON true
-    JOIN LATERAL (
-        -- Why it waits is said without a move, too.
-        SELECT reason
-        FROM audit_event
-        WHERE subject_type = 'payout' AND subject_id = payout.id
-          AND action IN ('moved', 'reason_stated') AND booked_at <= :as_of
-        ORDER BY id DESC
-        LIMIT 1
-    ) AS last_word ON true
+    {PAYOUT_THEN}
     WHERE payout.run_id = :run
     ORDER BY payout.performer_id, line.id
-"""
-
-
-# A payout whose transfer was made, whatever came back of it since.
-PAID = ("paid", "partly_reversed", "reversed")
+"""  # noqa: S608 - this package's words
 
 REVERSALS = """
     SELECT reversal.payout_id, payout.performer_id, reversal.amount_minor, reversal.currency,
@@ -106,19 +88,23 @@ async def payout_report(session: AsyncSession, run_id: UUID, as_of: datetime) ->
     """Every paid second of a run: who, how long, at which rate, and where the money is."""
     run = await row(
         session,
-        # Read off the audit, whose stamps are as safe as the ledger's.
-        "SELECT run.id, currency, slot_at, cut_off_at, prepared_by,"
-        " CASE WHEN bool_or(to_state = 'approved') THEN approved_by END AS approved_by"
-        " FROM payout_run AS run JOIN audit_event ON subject_type = 'payout_run'"
-        "  AND subject_id = run.id AND action = 'moved' AND booked_at <= :as_of"
-        " WHERE run.id = :run GROUP BY run.id",
+        # Read off the audit, whose stamps are as safe as the ledger's: who approved it last, unless
+        # an edit voided that. Pausing it and going on changes nothing of that.
+        "SELECT run.id, currency, slot_at, cut_off_at, prepared_by, person.id AS approved_by"
+        " FROM payout_run AS run JOIN LATERAL ("
+        "  SELECT to_state, actor FROM audit_event"
+        "  WHERE subject_type = 'payout_run' AND subject_id = run.id AND action = 'moved'"
+        "   AND booked_at <= :as_of AND 'draft' IN (from_state, to_state)"
+        "  ORDER BY id DESC LIMIT 1) AS word ON true"
+        " LEFT JOIN person ON person.id::text = actor AND to_state = 'approved'"
+        " WHERE run.id = :run",
         run=run_id,
         as_of=as_of,
     )
     if run is None:
         raise NotFound
     lines = await rows(session, PAYOUT_LINES, run=run_id, as_of=as_of)
-    paid = sum(_sum(lines, "net_minor", status) for status in PAID)
+    paid = sum(_sum(lines, "net_minor", status) for status in PAID_STATES)
     await _check_paid(session, run_id, as_of, paid)
     reversals = await rows(session, REVERSALS, run=run_id, as_of=as_of)
     reversed_minor = sum(reversal["amount_minor"] for reversal in reversals)

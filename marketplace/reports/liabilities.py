@@ -10,7 +10,9 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.ledger.models import AccountKind
 from marketplace.ledger.standing import STANDING
+from marketplace.reports.checks.entries import SAID
 from marketplace.reports.finance import ReportDoesNotAddUp
+from marketplace.reports.past import PAYOUT_THEN
 from marketplace.reports.tables import Report
 from marketplace.shared.database import rows
 
@@ -34,14 +36,8 @@ AGEING_COLUMNS = (
 )
 
 # An earning is owed until a transfer of it is on its way; one that was refused is owed again.
-AGEING = """
-    WITH payout_then AS (
-        -- The state of each payout at that moment, by its own moves.
-        SELECT DISTINCT ON (subject_id) subject_id AS id, to_state AS state, reason
-        FROM audit_event
-        WHERE subject_type = 'payout' AND action = 'moved' AND booked_at <= :as_of
-        ORDER BY subject_id, audit_event.id DESC
-    ), excluded AS (
+AGEING = f"""
+    WITH excluded AS (
         SELECT DISTINCT ON (exclusion.performer_id, run.currency)
                exclusion.performer_id, run.currency, exclusion.reason, run.cut_off_at
         FROM payout_exclusion AS exclusion
@@ -59,7 +55,7 @@ AGEING = """
                WHEN 'transfer_reversed' THEN 'reversal' ELSE 'correction' END AS source_type,
            coalesce(decision.claim_id, earning.source_id) AS source_id,
            -entry.amount_minor AS amount_minor, account.currency, earned_at,
-           (extract(epoch FROM :as_of - earned_at) / 86400)::bigint AS age_days,
+           floor(extract(epoch FROM :as_of - earned_at) / 86400)::bigint AS age_days,
            earned_at <= :as_of - make_interval(hours => 24 * :alarm_days) AS alarm,
            CASE
                WHEN paying.id IS NOT NULL
@@ -82,8 +78,10 @@ AGEING = """
         WHERE line.payout_id = reversal.payout_id
     ) AS age ON true
     LEFT JOIN LATERAL (
-        SELECT payout_then.*
-        FROM payout_line AS line JOIN payout_then ON payout_then.id = line.payout_id
+        SELECT payout.id, payout_then.*
+        FROM payout_line AS line
+        JOIN payout ON payout.id = line.payout_id
+        {PAYOUT_THEN}
         WHERE line.ledger_entry_id = entry.id AND payout_then.state <> 'released'
         ORDER BY line.id DESC LIMIT 1
     ) AS paying ON true
@@ -95,7 +93,7 @@ AGEING = """
       AND coalesce(paying.state, 'none')
           NOT IN ('sending', 'unknown', 'paid', 'partly_reversed', 'reversed')
     ORDER BY earned_at, entry.id
-"""
+"""  # noqa: S608 - this package's words
 
 # What performers owe: overpaid and found, not yet taken off or given up. Negative is a debt that was
 # paid before it was found.
@@ -105,6 +103,15 @@ RECEIVABLES = f"""
     FROM standing
     ORDER BY currency, owner_id
 """  # noqa: S608 - the ledger's words
+
+# What the events' own rows say must be booked, of an account that the ledger is compared with.
+PAYABLE_SAID = f"""
+    WITH {SAID}
+    SELECT said.currency, -sum(minor)::bigint AS minor
+    FROM said JOIN ledger_transaction AS header USING (kind, source_id)
+    WHERE account = 'performer_payable' AND booked_at <= :as_of
+    GROUP BY said.currency
+"""  # noqa: S608 - this package's words
 
 PAYABLE = """
     SELECT account.currency, coalesce(-sum(amount_minor), 0)::bigint AS minor
@@ -171,9 +178,10 @@ def _sum(lines: Sequence[Mapping[str, Any]], currency: str, holds: Any) -> int:
 
 
 def _compare(ledger: Mapping[str, int], lines: Sequence[Mapping[str, Any]], amount: str) -> None:
-    """Each currency's lines make what the ledger says."""
-    for currency, minor in ledger.items():
+    """Each currency's lines make what the other side says."""
+    for currency in sorted({*ledger, *(line["currency"] for line in lines)}):
         total = sum(line[amount] for line in lines if line["currency"] == currency)
+        minor = ledger.get(currency, 0)
         if total != minor:
             raise ReportDoesNotAddUp(currency=currency, report_minor=total, ledger_minor=minor)
 
@@ -220,7 +228,8 @@ async def roll_forward(session: AsyncSession, *, since: datetime, as_of: datetim
     `since` is inclusive; what is booked at `as_of` is in it.
     """
     lines = await rows(session, ROLL_FORWARD, since=since, as_of=as_of)
-    owed = {line["currency"]: line["minor"] for line in await rows(session, PAYABLE, as_of=as_of)}
+    said = await rows(session, PAYABLE_SAID, as_of=as_of)
+    owed = {line["currency"]: line["minor"] for line in said}
     _compare(owed, [_rolled(line) for line in lines], "rolled_minor")
     columns = ROLL_FORWARD_COLUMNS[2:]
     totals = [
@@ -256,11 +265,12 @@ def _rolled(line: Mapping[str, Any]) -> dict[str, Any]:
 
 FEES_COLUMNS = ("side", "kind", "client_id", "currency", "transactions", "amount_minor")
 
-# Income: our fee on pay, by the client whose reserve paid it. Cost: Stripe's fee on deposits
-# and disputes.
+# Income: our fee on pay, by the client whose reserve paid it. Cost: Stripe's fee on deposits,
+# refunds and disputes.
 FEES = """
     SELECT CASE account.kind WHEN 'platform_fees' THEN 'income' ELSE 'cost' END AS side,
-           header.kind, coalesce(claim.client_id, deposit.client_id, dispute.client_id) AS client_id,
+           header.kind, coalesce(claim.client_id, deposit.client_id, refund.client_id, dispute.client_id)
+               AS client_id,
            account.currency, count(DISTINCT header.id) AS transactions,
            sum(CASE account.kind WHEN 'platform_fees' THEN -entry.amount_minor ELSE entry.amount_minor END)
                ::bigint AS amount_minor
@@ -271,6 +281,7 @@ FEES = """
     LEFT JOIN correction ON correction.id = header.source_id
     LEFT JOIN claim ON claim.id = coalesce(pay_decision.claim_id, correction.claim_id)
     LEFT JOIN deposit ON deposit.id = header.source_id
+    LEFT JOIN refund ON refund.id = header.source_id
     LEFT JOIN dispute ON dispute.id = header.source_id
     WHERE account.kind IN ('platform_fees', 'stripe_fees', 'dispute_fees')
       AND header.booked_at >= :since AND header.booked_at <= :as_of
@@ -278,24 +289,22 @@ FEES = """
     ORDER BY 4, 1 DESC, 2, 3
 """
 
-FEES_BOOKED = """
-    SELECT account.currency,
-           sum(CASE account.kind WHEN 'platform_fees' THEN -entry.amount_minor ELSE entry.amount_minor END)
-               ::bigint AS minor
-    FROM ledger_entry AS entry
-    JOIN account ON account.id = entry.account_id
-    JOIN ledger_transaction AS header ON header.id = entry.transaction_id
-    WHERE account.kind IN ('platform_fees', 'stripe_fees', 'dispute_fees')
-      AND header.booked_at >= :since AND header.booked_at <= :as_of
-    GROUP BY account.currency
-"""
+FEES_SAID = f"""
+    WITH {SAID}
+    SELECT said.currency,
+           sum(CASE account WHEN 'platform_fees' THEN -minor ELSE minor END)::bigint AS minor
+    FROM said JOIN ledger_transaction AS header USING (kind, source_id)
+    WHERE account IN ('platform_fees', 'stripe_fees', 'dispute_fees')
+      AND booked_at >= :since AND booked_at <= :as_of
+    GROUP BY said.currency
+"""  # noqa: S608 - this package's words
 
 
 async def fees(session: AsyncSession, *, since: datetime, as_of: datetime) -> Report:
     """The platform's fees by client, and Stripe's fees, booked in a span of time."""
     lines = await rows(session, FEES, since=since, as_of=as_of)
-    booked = await rows(session, FEES_BOOKED, since=since, as_of=as_of)
-    _compare({line["currency"]: line["minor"] for line in booked}, lines, "amount_minor")
+    said = await rows(session, FEES_SAID, since=since, as_of=as_of)
+    _compare({line["currency"]: line["minor"] or 0 for line in said}, lines, "amount_minor")
     totals = [
         {
             "currency": currency,

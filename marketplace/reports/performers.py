@@ -7,7 +7,9 @@ from uuid import UUID
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from marketplace.payouts.models import PAID_STATES
 from marketplace.reports.finance import ReportDoesNotAddUp
+from marketplace.reports.past import PAYOUT_THEN
 from marketplace.reports.tables import Report
 from marketplace.shared.database import row, rows
 from marketplace.shared.problems import NotFound
@@ -33,7 +35,7 @@ COLUMNS = (
 
 # Everything in the payable but its transfers: earnings, what was changed of them later, and what
 # came back from a transfer and is owed again.
-LINES = """
+LINES = f"""
     SELECT entry.id AS ledger_entry_id, booked.kind,
            coalesce(decision.claim_id, booked.source_id) AS source_id,
            coalesce(decision.rate_id, audition.rate_id) AS rate_id,
@@ -55,36 +57,25 @@ LINES = """
     LEFT JOIN audition ON booked.kind = 'audition_paid' AND audition.id = booked.source_id
     LEFT JOIN LATERAL (
         -- The payout it stood in at that moment, by that payout's own moves.
-        SELECT payout.id AS payout_id, last_move.state, last_word.reason, payout.transfer_id,
-               last_move.state IN ('paid', 'partly_reversed', 'reversed') AS is_at_stripe
+        SELECT payout.id AS payout_id, payout_then.*, payout.transfer_id,
+               payout_then.state IN ('paid', 'partly_reversed', 'reversed') AS is_at_stripe
         FROM payout_line AS line
         JOIN payout ON payout.id = line.payout_id
-        JOIN LATERAL (
-            SELECT to_state AS state FROM audit_event
-            WHERE subject_type = 'payout' AND subject_id = payout.id AND action = 'moved'
-              AND booked_at <= :as_of
-            ORDER BY id DESC LIMIT 1
-        ) AS last_move ON last_move.state <> 'released'
-        LEFT JOIN LATERAL (
-            SELECT reason FROM audit_event
-            WHERE subject_type = 'payout' AND subject_id = payout.id
-              AND action IN ('moved', 'reason_stated') AND booked_at <= :as_of
-            ORDER BY id DESC LIMIT 1
-        ) AS last_word ON true
-        WHERE line.ledger_entry_id = entry.id
+        {PAYOUT_THEN}
+        WHERE line.ledger_entry_id = entry.id AND payout_then.state <> 'released'
         ORDER BY line.id DESC LIMIT 1
     ) AS paying ON true
     WHERE account.kind = 'performer_payable' AND account.owner_id = :performer
       AND booked.kind NOT IN ('transfer_sent', 'transfer_refused') AND booked.booked_at <= :as_of
     ORDER BY booked.booked_at, entry.id
-"""
+"""  # noqa: S608 - this package's words
 
-# What the ledger says by itself: owed now, sent and come back, and confirmed by Stripe.
+# What the ledger says by itself: owed now, earned, come back, and confirmed by Stripe.
 LEDGER = """
     SELECT account.currency,
            coalesce(-sum(entry.amount_minor), 0)::bigint AS owed_minor,
-           coalesce(sum(entry.amount_minor) FILTER (
-               WHERE booked.kind IN ('transfer_sent', 'transfer_refused')), 0)::bigint AS sent_minor,
+           coalesce(-sum(entry.amount_minor) FILTER (
+               WHERE booked.kind IN ('claim_paid', 'audition_paid')), 0)::bigint AS earned_minor,
            coalesce(-sum(entry.amount_minor) FILTER (
                WHERE booked.kind = 'transfer_reversed'), 0)::bigint AS came_back_minor,
            coalesce(sum(entry.amount_minor) FILTER (WHERE booked.kind = 'transfer_sent'
@@ -100,7 +91,6 @@ LEDGER = """
       AND booked.booked_at <= :as_of
     GROUP BY account.currency ORDER BY account.currency
 """
-PAID = ("paid", "partly_reversed", "reversed")
 SUMMED = ("seconds", "gross_minor", "adjustments_minor", "net_minor")
 
 
@@ -127,9 +117,10 @@ def _total(lines: Sequence[Mapping[str, Any]], booked: Mapping[str, Any]) -> dic
     currency = booked["currency"]
     own = [line for line in lines if line["currency"] == currency]
     total = {name: sum(line[name] or 0 for line in own) for name in SUMMED}
-    paid = sum(line["net_minor"] for line in own if line["status"] in PAID)
+    paid = sum(line["net_minor"] for line in own if line["status"] in PAID_STATES)
     for report_minor, ledger_minor in (
-        (total["net_minor"], booked["owed_minor"] + booked["sent_minor"]),
+        # What was decided is what was booked; what the payouts call paid is what was confirmed.
+        (total["gross_minor"], booked["earned_minor"]),
         (paid, booked["paid_minor"]),
     ):
         if report_minor != ledger_minor:

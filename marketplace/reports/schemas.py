@@ -315,12 +315,15 @@ class PersonOfFinance(Exact):
 
 
 class Deed(Exact):
-    run_id: UUID
-    subject_type: Literal["payout_run", "payout", "transfer_reversal"] = Field(
+    run_id: UUID | None = Field(description="Null for a payout account.")
+    subject_type: Literal["payout_run", "payout", "transfer_reversal", "payout_account"] = Field(
         examples=["payout_run"]
     )
     subject_id: UUID
-    deed: str = Field(description="The state it was brought to.", examples=["approved"])
+    deed: str = Field(
+        description="The state it was brought to; `account_retired` of a payout account.",
+        examples=["approved"],
+    )
     actor: str = Field(examples=["01a2086e-1062-71bf-bf59-ec8fafc2dc31"])
     reason: str | None = Field(examples=[None])
     done_at: datetime

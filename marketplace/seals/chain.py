@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 HASH_BYTES = 32
+HEAD = re.compile("[1-9][0-9]{0,17}:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,10 @@ def _unsealed(links: Sequence[Link], rows: Mapping[str, Found]) -> Iterator[str]
 
 def _compare_head(links: Sequence[Link], head: str) -> Iterator[str]:
     number, _, kept = head.partition(":")
-    if not number.isdecimal() or not int(number):
-        yield f"{head} is no head of a chain: it is written number:hash"
+    if not HEAD.fullmatch(head):
+        yield f"{head[:80]} is no head of a chain: it is written number:hash"
+    elif not links:
+        yield f"nothing is sealed, the head kept is of seal {number}"
     elif int(number) > len(links):
         yield f"the chain ends at seal {len(links)}, the head kept is of {number}: its end was cut off"
     elif links[int(number) - 1].hash != kept:

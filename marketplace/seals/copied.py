@@ -15,6 +15,8 @@ Row = Mapping[str, str | None]
 # https://www.postgresql.org/docs/current/sql-copy.html, "Text Format".
 ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{1,2}|[0-7]{1,3}|.)")
 ESCAPED = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
+FIRST = b"--\n-- PostgreSQL database dump\n--\n"
+LAST = b"-- PostgreSQL database dump complete\n"
 HEADER = re.compile(r'COPY public\.(\w+) \(([\w", ]+)\) FROM stdin;\n')
 END = "\\.\n"
 
@@ -39,16 +41,23 @@ def _unescaped(found: re.Match[str]) -> str:
 def rows_of_dump(dump: Path, tables: set[str]) -> Iterator[tuple[str, Row]]:
     """(table, row) of these tables, out of a dump in pg_dump's plain format.
 
-    Raises ValueError when a line does not fit its table's columns.
+    Raises ValueError when it is no whole dump of that format, or a line does not fit its table's
+    columns.
     """
     with dump.open("rb") as file:
+        if file.read(len(FIRST)) != FIRST:
+            raise ValueError("it is no dump that pg_dump --format=plain made")
+        is_whole = False
         for line in file:
+            is_whole |= line == LAST
             header = HEADER.fullmatch(line.decode()) if line.startswith(b"COPY public.") else None
             if header is None or header.group(1) not in tables:
                 continue
             columns = [name.strip().strip('"') for name in header.group(2).split(",")]
             for row in _lines(file):
                 yield header.group(1), _row_of(columns, row)
+        if not is_whole:
+            raise ValueError("the dump breaks off before its end")
 
 
 def _lines(file: BinaryIO) -> Iterator[str]:

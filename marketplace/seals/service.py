@@ -4,16 +4,19 @@ Chaining inside each transaction would make all writers wait for one another; so
 batches, a little later. What was booked since the last seal is not protected by it yet.
 """
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from psycopg import sql
+from sqlalchemy import text
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.recordings.storage import Storage
-from marketplace.seals.chain import Found, Link, check
+from marketplace.seals.chain import HEAD, Found, Link, check
 from marketplace.seals.copied import Row, hash_of, rows_of_dump
 from marketplace.seals.models import Seal
 from marketplace.shared import clock
@@ -30,6 +33,11 @@ ROWS_PER_SEAL = 10_000
 # The system's clock may be set back by a moment; what is stamped then must not slip behind a seal.
 MARGIN = timedelta(seconds=2)
 BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
+# Rows read before others have their turn.
+ROWS_AT_A_TIME = 500
+NEWEST = "newest"
+
+log = logging.getLogger(__name__)
 
 
 async def seal(sessions: Sessions) -> str | None:
@@ -49,12 +57,46 @@ async def seal(sessions: Sessions) -> str | None:
 
 
 async def seal_and_export(sessions: Sessions, storage: Storage) -> str | None:
-    """Seal, and keep the chain's head where the database's owner does not write: with the files."""
+    """Seal, and keep the chain's head where the database's owner does not write: with the files.
+
+    A chain that does not go on from the head that is kept was made anew. Its own is not kept then, so
+    that whoever compares the two (I12 does) still finds it.
+    """
     head = await seal(sessions)
-    if head is not None:
-        number, _, kept = head.partition(":")
-        await storage.put(f"seals/{int(number):012}", kept.encode())
+    kept = await newest_kept(storage)
+    if kept is not None and not await _holds(sessions, kept):
+        log.error("the chain does not go on from the head kept with the files, %s", kept[:80])
+    elif head is not None and head != kept:
+        number, _, hash_ = head.partition(":")
+        name = f"{int(number):012}"
+        if (await _read(storage, name) or hash_) == hash_:
+            await storage.put(f"seals/{name}", hash_.encode())
+            await storage.put(f"seals/{NEWEST}", head.encode())
+        else:
+            log.error("seal %s is not the one whose hash was kept with the files", number)
     return head
+
+
+async def newest_kept(storage: Storage) -> str | None:
+    """The head that was kept last, `number:hash`."""
+    return await _read(storage, NEWEST)
+
+
+async def _read(storage: Storage, name: str) -> str | None:
+    try:
+        stored = await storage.read_stream(f"seals/{name}")
+    except FileNotFoundError:
+        return None
+    return b"".join([chunk async for chunk in stored.chunks]).decode(errors="replace")
+
+
+async def _holds(sessions: Sessions, head: str) -> bool:
+    if not HEAD.fullmatch(head):
+        return False
+    number, _, hash_ = head.partition(":")
+    async with sessions() as session:
+        stored = await session.get(Seal, int(number))
+    return stored is not None and stored.hash == hash_
 
 
 async def sweep(sessions: Sessions, storage: Storage) -> int:
@@ -145,6 +187,8 @@ def _copy(table: str, columns: Iterable[str], after: datetime, to: datetime) -> 
 
 async def violations(session: AsyncSession, *, head: str | None = None) -> list[str]:
     """What is wrong with the seal of the live database, the first bad row first."""
+    # All that was ever sealed is read: that takes as long as it takes.
+    await session.execute(text("SET LOCAL statement_timeout = 0"))
     stored = await session.exec(select(Seal).order_by(col(Seal.number)))
     links = [_link(seal) for seal in stored]
     found: dict[str, Found] = {}
@@ -152,6 +196,8 @@ async def violations(session: AsyncSession, *, head: str | None = None) -> list[
         for table in SEALED:
             async for row in _copied(session, table, BEGINNING, links[-1].sealed_to):
                 found[_key(table, row)] = _found(table, row)
+                if len(found) % ROWS_AT_A_TIME == 0:
+                    await asyncio.sleep(0)
     return check(links, found, head=head)
 
 

@@ -26,8 +26,13 @@ SECRETS = re.compile(
     | \$argon2\w+\$\S+
     """
 )
-# What PostgreSQL quotes of a refused row: `Key (email)=(…)`, `Failing row contains (…)`.
-QUOTED_ROWS = re.compile(r"(?m)^(DETAIL|CONTEXT): .*$")
+# What PostgreSQL quotes of a refused row: `Key (email)=(…)`, `Failing row contains (…)`. Free text has
+# lines of its own, so it goes on to the server's next field, to what SQLAlchemy or Python say next, or
+# to the end.
+QUOTED_ROWS = re.compile(
+    r"(?ms)^(DETAIL|CONTEXT): .*?(?=\n(?:(?:DETAIL|HINT|QUERY|CONTEXT|LOCATION): |\[SQL: "
+    r"|The above exception was |During handling of the above )|\Z)"
+)
 
 
 class JsonLines(logging.Formatter):

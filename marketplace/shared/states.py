@@ -47,13 +47,13 @@ class HasState(Protocol):
 
 def move(row: HasState, to: StrEnum, moves: Moves[Any], *, reason: str | None = None) -> None:
     """Move the row, or raise MoveNotAllowed with the moves that its state allows."""
-    allowed = moves.get(row.state, frozenset())
-    if to not in allowed:
-        named = sorted(state.value for state in allowed)
-        raise MoveNotAllowed(
-            f"It is {row.state.value}; it cannot become {to.value}.",
-            state=row.state.value,
-            allowed_moves=named,
-        )
+    if to not in moves.get(row.state, frozenset()):
+        raise not_allowed(row, moves, f"It is {row.state.value}; it cannot become {to.value}.")
     row.state = to
     row.state_reason = reason
+
+
+def not_allowed(row: HasState, moves: Moves[Any], detail: str) -> MoveNotAllowed:
+    """The refusal, which names the moves that the row's state allows."""
+    allowed = sorted(state.value for state in moves.get(row.state, frozenset()))
+    return MoveNotAllowed(detail, state=row.state.value, allowed_moves=allowed)

@@ -91,3 +91,24 @@ async def take_hour(sessions: Sessions, sweep: str) -> bool:
         )
         await session.commit()
     return bool(taken)
+
+
+async def may_try(sessions: Sessions, sweep: str) -> bool:
+    """True for one caller in each ten minutes, until somebody has taken the hour.
+
+    For what takes its hour when it is done: what fails, or is killed, is tried again.
+    """
+    async with sessions() as session:
+        taken = await session.scalar(
+            sa.text(
+                "INSERT INTO sweep_slot (sweep, slot_at)"
+                " SELECT :sweep || ' tried',"
+                "  date_bin('10 minutes', marketplace_now(), '2000-01-01 00:00:00+00')"
+                " WHERE NOT EXISTS (SELECT FROM sweep_slot WHERE sweep = :sweep"
+                "  AND slot_at = date_trunc('hour', marketplace_now(), 'UTC'))"
+                " ON CONFLICT DO NOTHING RETURNING true"
+            ),
+            {"sweep": sweep},
+        )
+        await session.commit()
+    return bool(taken)

@@ -19,7 +19,8 @@ from sqlmodel.sql.expression import SelectOfScalar
 from marketplace.stripe_api.gateway_errors import StripeRefused
 from marketplace.stripe_api.polling import STRIPE_ERRORS
 
-# Longer than a call to Stripe may take; after it another process may go on.
+# Longer than two calls to Stripe may take; whoever makes more renews it. After it another process may
+# go on.
 LEASE = timedelta(seconds=60)
 # Stripe may forget a key after 24 h; after this what was asked for is looked up.
 KEY_SERVES = timedelta(hours=23) - LEASE

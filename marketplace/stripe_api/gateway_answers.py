@@ -263,11 +263,18 @@ def read_dispute(body: dict[str, Any]) -> Dispute:
         currency=body["currency"].upper(),
         payment_intent_id=intent.get("id"),
         payment_metadata=intent.get("metadata") or {},
-        withdrawn=next((line for line in lines if line.amount_minor < 0), None),
-        reinstated=next((line for line in lines if line.amount_minor > 0), None),
+        # The largest each way; what else there is, as a fee of its own, is a line like any other.
+        withdrawn=min((line for line in lines if line.amount_minor < 0), key=_amount, default=None),
+        reinstated=max(
+            (line for line in lines if line.amount_minor > 0), key=_amount, default=None
+        ),
         answer_by=None if answer_by is None else _moment(answer_by),
         created_at=_moment(body["created"]),
     )
+
+
+def _amount(line: BalanceTransaction) -> int:
+    return line.amount_minor
 
 
 def read_topup(body: dict[str, Any], request_id: str | None = None) -> Topup:

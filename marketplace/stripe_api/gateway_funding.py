@@ -127,15 +127,11 @@ class FundingCalls(Calls):
             refund = await self._stripe.v1.refunds.retrieve_async(known, params)
             return read_refund(*opened(refund))
 
-    async def list_refunds(
-        self, *, payment_intent_id: str | None = None, charge_id: str | None = None
-    ) -> AsyncIterator[Refund]:
-        """Of one payment, of one charge or all there are, newest first."""
+    async def list_refunds(self, *, payment_intent_id: str | None = None) -> AsyncIterator[Refund]:
+        """Of one payment or all there are, newest first."""
         params: dict[str, Any] = {"expand": [f"data.{line}" for line in LINES_OF_A_REFUND]}
         if payment_intent_id is not None:
             params["payment_intent"] = named(payment_intent_id)
-        if charge_id is not None:
-            params["charge"] = named(charge_id)
         listing = self._stripe.v1.refunds.list_async
         async for refund in self._listed(listing, read_refund, params, None):
             yield refund

@@ -32,7 +32,8 @@ Effect = Callable[[AsyncSession], Awaitable[None]]
 Handler = Callable[[Sessions, StripeGateway, StripeEvent], Awaitable[Effect]]
 
 LONGEST_WAIT = timedelta(hours=1)
-# Longer than Stripe may take to answer.
+# Longer than a call to Stripe may take. When an event wants more time than this, two may ask about it,
+# and one applies it.
 LEASE = timedelta(seconds=60)
 # Stripe does not promise that events are listed in the order they were created.
 OVERLAP = timedelta(minutes=10)

@@ -40,6 +40,7 @@ class Settings(Strict):
     """Times are virtual but for the latency; 1 lets the bank refuse top-ups or refunds.
 
     `automatic_payout_after_seconds` is 0 while connected accounts are not paid out by themselves.
+    `refund_fee` is what a refund costs in minor units, or gives back of the payment's fee (negative).
     `euros_percent` is 0 while charges settle in their own currency, else what 100 are in euros.
     """
 
@@ -51,6 +52,7 @@ class Settings(Strict):
     latency_ms: int | None = Field(default=None, ge=0, le=60_000)
     payout_after_seconds: int | None = Field(default=None, ge=0)
     refund_after_seconds: int | None = Field(default=None, ge=0)
+    refund_fee: int | None = None
     refunds_fail: int | None = Field(default=None, ge=0, le=1)
     topup_after_seconds: int | None = Field(default=None, ge=0)
     topups_fail: int | None = Field(default=None, ge=0, le=1)

@@ -5,10 +5,12 @@ from typing import Any
 
 from marketplace.stripe_sandbox import state
 from marketplace.stripe_sandbox.calls import RETRIEVE, Call, Operation, in_path, listing_of
-from marketplace.stripe_sandbox.errors import StripeError
+from marketplace.stripe_sandbox.errors import StripeError, resource_missing
 from marketplace.stripe_sandbox.forms import Many, Text
 from marketplace.stripe_sandbox.views import answer, as_of_now, page
 
+# https://docs.stripe.com/api/events: what is older can be neither listed nor retrieved.
+KEPT_SECONDS = 30 * 86_400
 API_VERSION = "2026-10-28.endive"
 
 
@@ -36,7 +38,10 @@ def emit(call: Call, type_: str, subject: dict[str, Any], *, account: str = stat
 
 
 def retrieve_event(call: Call) -> dict[str, Any]:
-    return answer(call, in_path(call, "event"))
+    event = in_path(call, "event")
+    if event["created"] < call.now - KEPT_SECONDS:
+        raise resource_missing("event", call.path_id, param="id")
+    return answer(call, event)
 
 
 def list_events(call: Call) -> dict[str, Any]:
@@ -46,7 +51,13 @@ def list_events(call: Call) -> dict[str, Any]:
     if type_ is not None and "*" in type_:
         raise StripeError("The Stripe sandbox lacks wildcards in event types.", param="type")
     wanted = types if types is not None else type_
-    return page(call, "event", url="/v1/events", filters={} if wanted is None else {"type": wanted})
+    return page(
+        call,
+        "event",
+        url="/v1/events",
+        filters={} if wanted is None else {"type": wanted},
+        since=call.now - KEPT_SECONDS,
+    )
 
 
 OPERATIONS = (

@@ -194,6 +194,7 @@ def _book(call: Call, refund: dict[str, Any], type_: str, sign: int) -> str:
             amount_minor=moved_minor,
             currency=currency,
             exchange_rate=rate,
+            fee_minor=state.setting(call.db, "refund_fee") if type_ == "refund" else 0,
         ),
     )
     id_: str = line["id"]

@@ -94,6 +94,7 @@ DEFAULT_SETTINGS = {
     "latency_ms": 0,
     "payout_after_seconds": 2 * 24 * 3600,
     "refund_after_seconds": 0,
+    "refund_fee": 0,
     "refunds_fail": 0,
     "topup_after_seconds": 0,
     "topups_fail": 0,

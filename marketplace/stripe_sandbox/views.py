@@ -60,11 +60,11 @@ def answer(call: Call, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def page(
-    call: Call, kind: str, *, url: str, filters: dict[str, Any] | None = None
+    call: Call, kind: str, *, url: str, filters: dict[str, Any] | None = None, since: int = 0
 ) -> dict[str, Any]:
     """Newest first; `filters` compare top-level fields of the stored objects."""
     limit = call.parameters.get("limit", PAGE_DEFAULT)
-    rows = _rows(call, kind, filters or {}, limit=limit + 1)
+    rows = _rows(call, kind, filters or {}, since=since, limit=limit + 1)
     data = [as_of_now(call, json.loads(row["body"])) for row in rows[:limit]]
     if "ending_before" in call.parameters:
         data.reverse()
@@ -126,9 +126,11 @@ def _any_of(call: Call, kinds: tuple[str, ...], id_: str) -> dict[str, Any] | st
     return id_
 
 
-def _rows(call: Call, kind: str, filters: dict[str, Any], *, limit: int) -> list[sqlite3.Row]:
-    clauses = ["kind = ?", "account = ?"]
-    values: list[str | int] = [kind, call.account]
+def _rows(
+    call: Call, kind: str, filters: dict[str, Any], *, since: int, limit: int
+) -> list[sqlite3.Row]:
+    clauses = ["kind = ?", "account = ?", "created >= ?"]
+    values: list[str | int] = [kind, call.account, since]
     for name, wanted in filters.items():
         wanted_values = wanted if isinstance(wanted, list) else [wanted]
         marks = ", ".join("?" for _ in wanted_values)

@@ -109,7 +109,8 @@ CREATE TRIGGER kept BEFORE UPDATE ON dispute FOR EACH ROW EXECUTE FUNCTION
 CREATE TRIGGER final BEFORE UPDATE ON client_debt_decision
     FOR EACH ROW EXECUTE FUNCTION refuse_change_when_final('decided_by');
 
--- A dispute and a refund of the same deposit take turns.
+-- A dispute is of a payment that came in; one that is noted and a refund that is asked for of the same
+-- deposit take turns.
 CREATE FUNCTION guard_dispute() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = public, pg_temp AS $$
 BEGIN
@@ -174,7 +175,8 @@ CREATE FUNCTION client_owes(client uuid, in_currency text) RETURNS bigint LANGUA
     WHERE account_id = account_id('client_receivable', client, in_currency)
 $$;
 
--- What is owed is decided about by one after the other, and never more than is owed.
+-- What a client owes is decided about by one after the other; check_dispute_entries refuses to book
+-- more than is owed.
 CREATE FUNCTION guard_debt_decision() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = public, pg_temp AS $$
 BEGIN

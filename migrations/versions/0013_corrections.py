@@ -24,7 +24,6 @@ def downgrade() -> None:
     )
     op.execute("DELETE FROM allowed_move WHERE subject = 'correction'")
     run_file("0013_corrections_down.sql")
-    # Refused by the constraint when a debt was netted in a payout.
     op.execute("ALTER TABLE payout_line DROP CONSTRAINT ck_payout_line_not_zero")
     op.execute(
         "ALTER TABLE payout_line ADD CONSTRAINT ck_payout_line_positive CHECK (amount_minor > 0)"

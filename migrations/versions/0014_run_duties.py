@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from migrations.sql import run_file
+from migrations.sql import keep_rows_of, run_file
 
 revision = "0014"
 down_revision = "0013"
@@ -15,6 +15,10 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    keep_rows_of(
+        "payout_run WHERE cardinality(edited_by) > 0",
+        "payout_account WHERE destination_changed_at IS NOT NULL",
+    )
     # Refused by the constraint while a run is paused.
     op.execute("DROP INDEX ix_payout_line_given_up")
     op.execute("DROP TRIGGER destination ON payout_account")

@@ -1,6 +1,7 @@
 """Roles taken back, members removed, devices signed out: at once, with a reason, never the last."""
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 
 import psycopg
 import pytest
@@ -26,6 +27,7 @@ class TestRoles:
         (told,) = world.sql(
             "SELECT reason, detail, actor FROM audit_event WHERE action = 'role_taken_back'"
         )
+        assert datetime.fromisoformat(told["detail"].pop("granted_at")) < world.now
         assert told == {
             "reason": REASON["reason"],
             "detail": {"role": "reviewer"},

@@ -1,10 +1,12 @@
 """What the application's own login tries with withdrawals and the database refuses."""
 
+import uuid
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 
-from tests.ledger.test_attacks import DENIED, Connection, commit, refused
+from tests.ledger.test_attacks import DENIED, LEVELS, Connection, commit, owned_entries, refused
 from tests.world import Json, World
 
 MOVE = "UPDATE withdrawal SET state = '{}'".format
@@ -41,6 +43,11 @@ def book(
     return BOOK.format(kind=kind, amount=amount, debited=debited, credited=credited, source=source)
 
 
+# In another currency than its wallet's, so that the platform's own money is what is credited.
+PAID = (
+    "INSERT INTO deposit (id, client_id, currency, amount_minor, idempotency_key, success_url, state,"
+    " fee_minor, foreign_line_id) VALUES (%s, %s, 'USD', 300001, 'mine', '', 'requested', 0, 'txn_x')"
+)
 SENT = "UPDATE withdrawal SET state = 'sending', sent_at = now(), sent_transaction_id = " + NAMED(
     "withdrawal_sent"
 )
@@ -122,7 +129,7 @@ def test_refused(mallory: Connection, attack: tuple[str, ...], named: str) -> No
 
 def test_more_than_is_the_platforms_own(world: World, mallory: Connection) -> None:
     """What was asked for is owed to somebody by now."""
-    client = world.client("Acme Voice Lab")
+    client, deposit = world.client("Acme Voice Lab"), uuid.uuid4()
     commit(
         mallory,
         (
@@ -132,15 +139,52 @@ def test_more_than_is_the_platforms_own(world: World, mallory: Connection) -> No
             ),
             [client.id, client.id],
         ),
-        "WITH header AS (INSERT INTO ledger_transaction (id, kind, source_type, source_id,"
-        "  currency, occurred_at, accounting_date) VALUES (uuidv7(), 'topup_succeeded', 'topup',"
-        "  uuidv7(), 'USD', now(), now()::date) RETURNING id)"
-        " INSERT INTO ledger_entry (transaction_id, account_id, currency, amount_minor)"
-        " SELECT header.id, account.id, 'USD',"
-        "  CASE account.kind WHEN 'client_wallet' THEN -300001 ELSE 300001 END"
-        " FROM header, account WHERE account.kind IN ('client_wallet', 'platform_capital')",
+        (PAID, [deposit, client.id]),
+        *(f"UPDATE deposit SET state = '{state}'" for state in ("awaiting_payment", "credited")),
+        (
+            (
+                "INSERT INTO ledger_transaction (id, kind, source_type, source_id, currency,"
+                " occurred_at) VALUES (%s, 'deposit_credited', 'deposit', %s, 'USD', now())"
+            ),
+            [deposit, deposit],
+        ),
+        owned_entries(
+            deposit,
+            ("platform_capital", None, 300_001),
+            ("client_wallet", client.id, -300_001),
+        ),
     )
     refused(mallory, "withdrawal_covered", book("withdrawal_sent"), SENT)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_two_that_do_not_see_each_other(
+    world: World, mallory: Connection, level: psycopg.IsolationLevel
+) -> None:
+    """Each covered by what it sees, and both of them not: an older look at the ledger counts for
+    nothing.
+    """
+    with world.connection(actor="mallory") as other:
+        for each in (mallory, other):
+            each.isolation_level = level
+            each.execute("SELECT FROM ledger_entry")
+        refused(other, "read_committed", book("withdrawal_sent"), SENT)
+        refused(mallory, "read_committed", SENT)
+
+
+def test_more_than_it_says_after_it_was_checked(mallory: Connection) -> None:
+    """Both checks passed; then a wallet is filled in the same booking."""
+    refused(
+        mallory,
+        "ledger_entries_at_once",
+        book("withdrawal_sent"),
+        SENT,
+        "SET CONSTRAINTS ALL IMMEDIATE",
+        "INSERT INTO ledger_entry (transaction_id, account_id, currency, amount_minor)"
+        f" SELECT {NAMED('withdrawal_sent')}, account_id(kind, NULL, 'USD'), 'USD', minor"
+        " FROM (VALUES ('stripe_available', 70000), ('platform_capital', -70000))"
+        "  AS more (kind, minor)",
+    )
 
 
 @pytest.mark.parametrize(

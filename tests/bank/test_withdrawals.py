@@ -203,12 +203,13 @@ class TestUnknown:
         assert fay.refused("POST", f"{path}/absent", gone) == "409 move_not_allowed"
         world.stripe.fault("drop_before", path="/v1/payouts")
         world.sweep("withdrawals")
-        assert fay.refused("POST", f"{path}/absent", gone) == "409 withdrawal_not_proven_absent"
+        assert fay.refused("POST", f"{path}/absent", gone) == "409 not_proven_absent"
         world.advance(23 * HOUR)
         world.sweep("withdrawals")
         assert "finance decides" in read(finn, approved)["state_reason"]
         assert finn.refused("POST", f"{path}/absent", gone) == "403 requester_may_not_decide"
         decided = fay.post(f"{path}/absent", gone)
+        assert decided["decided_by"] == fay.id
         assert (decided["state"], decided["state_reason"]) == ("refused", gone["reason"])
         assert world.ledger("platform_capital") == -500_000
         assert world.ledger("bank_in_transit") == 0

@@ -1,3 +1,13 @@
-from tests.payouts.conftest import approved, owed, paid
+from tests.payouts.conftest import (
+    acme,
+    after_work,
+    approved,
+    finn,
+    owed,
+    paid,
+    ravi,
+    scene,
+    worked,
+)
 
-__all__ = ["approved", "owed", "paid"]
+__all__ = ["acme", "after_work", "approved", "finn", "owed", "paid", "ravi", "scene", "worked"]

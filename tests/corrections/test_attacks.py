@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.corrections.test_corrections import corrected, propose
-from tests.ledger.test_attacks import DENIED, Connection, refused
+from tests.ledger.test_attacks import DENIED, Connection, owned_entries, refused
 from tests.world import Json, Person, World
 
 
@@ -99,14 +99,6 @@ def test_what_is_decided_is_final(
     refused(mallory, DENIED, "DELETE FROM correction")
 
 
-def entry(header: uuid.UUID, kind: str, owner: str | None, amount: int) -> tuple[str, list[object]]:
-    statement = (
-        "INSERT INTO ledger_entry (transaction_id, account_id, currency, amount_minor)"
-        " VALUES (%s, account_id(%s, %s, 'USD'), 'USD', %s)"
-    )
-    return statement, [header, kind, owner, amount]
-
-
 @pytest.mark.parametrize(
     ("kind", "debited", "credited"),
     [
@@ -147,8 +139,11 @@ def test_a_booking_that_nobody_approved(
             mallory,
             "ledger_corrected",
             (statement, [header, kind, source]),
-            entry(header, debited, owners.get(debited, performer), 21),
-            entry(header, credited, owners.get(credited, performer), -21),
+            owned_entries(
+                header,
+                (debited, owners.get(debited, performer), 21),
+                (credited, owners.get(credited, performer), -21),
+            ),
         )
 
 

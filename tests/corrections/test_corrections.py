@@ -340,6 +340,8 @@ class TestTwoPeople:
         made = finn.post(path, wanted)
         path = f"/v1/corrections/{made['id']}/approve"
         assert acme.member.refused("POST", path) == "403 acts_for_the_client"
+        path = f"/v1/corrections/{made['id']}/reject"
+        assert acme.member.refused("POST", path, {"reason": WHY}) == "403 acts_for_the_client"
 
     def test_one_proposal_per_claim(self, finn: Person, fay: Person, claim: Json) -> None:
         propose(finn, claim, 70)
@@ -357,7 +359,7 @@ class TestTwoPeople:
     ) -> None:
         claim = world.claim(world.performer("Bea"), world.published_job(acme, title="Open"))
         path = f"/v1/claims/{claim['id']}/corrections"
-        assert finn.refused("POST", path, {"seconds": 60, "reason": WHY}) == "409 conflict"
+        assert finn.refused("POST", path, {"seconds": 60, "reason": WHY}) == "409 pay_not_decided"
 
     @pytest.mark.parametrize("wrong", [{"seconds": -1}, {"seconds": "60"}, {"reason": ""}])
     def test_nonsense(self, finn: Person, claim: Json, wrong: Json) -> None:

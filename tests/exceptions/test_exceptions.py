@@ -177,6 +177,29 @@ class TestWhatARowWaitsFor:
         fay.post(f"{path}/approve")
         books_agree(world, finn)
 
+    def test_a_row_that_comes_to_be_known_after_the_proposal(
+        self, world: World, paid: Paid, finn: Person, fay: Person
+    ) -> None:
+        """The database looks again when the line is booked, whoever books it."""
+        world.loopback.run(
+            world.gateway.reverse_transfer(
+                transfer_id=paid.payout["transfer_id"],
+                amount_minor=100,
+                metadata={},
+                idempotency_key="by hand",
+            )
+        )
+        world.advance(25 * HOUR)
+        (line,) = queue(world, finn)
+        proposed = propose(finn, line, "capital")
+        world.sweep("poll_events", "inbox")
+        path = f"/v1/line-bookings/{proposed['id']}/approve"
+        assert fay.refused("POST", path) == "409 line_waits"
+        capital = BOOK("(-100)").replace("stripe_fee_booked", "capital_booked")
+        with world.connection(actor="mallory") as mallory:
+            booked = capital.replace("stripe_fees", "platform_capital")
+            refused(mallory, "line_booking_waits", booked, LINE, SAY(FAY))
+
     def test_a_deposit_that_nobody_told_of(self, world: World, paid: Paid, finn: Person) -> None:
         client = world.client("Another Lab")
         world.paid_at_stripe(client, 100_000)
@@ -212,6 +235,42 @@ class TestWhatARowWaitsFor:
         self.waits(world, finn, line, f"dispute {dispute['id']}")
         world.sweep("poll_events", "inbox")
         books_agree(world, finn)
+
+
+class TestTheClientsOwn:
+    """A refund that was made by hand at Stripe, of what is in the wallet no longer."""
+
+    @pytest.fixture
+    def line(self, world: World, paid: Paid, finn: Person) -> Json:
+        payment = world.value("SELECT payment_intent_id FROM deposit")
+        assert paid.acme.wallet_minor < 100_000
+        world.loopback.run(
+            world.gateway.create_refund(
+                payment_intent_id=payment,
+                amount_minor=100_000,
+                metadata={},
+                idempotency_key="by hand",
+            )
+        )
+        world.sweep("poll_events", "inbox")
+        world.advance(25 * HOUR)
+        (line,) = queue(world, finn)
+        assert (line["waits_for"], line["may_be_booked_as"]) == (None, ["capital"])
+        return line
+
+    def test_nobody_who_acts_for_it_says_that_the_platform_bears_it(
+        self, world: World, paid: Paid, finn: Person, fay: Person, line: Json
+    ) -> None:
+        member = paid.acme.member
+        world.sql("INSERT INTO person_role (person_id, role) VALUES (%s, 'finance')", member.id)
+        wanted = {"booked_as": "capital", "reason": REASON}
+        path = f"{QUEUE}/{line['line_id']}/bookings"
+        assert member.refused("POST", path, wanted) == "403 acts_for_the_client"
+        path = f"/v1/line-bookings/{propose(finn, line, 'capital')['id']}"
+        assert member.refused("POST", f"{path}/approve") == "403 acts_for_the_client"
+        other = {"reason": "It is something else."}
+        assert member.refused("POST", f"{path}/discard", other) == "403 acts_for_the_client"
+        assert fay.post(f"{path}/approve")["state"] == "booked"
 
 
 class TestRefused:

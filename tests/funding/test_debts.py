@@ -58,6 +58,24 @@ def test_finance_reads_who_owes_what(world: World, acme: Client, finn: Person) -
     assert acme.wallet_minor == 5_000
 
 
+def test_debts_come_in_pages(world: World, acme: Client, finn: Person) -> None:
+    """The oldest first, and a cursor while more follow."""
+    newer = world.client("Bee Voices", deposit_minor=20_000)
+    intent = world.value("SELECT payment_intent_id FROM deposit WHERE client_id = %s", newer.id)
+    world.claim(world.performer("Bea"), world.published_job(newer, title="Another"))
+    made = world.stripe.control("POST", "disputes", payment_intent=intent)
+    told(world)
+    becomes(world, made["id"], "lost")
+    told(world)
+    first = finn.get(DEBTS, limit="1")
+    last = finn.get(DEBTS, limit="1", cursor=first["next_cursor"])
+    assert last["next_cursor"] is None
+    pages = [*first["items"], *last["items"]]
+    assert [debt["client_id"] for debt in pages] == [acme.id, newer.id]
+    assert finn.get(DEBTS)["items"] == pages
+    assert finn.refused("GET", DEBTS, query={"cursor": "x"}) == "422 invalid_request"
+
+
 def test_a_new_debt_is_not_as_old_as_one_that_was_settled(
     world: World, acme: Client, finn: Person, fay: Person
 ) -> None:

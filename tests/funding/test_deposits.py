@@ -18,6 +18,15 @@ def test_a_page_that_never_opened_expires(world: World) -> None:
     assert world.client("Globex", deposit_minor=70_000).wallet_minor == 70_000
 
 
+def test_one_that_stripe_refuses_is_closed_with_its_words(world: World, acme: Client) -> None:
+    too_much = {**WANTED, "amount_minor": 99_999_999 + 1}
+    assert acme.refused("POST", PATH, too_much, key="one intent") == "409 refused_by_stripe"
+    deposit = acme.get(PATH)["items"][0]
+    assert (deposit["state"], deposit["checkout_url"]) == ("expired", None)
+    assert deposit["state_reason"].startswith("Stripe refused it: ")
+    assert acme.refused("POST", PATH, too_much, key="one intent") == "409 deposit_expired"
+
+
 def test_one_that_cannot_be_looked_at_stands_in_nobodys_way(world: World) -> None:
     first, second = (world.client(name) for name in ("Acme", "Globex"))
     for client in (first, second):

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from tests.funding.test_disputes import becomes, opened, told
-from tests.ledger.test_attacks import DENIED, ENTRY, Connection, refused
+from tests.ledger.test_attacks import DENIED, Connection, entries, refused
 from tests.world import Client, Person, World
 
 HEADER = (
@@ -36,19 +36,19 @@ def mallory(world: World, acme: Client) -> Iterator[Connection]:
 
 
 def booking(
-    world: World, kind: str, source_type: str, source: object, *entries: tuple[str, str | None, int]
+    world: World, kind: str, source_type: str, source: object, *given: tuple[str, str | None, int]
 ) -> tuple[uuid.UUID, list[tuple[str, list[object]]]]:
     made = uuid.uuid4()
-    statements: list[tuple[str, list[object]]] = [(HEADER, [made, kind, source_type, source])]
-    for account, owner, minor in entries:
+    amounts = []
+    for account, owner, minor in given:
         id_ = world.value("SELECT account_id(%s, %s, 'USD')", account, owner)
         world.sql(
             "INSERT INTO account (id, kind, owner_id, currency) VALUES (%s, %s, %s, 'USD')"
             " ON CONFLICT DO NOTHING",
             *(id_, account, owner),
         )
-        statements.append((ENTRY, [made, id_, "USD", minor]))
-    return made, statements
+        amounts.append((id_, minor))
+    return made, [(HEADER, [made, kind, source_type, source]), entries(made, *amounts)]
 
 
 class TestBookings:

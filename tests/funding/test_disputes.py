@@ -180,6 +180,7 @@ class TestOpened:
         world.sweep("poll_events", "inbox")
         errors = world.sql("SELECT last_error FROM stripe_event WHERE last_error IS NOT NULL")
         # Its deposit is credited first, and then the dispute is known.
+        assert errors
         assert all("DisputeNotOurs" in row["last_error"] for row in errors)
         world.advance(60)
         world.sweep("poll_deposits", "inbox")
@@ -300,6 +301,24 @@ class TestLost:
         assert [row["state"] for row in states] == ["unfunded", "open", "open"]
         assert violations(world) == {}
 
+    def test_a_first_look_that_finds_it_lost_waits_for_no_role(
+        self, world: World, acme: Client
+    ) -> None:
+        """It has locked the wallet, and whoever publishes locks roles before wallets."""
+        world.published_job(acme, tasks=3)
+        dispute = dispute_at_stripe(world, acme)
+        becomes(world, dispute, "lost")
+        seen = world.loopback.run(world.gateway.retrieve_dispute(dispute))
+        with world.connection() as publisher:
+            publisher.execute("SELECT FROM role ORDER BY id FOR NO KEY UPDATE")
+            world.transact(
+                lambda session: disputes.settle(session, seen, give_up=give_up_open_roles)
+            )
+            assert (only(acme)["state"], only(acme)["from_reserves_minor"]) == ("open", None)
+        world.sweep("disputes")
+        assert (only(acme)["state"], only(acme)["from_reserves_minor"]) == ("lost", 3 * ROLE_MINOR)
+        assert violations(world) == {}
+
     def test_what_was_lost_is_not_refunded_as_well(self, world: World, acme: Client) -> None:
         dispute = opened(world, acme, amount=40_000)
         becomes(world, dispute, "lost")
@@ -316,6 +335,72 @@ class TestLost:
         told(world)
         world.claim(ana, job)
         acme.post("/v1/refunds", REFUND)
+
+
+class TestLines:
+    """Stripe's own lines of a dispute, as they seldom are."""
+
+    def extra_fee(self, world: World, dispute: str) -> None:
+        """Its fee as a line of its own, listed before what was withdrawn."""
+        (line,) = self.lines(world, dispute)
+        fee = {**line, "id": "txn_fee", "amount": -700, "fee": 0, "fee_details": [], "net": -700}
+        world.change_at_stripe("dispute", dispute, balance_transactions=[fee, line])
+
+    def lines(self, world: World, dispute: str) -> list[Json]:
+        answer = world.http.get(
+            f"{world.stripe.url}/v1/disputes/{dispute}",
+            headers={"Authorization": "Bearer sk_test_sandbox"},
+        )
+        found: list[Json] = answer.json()["balance_transactions"]
+        return found
+
+    def test_the_largest_is_what_was_withdrawn(self, world: World, acme: Client) -> None:
+        dispute = dispute_at_stripe(world, acme, amount=40_000)
+        self.extra_fee(world, dispute)
+        told(world)
+        assert balances(world, acme)["disputed"] == 40_000
+        assert only(acme)["fee_minor"] == FEE_MINOR
+
+    @pytest.mark.parametrize("ends", ["won", "lost"])
+    def test_one_that_is_booked_by_hand_ends_with_the_dispute(
+        self, world: World, acme: Client, finn: Person, fay: Person, ends: str
+    ) -> None:
+        """Finance was first: nothing of it is booked twice, and no event of it fails for ever."""
+        dispute = dispute_at_stripe(world, acme, amount=40_000)
+        (line,) = self.lines(world, dispute)
+        world.sweep("stripe_lines")
+        world.advance(25 * HOUR)
+        path = f"/v1/exceptions/{line['id']}/bookings"
+        booking = finn.post(path, {"booked_as": "capital", "reason": "No event came."})
+        fay.post(f"/v1/line-bookings/{booking['id']}/approve")
+        told(world)
+        assert only(acme)["state"] == "open"
+        assert (
+            only(acme)["state_reason"]
+            == f"Finance must look: {line['id']} is booked by hand already."
+        )
+        becomes(world, dispute, ends)
+        told(world)
+        assert world.value("SELECT count(*) FROM stripe_event WHERE handled_at IS NULL") == 0
+        if ends == "lost":
+            world.sweep("disputes")
+            assert only(acme)["state"] == "open"
+            self.charge(finn, fay, only(acme))
+        assert only(acme)["state"] == "closed"
+        assert balances(world, acme)["wallet"] == 100_000 - (40_000 if ends == "lost" else 0)
+        assert violations(world) == {}
+
+    def charge(self, finn: Person, fay: Person, dispute: Json) -> None:
+        wanted = {
+            "deposit_id": dispute["deposit_id"],
+            "dispute_id": dispute["id"],
+            "amount_minor": 40_000,
+            "currency": "USD",
+            "reason": "The bank took it.",
+        }
+        charge = finn.post("/v1/client-charges", wanted)
+        sure = {"confirm": True, "reason": "I saw it at Stripe."}
+        fay.post(f"/v1/client-charges/{charge['id']}/decision", sure)
 
 
 class TestInquiry:

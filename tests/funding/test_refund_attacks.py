@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.funding.test_refunds import PATH, asked
-from tests.ledger.test_attacks import DENIED, ENTRY, Connection, refused
+from tests.ledger.test_attacks import DENIED, Connection, entries, refused
 from tests.world import Client, Json, World
 
 HEADER = (
@@ -64,8 +64,7 @@ def booking(
     made = uuid.uuid4()
     return made, [
         (HEADER, [made, kind, source]),
-        (ENTRY, [made, debited, "USD", minor]),
-        (ENTRY, [made, credited, "USD", -minor]),
+        entries(made, (debited, minor), (credited, -minor)),
     ]
 
 
@@ -116,8 +115,8 @@ class TestMadeUp:
         says: int,
     ) -> None:
         refund, at = uuid.uuid4(), accounts(acme)
-        sent, entries = booking("refund_sent", refund, at[debited], at[credited], booked)
-        refused(mallory, "ledger_refunded", *entries, new(refund, sent, says))
+        sent, made = booking("refund_sent", refund, at[debited], at[credited], booked)
+        refused(mallory, "ledger_refunded", *made, new(refund, sent, says))
 
     def test_a_refund_without_a_booking(
         self, world: World, acme: Client, mallory: Connection
@@ -190,12 +189,22 @@ class TestOneThatIsThere:
         other = "'re_other'" if column == "stripe_refund_id" else "sent_transaction_id"
         refused(mallory, "set_once", f"UPDATE refund SET {column} = {other}")
 
+    def test_its_fee_is_what_is_booked(self, refund: Json, mallory: Connection) -> None:
+        refused(mallory, "refund_booked", "UPDATE refund SET fee_minor = 1")
+
+    def test_who_asked_for_it_does_not_decide(self, refund: Json, mallory: Connection) -> None:
+        refused(
+            mallory, "ck_refund_decided_by_another", "UPDATE refund SET decided_by = requested_by"
+        )
+
     def test_it_moves_only_as_it_may(self, refund: Json, mallory: Connection) -> None:
-        for state in ("sending", "unknown", "pending"):
+        for state, named in (
+            ("sending", "ck_refund_at_stripe"),
+            ("unknown", "ck_refund_at_stripe"),
+            ("pending", "move_not_allowed"),
+        ):
             attack = f"UPDATE refund SET state = '{state}', stripe_refund_id = stripe_refund_id"
-            with pytest.raises(AssertionError):
-                # Whichever guard comes first: none lets it through.
-                refused(mallory, "nothing", attack)
+            refused(mallory, named, attack)
             assert mallory.execute(b"SELECT state FROM refund").fetchall() == [
                 {"state": "succeeded"}
             ]
@@ -213,8 +222,7 @@ class TestOneThatIsThere:
             "refund_refused", refund["id"], at["in_flight"], at["wallet"], 25_000
         )
         refused_ = "UPDATE refund SET state = 'refused', ended_transaction_id = %s"
-        with pytest.raises(AssertionError):
-            refused(mallory, "nothing", *booked, (refused_, [made]))
+        refused(mallory, "ck_refund_money_moved", *booked, (refused_, [made]))
         assert acme.wallet_minor == 75_000
 
     def test_it_comes_back_once(self, world: World, acme: Client, mallory: Connection) -> None:

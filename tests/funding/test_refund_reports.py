@@ -9,9 +9,10 @@ from tests.world import HOUR, Client, Person, World
 
 # What is done to the rows, past all guards → which invariant says what. One after the other.
 PLANTED = [
+    ("I5", "UPDATE refund SET fee_minor = 7", "on stripe_fees in 0 entries, its row says 7"),
     (
         "I5",
-        "UPDATE refund SET amount_minor = 24999",
+        "UPDATE refund SET amount_minor = 24999, fee_minor = 0",
         "in 1 entries, its row says 24999",
     ),
     ("I1", "", "gives back 25000 USD"),

@@ -63,6 +63,16 @@ def back_in_the_wallet(world: World, acme: Client, state: str) -> None:
     assert violations(world) == {}
 
 
+def by_hand(world: World, finn: Person, fay: Person) -> None:
+    """Two people say that the money of a refund's line was the platform's."""
+    world.sweep("stripe_lines")
+    world.advance(25 * HOUR)
+    (line,) = [line for line in finn.get("/v1/exceptions")["items"] if line["type"] == "refund"]
+    wanted = {"booked_as": "capital", "reason": "Nothing else explains it."}
+    booking = finn.post(f"/v1/exceptions/{line['line_id']}/bookings", wanted)
+    fay.post(f"/v1/line-bookings/{booking['id']}/approve")
+
+
 class TestARefund:
     def test_it_works(self, world: World, acme: Client) -> None:
         refund = asked(acme)
@@ -82,6 +92,16 @@ class TestARefund:
     ) -> None:
         finn.post(PATH, wanted(client_id=acme.id, reason="They closed their account."))
         assert finn.get(PATH)["items"][0]["state_reason"] == "They closed their account."
+        world.sweep("refunds")
+        refunded_once(world, acme)
+
+    def test_a_member_with_finance_asks_for_its_own_client(
+        self, world: World, acme: Client
+    ) -> None:
+        world.sql(
+            "INSERT INTO person_role (person_id, role) VALUES (%s, 'finance')", acme.member.id
+        )
+        acme.member.post(PATH, wanted())
         world.sweep("refunds")
         refunded_once(world, acme)
 
@@ -263,6 +283,7 @@ class TestOutcomes:
         assert finn.refused("POST", absent, why) == "403 requester_may_not_decide"
         decided = fay.post(absent, why, key="once")
         assert (decided["state"], decided["state_reason"]) == ("refused", why["reason"])
+        assert str(world.value("SELECT decided_by FROM refund")) == fay.id
         assert fay.post(absent, why, key="once") == decided
         assert fay.refused("POST", absent, why) == "409 move_not_allowed"
         back_in_the_wallet(world, acme, "refused")
@@ -404,6 +425,115 @@ class TestOnItsWay:
         assert world.ledger("refunds_in_flight") == 0
 
 
+class TestFee:
+    @pytest.mark.parametrize("fee_minor", [150, -725])
+    def test_what_stripe_takes_or_gives_for_it_is_booked_beside_it(
+        self, world: World, acme: Client, finn: Person, fee_minor: int
+    ) -> None:
+        world.stripe.control("PUT", "settings", refund_fee=fee_minor)
+        before = world.ledger("stripe_fees")
+        asked(acme)
+        world.sweep("refunds")
+        assert states(acme) == ["succeeded"]
+        assert acme.wallet_minor == 75_000
+        assert world.ledger("stripe_fees") == before + fee_minor
+        assert world.ledger("refunds_in_flight") == 0
+        world.sweep("poll_events", "inbox", "stripe_lines")
+        assert violations(world) == {}
+        costs = finn.get("/v1/reports/fees", since="2020-01-01T00:00:00Z")["lines"]
+        told = {(each["kind"], each["client_id"]): each["amount_minor"] for each in costs}
+        assert told["refund_confirmed", acme.id] == fee_minor
+        world.advance(1)
+        assert finn.get("/v1/reports/reconciliation")["reconciled"]
+
+    def test_what_comes_back_keeps_its_fee(self, world: World, acme: Client) -> None:
+        world.stripe.control("PUT", "settings", refund_fee=150)
+        asked(acme)
+        world.sweep("refunds")
+        (there,) = at_stripe(world)
+        world.stripe.control("PUT", f"refunds/{there['id']}", status="failed")
+        world.sweep("poll_events", "inbox")
+        assert (states(acme), acme.wallet_minor) == (["returned"], 100_000)
+        assert world.stripe.platform_minor == 97_070 + 5_000 - 150
+        assert violations(world) == {}
+
+
+class TestTakenOtherwise:
+    """Stripe took another amount for it than it gave back, as when it settles in another currency."""
+
+    @pytest.fixture
+    def pending(self, world: World, acme: Client) -> Json:
+        world.stripe.control("PUT", "settings", refund_after_seconds=DAY)
+        refund = asked(acme)
+        world.stripe.fault("apply_then_drop", path=PATH)
+        world.sweep("refunds")
+        (there,) = at_stripe(world)
+        world.change_at_stripe(
+            "balance_transaction", there["balance_transaction"], amount=-26_000, net=-26_000
+        )
+        world.sweep("poll_events", "inbox")
+        found: Json = acme.get(f"{PATH}/{refund['id']}")
+        return found
+
+    def test_it_says_what_to_do(self, world: World, acme: Client, pending: Json) -> None:
+        assert (pending["state"], pending["state_reason"]) == (
+            "pending",
+            (
+                f"Finance must look: Stripe took 26000 USD by {self.line(world)} for 25000 USD. "
+                "With that line booked by hand, call it absent."
+            ),
+        )
+
+    def line(self, world: World) -> str:
+        (there,) = at_stripe(world)
+        id_: str = there["balance_transaction"]
+        return id_
+
+    def test_once_its_line_is_booked_by_hand_the_wallet_has_it_again(
+        self, world: World, acme: Client, finn: Person, fay: Person, pending: Json
+    ) -> None:
+        world.capital(finn, 50_000)
+        absent, why = f"{PATH}/{pending['id']}/absent", {"reason": "Booked by hand."}
+        assert fay.refused("POST", absent, why) == "409 move_not_allowed"
+        by_hand(world, finn, fay)
+        decided = fay.post(absent, why, key="once")
+        assert (decided["state"], decided["state_reason"]) == ("refused", "Booked by hand.")
+        assert fay.post(absent, why, key="once") == decided
+        assert acme.wallet_minor == 100_000
+        world.advance(DAY)
+        world.sweep("poll_events", "inbox", "refunds")
+        assert states(acme) == ["refused"]
+        assert world.ledger("refunds_in_flight") == 0
+        charge = finn.post("/v1/client-charges", self.charge(pending))
+        sure = {"confirm": True, "reason": "I saw it at Stripe."}
+        fay.post(f"/v1/client-charges/{charge['id']}/decision", sure)
+        assert acme.wallet_minor == 75_000
+        # Only the line was changed at Stripe, and not the balance it moved.
+        assert violations(world).keys() == {"I4"}
+
+    def charge(self, refund: Json) -> Json:
+        return {
+            "deposit_id": refund["deposit_id"],
+            "amount_minor": MINOR,
+            "currency": "USD",
+            "reason": "Stripe has sent it.",
+        }
+
+    def test_until_then_nobody_is_charged_for_it(self, finn: Person, pending: Json) -> None:
+        refusal = finn.refused("POST", "/v1/client-charges", self.charge(pending))
+        assert refusal == "409 followed_by_itself"
+
+    def test_what_comes_back_of_it_is_for_finance_too(
+        self, world: World, acme: Client, pending: Json
+    ) -> None:
+        (there,) = at_stripe(world)
+        world.stripe.control("PUT", f"refunds/{there['id']}", status="failed")
+        world.sweep("poll_events", "inbox")
+        seen = acme.get(f"{PATH}/{pending['id']}")
+        assert (seen["state"], seen["state_reason"]) == ("pending", pending["state_reason"])
+        assert world.value("SELECT count(*) FROM stripe_event WHERE handled_at IS NULL") == 0
+
+
 class TestFoundAtStripe:
     def make(self, world: World, metadata: dict[str, str], minor: int = MINOR) -> None:
         payment = world.value("SELECT payment_intent_id FROM deposit")
@@ -459,6 +589,44 @@ class TestFoundAtStripe:
         world.deposit(acme, 30_000)
         world.sweep("inbox")
         assert states(acme) == ["succeeded"]
+        assert violations(world) == {}
+
+    def test_one_that_carries_our_id_and_another_amount_is_another(
+        self, world: World, acme: Client, fay: Person
+    ) -> None:
+        """The lost one is looked for past it, and ends as any that Stripe never had."""
+        world.stripe.fault("drop_before", path=PATH)
+        refund = asked(acme)
+        world.sweep("refunds")
+        world.advance(24 * HOUR)
+        self.make(world, {"refund_id": refund["id"]}, 20_000)
+        for _ in range(2):
+            world.sweep("poll_events", "inbox", "refunds")
+            world.advance(HOUR)
+        found, lost = acme.get(PATH)["items"]
+        assert (found["state"], found["amount_minor"]) == ("succeeded", 20_000)
+        assert (lost["id"], lost["state"]) == (refund["id"], "unknown")
+        assert acme.wallet_minor == 100_000 - MINOR - 20_000
+        fay.post(f"{PATH}/{refund['id']}/absent", {"reason": "Made by hand, as less."})
+        assert acme.wallet_minor == 80_000
+        world.sweep("poll_events", "inbox", "refunds")
+        assert states(acme) == ["succeeded", "refused"]
+        assert world.ledger("refunds_in_flight") == 0
+        assert violations(world) == {}
+
+    def test_one_that_finance_has_booked_by_hand_is_done(
+        self, world: World, acme: Client, finn: Person, fay: Person
+    ) -> None:
+        world.capital(finn, 50_000)
+        world.published_job(acme, tasks=7)
+        self.make(world, {})
+        world.sweep("poll_events", "inbox")
+        by_hand(world, finn, fay)
+        world.deposit(acme, 30_000)
+        world.advance(HOUR)
+        world.sweep("inbox")
+        assert acme.get(PATH)["items"] == []
+        assert world.value("SELECT count(*) FROM stripe_event WHERE handled_at IS NULL") == 0
         assert violations(world) == {}
 
     def test_one_that_stands_twice_is_named(self, world: World, acme: Client) -> None:

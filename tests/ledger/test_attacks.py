@@ -1,7 +1,7 @@
 """What the application's own login tries and the database refuses. Every attack really commits."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from psycopg import sql as parts
 
+from tests.conftest import Scene
 from tests.world import HOUR, Client, Json, Person, World
 
 Connection = psycopg.Connection[Json]
@@ -25,6 +26,35 @@ ENTRY = (
     "INSERT INTO ledger_entry (transaction_id, account_id, currency, amount_minor)"
     " VALUES (%s, %s, %s, %s)"
 )
+# What a header of `topup_succeeded` is booked for: its id, the amount, the id again (or another key).
+TOPUP = (
+    "INSERT INTO topup (id, currency, amount_minor, requested_by, idempotency_key, state)"
+    " SELECT %s, 'USD', %s, id, %s, 'requested' FROM person ORDER BY id LIMIT 1"
+)
+Statement = tuple[str, list[Any]]
+
+
+def topup(source: uuid.UUID, minor: int) -> list[Statement]:
+    """A top-up that succeeded, which the login may say (and `verify` asks Stripe about)."""
+    moves = [(f"UPDATE topup SET state = '{to}' WHERE id = %s", [source]) for to in TOPUP_WAY]
+    return [(TOPUP, [source, minor, str(source)]), *moves]
+
+
+TOPUP_WAY = ("pending", "succeeded")
+
+
+def entries(transaction: uuid.UUID, *amounts: tuple[uuid.UUID, int]) -> Statement:
+    """All of a transaction's entries in one statement, in dollars."""
+    text = ENTRY + ", (%s, %s, %s, %s)" * (len(amounts) - 1)
+    rows = [[transaction, account, "USD", minor] for account, minor in amounts]
+    return text, [value for row in rows for value in row]
+
+
+def owned_entries(transaction: uuid.UUID, *given: tuple[str, Any, int]) -> Statement:
+    """The same, of accounts by their kind and owner."""
+    text = "INSERT INTO ledger_entry (transaction_id, account_id, currency, amount_minor) VALUES "
+    text += ", ".join(["(%s, account_id(%s, %s, 'USD'), 'USD', %s)"] * len(given))
+    return text, [value for each in given for value in (transaction, *each)]
 
 
 @pytest.fixture
@@ -77,28 +107,25 @@ def header(currency: str = "USD") -> tuple[uuid.UUID, tuple[str, list[Any]]]:
 
 
 DENIED = "42501"  # insufficient_privilege
+# Of a transaction that keeps to what it saw at its beginning.
+LEVELS = (psycopg.IsolationLevel.REPEATABLE_READ, psycopg.IsolationLevel.SERIALIZABLE)
 
 
 class TestUnbalancedBooks:
     def test_a_balanced_transaction_is_taken(
-        self, mallory: Connection, accounts: dict[str, uuid.UUID]
+        self, operator: Person, mallory: Connection, accounts: dict[str, uuid.UUID]
     ) -> None:
         transaction, head = header()
-        for text, values in (
-            head,
-            (ENTRY, [transaction, accounts["cash"], "USD", 5]),
-            (ENTRY, [transaction, accounts["capital"], "USD", -5]),
-        ):
-            mallory.execute(text.encode(), values)
-        mallory.commit()
+        source = head[1][1]
+        pair = entries(transaction, (accounts["cash"], 5), (accounts["capital"], -5))
+        commit(mallory, *topup(source, 5), head, pair)
 
     def test_one_that_does_not_sum_to_zero(
         self, mallory: Connection, accounts: dict[str, uuid.UUID]
     ) -> None:
         transaction, head = header()
-        one = (ENTRY, [transaction, accounts["cash"], "USD", 5])
-        two = (ENTRY, [transaction, accounts["capital"], "USD", -4])
-        refused(mallory, "ledger_balanced", head, one, two)
+        pair = entries(transaction, (accounts["cash"], 5), (accounts["capital"], -4))
+        refused(mallory, "ledger_balanced", head, pair)
 
     def test_one_without_entries(self, mallory: Connection) -> None:
         _, head = header()
@@ -124,21 +151,41 @@ class TestUnbalancedBooks:
         wrong = (ENTRY, [transaction, accounts["euros"], "USD", 5])
         refused(mallory, "fk_ledger_entry_account_id_currency", head, wrong)
 
-    def test_checked_early_and_then_unbalanced(
-        self, mallory: Connection, accounts: dict[str, uuid.UUID]
+    @pytest.mark.parametrize("more", [[("cash", 7)], [("wallet", -7), ("capital", 7)]], ids=str)
+    def test_checked_early_and_then_added_to(
+        self,
+        operator: Person,
+        mallory: Connection,
+        accounts: dict[str, uuid.UUID],
+        more: list[tuple[str, int]],
     ) -> None:
-        """Both triggers stand: the check that already passed is made again for a new entry."""
+        """What was found in order stays as it was found, balanced or not."""
         transaction, head = header()
         refused(
             mallory,
-            "ledger_balanced",
+            "ledger_entries_at_once",
+            *topup(head[1][1], 5),
             head,
-            (ENTRY, [transaction, accounts["cash"], "USD", 5]),
-            (ENTRY, [transaction, accounts["capital"], "USD", -5]),
+            entries(transaction, (accounts["cash"], 5), (accounts["capital"], -5)),
             "SET CONSTRAINTS ALL IMMEDIATE",
             "SET CONSTRAINTS ALL DEFERRED",
-            (ENTRY, [transaction, accounts["cash"], "USD", 7]),
+            entries(transaction, *((accounts[name], minor) for name, minor in more)),
         )
+
+    def test_entries_of_two_statements(
+        self, mallory: Connection, accounts: dict[str, uuid.UUID]
+    ) -> None:
+        transaction, head = header()
+        one = entries(transaction, (accounts["cash"], 5))
+        two = entries(transaction, (accounts["capital"], -5))
+        refused(mallory, "ledger_entries_at_once", head, one, two)
+
+    def test_entries_of_two_statements_with_no_check_of_the_balance_left(
+        self, world: World, mallory: Connection, accounts: dict[str, uuid.UUID]
+    ) -> None:
+        for table in ("ledger_transaction", "ledger_entry"):
+            world.owner_sql(f"ALTER TABLE {table} DISABLE TRIGGER balanced")  # a fixed list
+        self.test_entries_of_two_statements(mallory, accounts)
 
     def test_a_header_that_is_checked_before_its_entries(self, mallory: Connection) -> None:
         _, head = header()
@@ -152,9 +199,9 @@ class TestUnbalancedBooks:
             mallory,
             "ledger_balanced",
             head,
-            (ENTRY, [transaction, accounts["cash"], "USD", 5]),
             "SAVEPOINT half",
-            (ENTRY, [transaction, accounts["capital"], "USD", -5]),
+            entries(transaction, (accounts["cash"], 5), (accounts["capital"], -5)),
+            "SET CONSTRAINTS balanced IMMEDIATE",
             "ROLLBACK TO half",
         )
 
@@ -162,14 +209,9 @@ class TestUnbalancedBooks:
         self, world: World, acme: Client, mallory: Connection, accounts: dict[str, uuid.UUID]
     ) -> None:
         committed = world.value("SELECT id FROM ledger_transaction LIMIT 1")
-        for entries in (
-            [(ENTRY, [committed, accounts["cash"], "USD", 5])],
-            [
-                (ENTRY, [committed, accounts["cash"], "USD", 5]),
-                (ENTRY, [committed, accounts["capital"], "USD", -5]),
-            ],
-        ):
-            refused(mallory, "ledger_committed", *entries)
+        for more in ([("cash", 5)], [("cash", 5), ("capital", -5)]):
+            added = entries(committed, *((accounts[name], minor) for name, minor in more))
+            refused(mallory, "ledger_committed", added)
 
     def test_the_same_event_twice(self, world: World, acme: Client, mallory: Connection) -> None:
         (row,) = world.sql("SELECT kind, source_type, source_id FROM ledger_transaction LIMIT 1")
@@ -183,9 +225,137 @@ class TestUnbalancedBooks:
             mallory,
             "ck_account_balance_covered",
             head,
-            (ENTRY, [transaction, accounts["wallet"], "USD", 5]),
-            (ENTRY, [transaction, accounts["cash"], "USD", -5]),
+            entries(transaction, (accounts["wallet"], 5), (accounts["cash"], -5)),
         )
+
+
+class TestIsolation:
+    """Guards wait for who was before them and read what that one left: never an older snapshot."""
+
+    @pytest.mark.parametrize("level", LEVELS)
+    @pytest.mark.parametrize(
+        "table",
+        [
+            *("ledger_transaction", "payout_run", "payout", "payout_line", "payout_attempt"),
+            *("transfer_reversal", "withdrawal", "refund", "dispute", "client_debt_decision"),
+            *("correction", "line_booking", "pay_decision", "person_role", "client_member"),
+        ],
+    )
+    def test_nothing_is_written_where_a_guard_would_read_an_older_state(
+        self, mallory: Connection, table: str, level: psycopg.IsolationLevel
+    ) -> None:
+        mallory.isolation_level = level
+        mallory.execute("SELECT FROM account")
+        refused(mallory, "read_committed", f"INSERT INTO {table} SELECT * FROM {table} LIMIT 0")
+
+    @pytest.mark.parametrize("level", LEVELS)
+    @pytest.mark.parametrize("table", ["person_role", "client_member"])
+    def test_nobody_is_taken_away_there(
+        self, mallory: Connection, table: str, level: psycopg.IsolationLevel
+    ) -> None:
+        mallory.isolation_level = level
+        refused(mallory, "read_committed", f"DELETE FROM {table}")
+
+
+class TestMadeUpEvents:
+    """Balanced, and nobody's: what is booked for a row is what the row says."""
+
+    def test_money_that_never_came(
+        self, mallory: Connection, accounts: dict[str, uuid.UUID]
+    ) -> None:
+        transaction, head = header()
+        amounts = (accounts["cash"], 70_000), (accounts["wallet"], -70_000)
+        refused(mallory, "ledger_as_said", head, entries(transaction, *amounts))
+
+    @pytest.mark.parametrize("booked", [4, 6])
+    def test_another_amount_than_came(
+        self,
+        operator: Person,
+        mallory: Connection,
+        accounts: dict[str, uuid.UUID],
+        booked: int,
+    ) -> None:
+        transaction, head = header()
+        said = topup(head[1][1], 5)
+        pair = entries(transaction, (accounts["cash"], booked), (accounts["capital"], -booked))
+        refused(mallory, "ledger_as_said", *said, head, pair)
+
+    def test_one_that_only_may_come(
+        self, operator: Person, mallory: Connection, accounts: dict[str, uuid.UUID]
+    ) -> None:
+        transaction, head = header()
+        asked = topup(head[1][1], 5)[:-1]
+        pair = entries(transaction, (accounts["cash"], 5), (accounts["capital"], -5))
+        refused(mallory, "ledger_as_said", *asked, head, pair)
+
+    @pytest.mark.parametrize(
+        ("kind", "source_type", "debited", "credited"),
+        [
+            ("deposit_credited", "deposit", "stripe_pending", "client_wallet"),
+            ("funds_available", "deposit", "stripe_available", "client_wallet"),
+            ("reserve_changed", "reserve_move", "platform_expense", "client_wallet"),
+            ("transfer_sent", "payout_attempt", "transfers_in_flight", "performer_payable"),
+            ("transfer_confirmed", "payout_attempt", "transfers_in_flight", "performer_payable"),
+            ("transfer_refused", "payout_attempt", "transfers_in_flight", "performer_payable"),
+        ],
+    )
+    def test_of_no_row_and_of_one_that_says_something_else(
+        self,
+        world: World,
+        acme: Client,
+        ana: Person,
+        ravi: Person,
+        mallory: Connection,
+        *,
+        kind: str,
+        source_type: str,
+        debited: str,
+        credited: str,
+    ) -> None:
+        owner = acme.id if credited == "client_wallet" else ana.id
+        requested = world.value(
+            "INSERT INTO deposit (id, client_id, currency, amount_minor, idempotency_key,"
+            " success_url, state) VALUES (uuidv7(), %s, 'USD', 5, 'mine', '', 'requested')"
+            " RETURNING id",
+            acme.id,
+        )
+        for source in (uuid.uuid4(), requested):
+            made = uuid.uuid4()
+            refused(
+                mallory,
+                "ledger_as_said",
+                (EARNING, [made, kind, source_type, source]),
+                (OPEN, [debited, None, debited, None]),
+                (OPEN, [credited, owner, credited, owner]),
+                owned_entries(made, (debited, None, 5), (credited, owner, -5)),
+            )
+
+    def test_a_reserve_that_is_moved_to_somebody_else(
+        self, world: World, acme: Client, mallory: Connection
+    ) -> None:
+        world.published_job(acme)
+        bee = world.client("Bee Voices")
+        (reserve,) = world.sql("SELECT id FROM reservation ORDER BY id LIMIT 1")
+        made, source = uuid.uuid4(), uuid.uuid4()
+        booked: list[tuple[str, list[Any]]] = [
+            (EARNING, [made, "reserve_changed", "reserve_move", source]),
+            (OPEN, ["client_wallet", bee.id, "client_wallet", bee.id]),
+        ]
+        say = (
+            "INSERT INTO reserve_move (id, client_id, currency, from_reservation_id, amount_minor,"
+            " cause, ledger_transaction_id) VALUES (%s, %s, 'USD', %s, 5, 'left_over', %s)"
+        )
+        said = (say, [source, acme.id, reserve["id"], made])
+        for owner, minor in ((bee.id, 5), (acme.id, 4)):
+            moved = owned_entries(
+                made, ("job_reserve", reserve["id"], minor), ("client_wallet", owner, -minor)
+            )
+            refused(mallory, "ledger_as_said", *booked, moved, said)
+        moved = owned_entries(
+            made, ("job_reserve", reserve["id"], 5), ("client_wallet", acme.id, -5)
+        )
+        refused(mallory, "ledger_as_said", *booked, moved)
+        commit(mallory, *booked, moved, said)
 
 
 APPEND_ONLY = (
@@ -662,11 +832,6 @@ OPEN = (
     "INSERT INTO account (id, kind, owner_id, currency)"
     " SELECT account_id(%s, %s, 'USD'), %s, %s, 'USD' ON CONFLICT DO NOTHING"
 )
-OWNED_ENTRY = (
-    "INSERT INTO ledger_entry (transaction_id, account_id, currency, amount_minor)"
-    " SELECT %s, account_id(%s, %s, 'USD'), 'USD', %s"
-)
-Statement = tuple[str, list[Any]]
 
 
 @dataclass
@@ -681,12 +846,11 @@ class Forged:
     def statements(self) -> list[Statement]:
         source = "pay_decision" if self.kind == "claim_paid" else "audition"
         booked: list[Statement] = [(EARNING, [self.id, self.kind, source, self.source_id])]
-        for kind, owner, amount in self.entries:
-            booked += self.entry(kind, owner, amount)
-        return booked
+        return [*booked, *self.booked(*self.entries)]
 
-    def entry(self, kind: str, owner: Any, amount: int) -> list[Statement]:
-        return [(OPEN, [kind, owner, kind, owner]), (OWNED_ENTRY, [self.id, kind, owner, amount])]
+    def booked(self, *given: tuple[str, Any, int]) -> list[Statement]:
+        opened = [(OPEN, [kind, owner, kind, owner]) for kind, owner, _ in given]
+        return [*opened, owned_entries(self.id, *given)]
 
 
 class TestEarnings:
@@ -766,15 +930,15 @@ class TestEarnings:
         self, world: World, ended: Json, ana: Person, mallory: Connection
     ) -> None:
         forged, decided = self.of(world, ended)
+        again = [("platform_expense", None, 123), ("performer_payable", ana.id, -123)]
         refused(
             mallory,
-            "ledger_earned",
+            "ledger_entries_at_once",
             *forged.statements(),
             decided,
             "SET CONSTRAINTS ALL IMMEDIATE",
             "SET CONSTRAINTS ALL DEFERRED",
-            *forged.entry("platform_expense", None, 123),
-            *forged.entry("performer_payable", ana.id, -123),
+            *forged.booked(*again),
         )
 
 
@@ -874,17 +1038,52 @@ class TestAuditions:
             refused(mallory, "audition_paid", f"UPDATE audition SET {change}")
 
 
+@dataclass(frozen=True)
+class Drafted:
+    """Ana and Bea are each owed 1.23; both are in a drafted run."""
+
+    acme: Client
+    ravi: Person
+    run: Json
+
+
+def draft(world: World) -> Drafted:
+    acme, ravi = world.client("Acme Voice Lab", deposit_minor=100_000), world.reviewer("Ravi")
+    job = world.published_job(acme, tasks=2)
+    for name in ("Ana", "Bea"):
+        performer = world.performer(name, onboarded=True)
+        world.accepted_claim(performer, job, ravi, seconds=60)
+    run: Json = world.finance("Finn").post("/v1/payout-runs", {"currency": "USD"})
+    assert run["payouts"] == 2
+    return Drafted(acme, ravi, run)
+
+
+@pytest.fixture(scope="session")
+def after_drafting(make_scene: Callable[[Callable[[World], Drafted]], Scene]) -> Scene:
+    return make_scene(draft)
+
+
 class TestPayoutLines:
     @pytest.fixture
-    def drafted(self, world: World, acme: Client, ravi: Person, finn: Person) -> Json:
-        """Ana and Bea are each owed 1.23; both are in a drafted run."""
-        job = world.published_job(acme, tasks=2)
-        for name in ("Ana", "Bea"):
-            performer = world.performer(name, onboarded=True)
-            world.accepted_claim(performer, job, ravi, seconds=60)
-        run: Json = finn.post("/v1/payout-runs", {"currency": "USD"})
-        assert run["payouts"] == 2
-        return run
+    def scene(self, after_drafting: Scene) -> Scene:
+        return after_drafting
+
+    @pytest.fixture
+    def cast(self, world: World, scene: Scene) -> Drafted:
+        found: Drafted = scene.cast_in(world)
+        return found
+
+    @pytest.fixture
+    def acme(self, cast: Drafted) -> Client:
+        return cast.acme
+
+    @pytest.fixture
+    def ravi(self, cast: Drafted) -> Person:
+        return cast.ravi
+
+    @pytest.fixture
+    def drafted(self, cast: Drafted) -> Json:
+        return cast.run
 
     LINE = "INSERT INTO payout_line (id, payout_id, ledger_entry_id, amount_minor) "
 
@@ -1138,6 +1337,5 @@ class TestShadows:
             mallory,
             "ck_account_balance_covered",
             head,
-            (ENTRY, [transaction, wallet, "USD", 100_001]),
-            (ENTRY, [transaction, cash, "USD", -100_001]),
+            entries(transaction, (wallet, 100_001), (cash, -100_001)),
         )

@@ -16,6 +16,7 @@ from tests.money_model.stage import ANY, picked
 from tests.world import Json, Person
 
 MINIMUM_MINOR = 100
+COOLS = timedelta(hours=72)
 KEY_SERVES = timedelta(hours=23) - timedelta(seconds=60)
 WHY = {"reason": "Somebody looked at it."}
 
@@ -27,6 +28,7 @@ class Payout:
     id: str
     performer: Person
     amount_minor: int
+    destination: str
     state: str = "draft"
     attempts: list[Key] = field(default_factory=list)
 
@@ -43,6 +45,9 @@ class Payouts(Claims):
         super().__init__()
         self.runs: list[Run] = []
         self.restricted: set[str] = set()
+        # Two people said that they are somebody else's.
+        self.wrong: set[str] = set()
+        self.cool_until: dict[str, datetime] = {}
 
     def payouts_in(self, *states: str) -> list[Payout]:
         found = (payout for run in self.runs for payout in run.payouts)
@@ -58,8 +63,21 @@ class Payouts(Claims):
     def somebody_opens_an_account(self) -> None:
         self.steady()
         performer = self.without_account()[0]
+        opened_at = self.world.now
         self.cast.accounts[performer.id] = self.world.onboard(performer)
+        if performer.id in self.cool_until:
+            self.cool_until[performer.id] = opened_at + COOLS
         self.steady()
+
+    @precondition(lambda self: self.wrong & {*self.cast.accounts.values()})
+    @rule(account=ANY)
+    def a_wrong_account_is_retired(self, account: int) -> None:
+        self.steady()
+        holders = {held: performer for performer, held in self.cast.accounts.items()}
+        performer = holders[picked(sorted(self.wrong & holders.keys()), account)]
+        self.cast.finn.post(f"/v1/performers/{performer}/payout-account/retire", WHY)
+        del self.cast.accounts[performer]
+        self.cool_until[performer] = self.world.now + COOLS
 
     def without_account(self) -> list[Person]:
         return [each for each in self.cast.performers if each.id not in self.cast.accounts]
@@ -99,6 +117,7 @@ class Payouts(Claims):
             for performer_id, earnings in self.free_earnings().items()
             if sum(earning.amount_minor for earning in earnings) >= MINIMUM_MINOR
             and self.is_known_as_active(earnings[0].performer)
+            and self.account(earnings[0].performer) not in self.wrong
         }
 
     @precondition(lambda self: self.free_earnings())
@@ -118,7 +137,8 @@ class Payouts(Claims):
         assert made["destination"] == self.account(earnings[0].performer)
         for earning in earnings:
             earning.payout_id = made["id"]
-        return Payout(made["id"], earnings[0].performer, made["amount_minor"])
+        performer, minor = earnings[0].performer, made["amount_minor"]
+        return Payout(made["id"], performer, minor, made["destination"])
 
     def drafts(self) -> list[Run]:
         return [run for run in self.runs if run.state == "draft"]
@@ -182,7 +202,7 @@ class Payouts(Claims):
     def looked_at(self, payout: Payout, fault: str | None, now: datetime) -> str | None:
         """One payout in its turn; answers the fault if it still waits for a request."""
         if payout.state == "approved":
-            if self.account(payout.performer) in self.restricted:
+            if self.is_held(payout, now):
                 payout.state = "held"
                 return fault
             if self.stripe.available(now) < payout.amount_minor:
@@ -200,10 +220,14 @@ class Payouts(Claims):
             payout.state = "approved" if learned == NO_FUNDS else "refused"
         return None if key.takes_fault(now) else fault
 
+    def is_held(self, payout: Payout, now: datetime) -> bool:
+        cool_until = self.cool_until.get(payout.performer.id, now)
+        is_changed = self.account(payout.performer) != payout.destination
+        return is_changed or cool_until > now or payout.destination in self.restricted | self.wrong
+
     def transferred(self, payout: Payout, fault: str | None, now: datetime) -> str:
         """What Stripe does."""
-        account = self.account(payout.performer)
-        assert account
+        account = payout.destination
         if fault == "account_restricted":
             self.restricted.add(account)
         if fault == "balance_insufficient":
@@ -262,6 +286,7 @@ class Payouts(Claims):
 
     def dues(self) -> Iterator[datetime]:
         yield from super().dues()
+        yield from self.cool_until.values()
         for payout in self.payouts_in("unknown"):
             yield payout.attempts[-1].serves_until
 

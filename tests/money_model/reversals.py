@@ -78,6 +78,8 @@ class Reversals(Payouts):
         else:
             self.cast.fay.post(f"{path}/reject", WHY)
         asked.state = "approved" if approved else "rejected"
+        if approved and asked.cause == "wrong_destination":
+            self.wrong.add(asked.payout.destination)
 
     @precondition(lambda self: self.reversals_in("approved", "unknown"))
     @rule(fault=st.sampled_from([None, None, None, *asking.FAULTS]))
@@ -114,8 +116,7 @@ class Reversals(Payouts):
 
     def reversed_at_stripe(self, reversal: Reversal, now: datetime) -> str:
         """Only as far as the performer's own balance there covers it."""
-        account = self.account(reversal.payout.performer)
-        assert account
+        account = reversal.payout.destination
         if self.stripe.available(now, account) < reversal.amount_minor:
             return REFUSED
         self.stripe.add(account, -reversal.amount_minor, now)

@@ -217,7 +217,8 @@ class Stage(RuleBasedStateMachine):
         # Imported here: all else in this package is the model, and knows nothing of the product.
         from marketplace.reports import verify
 
-        work = verify.verify(self.world.parts.sessions, self.world.gateway)
+        parts = self.world.parts
+        work = verify.verify(parts.sessions, parts.gateway, parts.storage)
         found = self.world.loopback.run(work)
         wrong = {name: finding.violations for name, finding in found.items() if not finding.holds}
         # Nobody drafts the runs of the schedule here, which is no matter of books.

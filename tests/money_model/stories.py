@@ -79,7 +79,13 @@ FROM_STRIPE_BACK: tuple[Step, ...] = (
     (Money.a_reversal_is_called_absent, 0),
     (Money.transfers_are_taken_back, "apply_then_drop"),
     (Money.transfers_are_taken_back, None),
+    # To another account: not before it has cooled.
+    (Money.a_wrong_account_is_retired, 0),
+    (Money.somebody_opens_an_account,),
     (Money.it_is_payday, None),
+    (Money.time_passes, 80, True),
+    (Money.one_is_approved_again, 0),
+    (Money.payouts_are_sent, None),
     (Money.one_asks_for_a_transfer_back, 0, 1_000, "fraud"),
     (Money.another_decides_about_the_transfer, 0, False),
     (Money.one_asks_for_a_transfer_back, 0, 1_000, "fraud"),

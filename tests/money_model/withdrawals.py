@@ -178,7 +178,7 @@ class Withdrawals(Stage):
         assert absent.key
         if not absent.key.looked_up_in_vain:
             refused = self.cast.fay.refused("POST", path, WHY)
-            assert refused == "409 withdrawal_not_proven_absent"
+            assert refused == "409 not_proven_absent"
             return
         self.cast.fay.post(path, WHY)
         self.not_withdrawn(absent)

@@ -1,17 +1,71 @@
+"""Stories of payouts begin when Ana has worked, if she is owed anything in them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
+from tests.conftest import Scene
 from tests.world import HOUR, Client, Json, Person, World
 
 
-@pytest.fixture
-def owed(world: World, acme: Client, ravi: Person, finn: Person) -> Person:
-    """Ana, onboarded at Stripe and owed 1.23; the platform has 5,000.00 of its own there."""
+@dataclass(frozen=True)
+class Worked:
+    acme: Client
+    ravi: Person
+    finn: Person
+    ana: Person
+
+
+def play(world: World) -> Worked:
+    acme = world.client("Acme Voice Lab", deposit_minor=100_000)
+    ravi, finn = world.reviewer("Ravi"), world.finance("Finn")
     world.capital(finn, 500_000)
     ana = world.performer("Ana", onboarded=True)
     world.accepted_claim(ana, world.published_job(acme, title="Owed"), ravi)
-    return ana
+    return Worked(acme, ravi, finn, ana)
+
+
+@pytest.fixture(scope="session")
+def after_work(make_scene: Callable[[Callable[[World], Worked]], Scene]) -> Scene:
+    return make_scene(play)
+
+
+@pytest.fixture
+def scene(request: pytest.FixtureRequest, scene: Scene | None) -> Scene | None:
+    if "after_work" not in request.fixturenames:
+        return scene
+    found: Scene = request.getfixturevalue("after_work")
+    return found
+
+
+@pytest.fixture
+def worked(request: pytest.FixtureRequest, world: World, scene: Scene | None) -> Worked | None:
+    """None in a story in which Ana is owed nothing."""
+    return scene.cast_in(world) if scene and "after_work" in request.fixturenames else None
+
+
+@pytest.fixture
+def acme(worked: Worked | None, acme: Client) -> Client:
+    return worked.acme if worked else acme
+
+
+@pytest.fixture
+def ravi(world: World, worked: Worked | None) -> Person:
+    return worked.ravi if worked else world.reviewer("Ravi")
+
+
+@pytest.fixture
+def finn(world: World, worked: Worked | None) -> Person:
+    return worked.finn if worked else world.finance("Finn")
+
+
+@pytest.fixture
+def owed(world: World, after_work: Scene) -> Person:
+    """Ana, onboarded at Stripe and owed 1.23; the platform has 5,000.00 of its own there."""
+    cast: Worked = after_work.cast_in(world)
+    return cast.ana
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """A sender that kills itself: `forked(world, "tests.payouts.killed_sender", …)`, [after|before STEP [stop]].
 
-Steps: lease, intent, outcome (their COMMIT), reading (of the intent), transfer and look_up (the calls
-to Stripe). With `stop` it only stops, until somebody lets it go on. Without a step it sends all that
-is due.
+Steps: lease, its renewal, intent, outcome (their COMMIT), reading (of the intent), transfer and
+look_up (the calls to Stripe). With `stop` it only stops, until somebody lets it go on. Without a step
+it sends all that is due.
 """
 
 import os
@@ -20,7 +20,7 @@ from marketplace.app import parts_of
 from marketplace.payouts import sending
 from marketplace.stripe_api import asking, gateway_requests
 
-COMMITS = ("lease", "intent", "outcome")
+COMMITS = ("lease", "renewal", "intent", "outcome")
 CALLS = {"transfer": "POST", "look_up": "GET"}
 # Of a sender that is stopped, so that a story outlives it in no time.
 SHORT_LEASE = timedelta(seconds=1)

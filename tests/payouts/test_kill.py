@@ -68,7 +68,7 @@ def paid_once(world: World, finn: Person, owed: Person, payout: Json) -> None:
     assert violations(world) == {}
 
 
-@pytest.mark.parametrize("step", ["lease", "intent", "transfer", "outcome"])
+@pytest.mark.parametrize("step", ["lease", "renewal", "intent", "transfer", "outcome"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_killed_at_a_step_it_is_paid_once(
     world: World, finn: Person, owed: Person, approved: Json, when: str, step: str

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from tests.ledger.test_attacks import DENIED, Connection, refused
+from tests.ledger.test_attacks import DENIED, Connection, owned_entries, refused
 from tests.payouts.conftest import ask_for, returned
 from tests.world import Json, Person, World
 
@@ -147,10 +147,6 @@ def test_a_booking_without_a_reversal(
     reversal = ask_for(finn, paid)["id"]
     for source in (reversal, str(uuid.uuid4())):
         header = uuid.uuid4()
-        entry = (
-            "INSERT INTO ledger_entry (transaction_id, account_id, currency, amount_minor)"
-            " VALUES (%s, account_id(%s, %s, 'USD'), 'USD', %s)"
-        )
         refused(
             mallory,
             "ledger_reversed",
@@ -162,8 +158,7 @@ def test_a_booking_without_a_reversal(
                 ),
                 [header, source],
             ),
-            (entry, [header, "stripe_available", None, 123]),
-            (entry, [header, account, performer, -123]),
+            owned_entries(header, ("stripe_available", None, 123), (account, performer, -123)),
         )
 
 

@@ -57,6 +57,7 @@ class TestWhatComesBack:
         )
         assert booked == [{"net_minor": 123}]
         assert violations(world) == {}
+        world.replace_account(owed, finn)
         run = finn.post("/v1/payout-runs", {"currency": "USD"})
         assert (run["payouts"], run["amount_minor"]) == (1, 123)
         fay.post(f"/v1/payout-runs/{run['id']}/approve")
@@ -94,13 +95,15 @@ class TestWhatComesBack:
         self, world: World, owed: Person, finn: Person, fay: Person, paid: Json
     ) -> None:
         returned(world, finn, fay, paid, "wrong_destination")
+        world.replace_account(owed, finn)
         run = finn.post("/v1/payout-runs", {"currency": "USD"})
         fay.post(f"/v1/payout-runs/{run['id']}/approve")
         world.sweep("payouts", "inbox")
         (again,) = finn.get(f"/v1/payout-runs/{run['id']}/payouts")["items"]
         returned(world, finn, fay, again, "wrong_destination")
-        assert finn.post("/v1/payout-runs", {"currency": "USD"})["amount_minor"] == 123
         assert violations(world) == {}
+        world.replace_account(owed, finn)
+        assert finn.post("/v1/payout-runs", {"currency": "USD"})["amount_minor"] == 123
 
 
 class TestTwoPeople:
@@ -422,7 +425,7 @@ class TestWhatIsSaidOfIt:
         assert first["status_reason"] == "Came back (fraud): It is not hers."
 
     def test_in_the_payout_report(
-        self, world: World, finn: Person, fay: Person, paid: Json
+        self, world: World, owed: Person, finn: Person, fay: Person, paid: Json
     ) -> None:
         before = world.now
         world.advance(60)
@@ -439,6 +442,7 @@ class TestWhatIsSaidOfIt:
         )
         earlier = finn.get(path, as_of=before.isoformat())
         assert (earlier["totals"]["paid_minor"], earlier["reversals"]) == (123, [])
+        world.replace_account(owed, finn)
         run = finn.post("/v1/payout-runs", {"currency": "USD"})
         (line,) = finn.get(f"/v1/reports/payout-runs/{run['id']}")["lines"]
         assert (line["seconds"], line["gross_minor"], line["adjustments_minor"]) == (0, 0, 100)
@@ -460,10 +464,11 @@ class TestWhatIsSaidOfIt:
         assert [rolled[part] for part in parts] == [123, 123, 123, 0, 123]
 
     def test_what_is_owed_again_has_a_date(
-        self, world: World, finn: Person, fay: Person, paid: Json
+        self, world: World, owed: Person, finn: Person, fay: Person, paid: Json
     ) -> None:
         done = returned(world, finn, fay, paid, "wrong_destination")
-        world.advance(10 * DAY)
+        world.replace_account(owed, finn)
+        world.advance(7 * DAY)
         world.sweep("funds", "inbox")
         (line,) = violations(world)["pay-by"]
         assert line.startswith(f"reversal {done['id']} should have been paid by")

@@ -51,8 +51,9 @@ class TestPaused:
         world.advance(HOUR)
         assert "I13" not in violations(world)
         assert finn.refused("POST", f"{path}/pause", WHY) == "409 move_not_allowed"
-        assert finn.post(f"{path}/resume", WHY)["state"] == "approved"
-        assert finn.refused("POST", f"{path}/resume", WHY) == "409 move_not_allowed"
+        assert finn.refused("POST", f"{path}/resume", WHY) == "403 preparer_may_not_approve"
+        assert fay.post(f"{path}/resume", WHY)["state"] == "approved"
+        assert fay.refused("POST", f"{path}/resume", WHY) == "409 move_not_allowed"
         world.sweep("payouts", "inbox")
         assert len(world.stripe.transfers()) == 1
 
@@ -64,10 +65,50 @@ class TestPaused:
         world.sweep("payouts")
         assert finn.get(f"/v1/payouts/{approved['id']}")["state"] == "paid"
 
-    def test_a_draft_is_not_paused(self, finn: Person, both: Json) -> None:
+    def test_who_is_paid_by_it_does_not_let_it_go_on(
+        self, world: World, owed: Person, finn: Person, fay: Person, both: Json
+    ) -> None:
+        path = f"/v1/payout-runs/{both['id']}"
+        fay.post(f"{path}/approve")
+        finn.post(f"{path}/pause", WHY)
+        world.sql("INSERT INTO person_role (person_id, role) VALUES (%s, 'finance')", owed.id)
+        assert owed.refused("POST", f"{path}/resume", WHY) == "403 own_payout"
+        assert world.finance("Finja").post(f"{path}/resume", WHY)["state"] == "approved"
+
+    def test_who_edited_it_since_its_approval_does_not_let_it_go_on(
+        self, world: World, finn: Person, fay: Person, approved: Json
+    ) -> None:
+        """The last of its run was given up: the approval stands, of nothing that waits."""
+        path = f"/v1/payout-runs/{approved['run_id']}"
+        world.stripe.restrict(approved["destination"])
+        world.sweep("payouts")
+        finja = world.finance("Finja")
+        finja.post(f"/v1/payouts/{approved['id']}/release", WHY)
+        finn.post(f"{path}/pause", WHY)
+        assert finja.refused("POST", f"{path}/resume", WHY) == "403 editor_may_not_approve"
+        fay.post(f"{path}/resume", WHY)
+
+    def test_edited_while_it_is_paused_it_says_so_to_who_approves_it_again(
+        self, world: World, finn: Person, fay: Person, both: Json
+    ) -> None:
+        path = f"/v1/payout-runs/{both['id']}"
+        fay.post(f"{path}/approve")
+        finn.post(f"{path}/pause", WHY)
+        first, second = payouts(finn, both)
+        finn.post(f"/v1/payouts/{first['id']}/hold", WHY)
+        run = finn.get(path)
+        assert run["state"] == "draft"
+        assert run["state_reason"].endswith(f"approve it again. It was paused: {WHY['reason']}")
+        world.sweep("payouts")
+        assert world.stripe.transfers() == []
+        assert fay.post(f"{path}/approve")["state_reason"] is None
+        world.sweep("payouts", "inbox")
+        assert finn.get(f"/v1/payouts/{second['id']}")["state"] == "paid"
+
+    def test_a_draft_is_not_paused(self, finn: Person, fay: Person, both: Json) -> None:
         path = f"/v1/payout-runs/{both['id']}"
         assert finn.refused("POST", f"{path}/pause", WHY) == "409 move_not_allowed"
-        assert finn.refused("POST", f"{path}/resume", WHY) == "409 move_not_allowed"
+        assert fay.refused("POST", f"{path}/resume", WHY) == "409 move_not_allowed"
 
     def test_an_attempt_that_begins_all_the_same(
         self, world: World, finn: Person, approved: Json
@@ -100,7 +141,7 @@ class TestPaused:
             world.loopback.run(many())
         assert pausing.result().status_code == 200
         assert set(states(finn, both)) <= {"paid", "approved"}
-        finn.post(f"{path}/resume", WHY)
+        fay.post(f"{path}/resume", WHY)
         world.advance(61)
         world.sweep("payouts", "inbox")
         assert states(finn, both) == ["paid", "paid"]
@@ -127,7 +168,7 @@ class TestEdited:
         assert finja.refused("POST", f"{path}/approve") == "403 editor_may_not_approve"
         again = f"/v1/payouts/{first['id']}/approve"
         expected = "run_not_approved" if edit == "hold" else "move_not_allowed"
-        assert fay.refused("POST", again, WHY) in {f"409 {expected}", "409 run_not_approved"}
+        assert fay.refused("POST", again, WHY) == f"409 {expected}"
         assert fay.post(f"{path}/approve")["approved_by"] == fay.id
         world.sweep("payouts", "inbox")
         assert finn.get(f"/v1/payouts/{second['id']}")["state"] == "paid"
@@ -143,6 +184,31 @@ class TestEdited:
         assert world.finance("Finja").post(f"{path}/approve", WHY)["state"] == "approved"
         world.sweep("payouts", "inbox")
         assert finn.get(path)["state"] == "paid"
+        assert violations(world) == {}
+
+    def test_an_unknown_outcome_ends_although_its_run_was_edited(
+        self, world: World, finn: Person, fay: Person, both: Json
+    ) -> None:
+        """Two people are all of finance; one prepared the run, the other held another payout."""
+        fay.post(f"/v1/payout-runs/{both['id']}/approve")
+        world.stripe.fault("drop_before")
+        world.stripe.fault("drop_before", path="/v1/balance", method="GET", nth=2)
+        world.sweep("payouts")
+        lost, waiting = sorted(payouts(finn, both), key=lambda each: each["state"] == "approved")
+        assert (lost["state"], waiting["state"]) == ("unknown", "approved")
+        fay.post(f"/v1/payouts/{waiting['id']}/hold", WHY)
+        world.advance(23 * HOUR + 60)
+        world.sweep("payouts")
+        path = f"/v1/payouts/{lost['id']}"
+        assert finn.refused("POST", f"{path}/absent", WHY) == "403 preparer_may_not_approve"
+        assert fay.post(f"{path}/absent", WHY)["state"] == "refused"
+        assert fay.refused("POST", f"{path}/approve", WHY) == "403 editor_may_not_approve"
+        for each in (lost, waiting):
+            finn.post(f"/v1/payouts/{each['id']}/release", WHY)
+        following = finn.post("/v1/payout-runs", {"currency": "USD"})
+        fay.post(f"/v1/payout-runs/{following['id']}/approve")
+        world.sweep("payouts", "inbox")
+        assert states(finn, following) == ["paid", "paid"]
         assert violations(world) == {}
 
     def test_what_is_sent_stays(self, world: World, finn: Person, fay: Person, both: Json) -> None:
@@ -445,6 +511,41 @@ class TestDuties:
             ("payout", "approved", fay.id),
         ]
 
+    def test_what_somebody_was_is_told_as_of_the_moment(
+        self, world: World, acme: Client, owed: Person, finn: Person
+    ) -> None:
+        """A role taken back, given again and taken back; a member of a client who left."""
+        olga, fay = world.operator(), world.finance("Fay")
+        member = acme.member
+        for person, role in ((fay, "operator"), (member, "finance")):
+            world.sql("INSERT INTO person_role (person_id, role) VALUES (%s, %s)", person.id, role)
+        world.sql(
+            "INSERT INTO client_member (person_id, client_id) VALUES (%s, %s)", fay.id, acme.id
+        )
+        told = []
+
+        def tell(*, is_operator: bool) -> None:
+            world.advance(10)
+            report = finn.get("/v1/reports/duties")
+            (found,) = (each for each in report["people"] if each["person_id"] == fay.id)
+            assert ("grants_roles" in found["conflicts"]) is is_operator
+            told.append(report)
+            world.advance(10)
+
+        role = f"/v1/people/{fay.id}/roles/operator"
+        take_back = {"reason": "She approves payouts."}
+        tell(is_operator=True)
+        assert olga.ask("DELETE", role, query=take_back).is_success
+        tell(is_operator=False)
+        world.sql("INSERT INTO person_role (person_id, role) VALUES (%s, 'operator')", fay.id)
+        tell(is_operator=True)
+        assert olga.ask("DELETE", role, query=take_back).is_success
+        assert member.ask("DELETE", f"/v1/client/members/{fay.id}").is_success
+        tell(is_operator=False)
+        assert [len(report["people"]) for report in told] == [3, 3, 3, 3]
+        for report in told:
+            assert finn.get("/v1/reports/duties", as_of=report["as_of"]) == report
+
 
 class TestAccumulating:
     def test_without_an_account_for_months_it_accumulates_and_says_why(
@@ -528,3 +629,66 @@ class TestPace:
         assert {number: number // self.PER_SECOND for number, _ in begun} == {
             number: int(at) for number, at in begun
         }
+
+
+class TestApprovedAgain:
+    """Whoever lets a held or refused payout be tried again is named, and is a second person."""
+
+    AGAIN = "UPDATE payout SET state = 'approved', due_at = now()"
+
+    @pytest.fixture
+    def held(self, world: World, finn: Person, approved: Json) -> Json:
+        world.stripe.restrict(approved["destination"])
+        world.sweep("payouts")
+        world.stripe.lift(approved["destination"])
+        found: Json = finn.get(f"/v1/payouts/{approved['id']}")
+        assert (found["state"], found["approved_again_by"]) == ("held", None)
+        return found
+
+    def test_it_says_by_whom_until_it_is_held_anew(
+        self, world: World, finn: Person, fay: Person, held: Json
+    ) -> None:
+        path = f"/v1/payouts/{held['id']}"
+        assert fay.post(f"{path}/approve", WHY)["approved_again_by"] == fay.id
+        world.stripe.restrict(held["destination"])
+        world.sweep("payouts")
+        assert finn.get(path)["approved_again_by"] is None
+        world.stripe.lift(held["destination"])
+        fay.post(f"{path}/approve", WHY)
+        world.stripe.fault("account_restricted")
+        world.sweep("payouts")
+        refused = finn.get(path)
+        assert (refused["state"], refused["approved_again_by"]) == ("refused", None)
+        world.stripe.lift(held["destination"])
+        fay.post(f"{path}/approve", WHY)
+        world.sweep("payouts", "inbox")
+        done = finn.get(path)
+        assert (done["state"], done["approved_again_by"]) == ("paid", fay.id)
+        assert violations(world) == {}
+
+    def test_that_approval_stands_while_funds_are_waited_for(
+        self, world: World, finn: Person, fay: Person, held: Json
+    ) -> None:
+        path = f"/v1/payouts/{held['id']}"
+        fay.post(f"{path}/approve", WHY)
+        world.stripe.fault("balance_insufficient")
+        world.sweep("payouts")
+        waiting = finn.get(path)
+        assert (waiting["state"], waiting["approved_again_by"]) == ("approved", fay.id)
+        world.advance(HOUR)
+        world.sweep("payouts", "inbox")
+        assert finn.get(path)["state"] == "paid"
+
+    def test_the_database_is_the_referee(
+        self, world: World, finn: Person, fay: Person, owed: Person, held: Json
+    ) -> None:
+        editor = world.finance("Finja")
+        world.sql("UPDATE payout_run SET edited_by = ARRAY[%s::uuid]", editor.id)
+        with world.connection(actor="mallory") as mallory:
+            refused(mallory, "payout_second_person", self.AGAIN)
+            for nobody in (finn, editor, owed):
+                again = (f"{self.AGAIN}, approved_again_by = %s", [nobody.id])
+                refused(mallory, "payout_second_person", again)
+            fay.post(f"/v1/payouts/{held['id']}/approve", WHY)
+            for somebody in (f"'{finn.id}'", "NULL"):
+                refused(mallory, "set_once", f"UPDATE payout SET approved_again_by = {somebody}")

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
+from tests.ledger.test_attacks import refused
 from tests.reports.conftest import Paid, lift_all_guards
 from tests.world import DAY, Client, Json, Person, World
 
@@ -247,3 +248,22 @@ def test_what_is_no_month_is_422(paid: Paid, finn: Person, month: str) -> None:
 def test_a_month_without_bookings_is_404(paid: Paid, finn: Person) -> None:
     assert finn.refused("GET", "/v1/periods/2020-01") == "404 not_found"
     assert finn.refused("POST", "/v1/periods/2099-01/close") == "404 not_found"
+
+
+def test_nobody_closes_a_month_alone(world: World, paid: Paid, fay: Person) -> None:
+    """Not even with the application's login: the one who began to close it is named."""
+    with world.connection(actor="mallory") as mallory:
+        month = (
+            (
+                "INSERT INTO accounting_period (id, first_day, state) VALUES"
+                " (uuidv7(), '2020-01-01', 'open') ON CONFLICT DO NOTHING"
+            ),
+            "UPDATE accounting_period SET state = 'closing'",
+        )
+        closed = (
+            "UPDATE accounting_period SET state = 'closed', closed_at = now(), closed_by = %s",
+            [fay.id],
+        )
+        refused(mallory, "ck_accounting_period_closing_by_somebody", *month, closed)
+        named = f"{month[1]}, closing_by = '{fay.id}'"
+        refused(mallory, "ck_accounting_period_second_person", month[0], named, closed)

@@ -79,7 +79,8 @@ def fay(paid: Paid) -> Person:
 
 
 def findings(world: World) -> verify.Findings:
-    found = world.loopback.run(verify.verify(world.parts.sessions, world.gateway))
+    parts = world.parts
+    found = world.loopback.run(verify.verify(parts.sessions, parts.gateway, parts.storage))
     assert set(found) == set(verify.CHECKS)
     return found
 

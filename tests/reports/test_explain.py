@@ -93,10 +93,45 @@ def test_money_that_came_in_leads_to_its_bookings(world: World, paid: Paid, aske
     assert tables(found) >= {"ledger_transaction", "ledger_entry", STRIPES_LINE}
 
 
-def test_money_set_aside_leads_to_its_booking(world: World, paid: Paid) -> None:
-    found = tree(world, world.value("SELECT id FROM reserve_move LIMIT 1"))
+def test_money_set_aside_leads_to_its_booking_and_to_what_it_is_for(
+    world: World, paid: Paid
+) -> None:
+    found = tree(
+        world, world.value("SELECT id FROM reserve_move WHERE cause = 'published' LIMIT 1")
+    )
     assert found.complete, "\n".join(explain.lines(found))
-    assert tables(found) == {"reserve_move", "ledger_transaction", "ledger_entry"}
+    booked = {"reserve_move", "ledger_transaction", "ledger_entry"}
+    assert tables(found) == booked | {"reservation", "role", "task", "job"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "leads_to"),
+    [
+        ("SELECT id FROM reservation LIMIT 1", {"reserve_move", "role", "job", "ledger_entry"}),
+        (
+            "SELECT role_id FROM claim",
+            {"claim", "reservation", "payout", "booked_balance_transaction"},
+        ),
+        ("SELECT id FROM job", {"job"}),
+        ("SELECT rate_id FROM claim", {"rate_lineage"}),
+        ("SELECT stripe_account_id FROM payout_account", {"payout_account"}),
+        (
+            "SELECT source_id FROM stripe_line WHERE source_id LIKE 'ch_%%'",
+            {"deposit", "ledger_entry"},
+        ),
+        ("SELECT source_id FROM stripe_line WHERE type = 'transfer'", {"payout", "claim"}),
+    ],
+)
+def test_whatever_id_finance_has_is_found(
+    world: World, paid: Paid, asked: str, leads_to: set[str]
+) -> None:
+    world.sweep("stripe_lines")
+    id_ = world.value(asked)
+    assert id_ is not None
+    found = tree(world, id_)
+    assert found.complete, "\n".join(explain.lines(found))
+    assert tables(found) >= leads_to
+    assert paid.finn.get(f"/v1/explanations/{id_}")["complete"]
 
 
 @pytest.mark.parametrize(
@@ -113,6 +148,7 @@ def test_money_set_aside_leads_to_its_booking(world: World, paid: Paid) -> None:
 def test_what_came_back_and_was_paid_again_is_one_way(world: World, paid: Paid, asked: str) -> None:
     """From the work over the first payout and its reversal to the second, and all the way back."""
     returned(world, paid.finn, paid.fay, paid.payout, "wrong_destination")
+    world.replace_account(paid.ana, paid.finn)
     run = paid.finn.post("/v1/payout-runs", {"currency": "USD"})
     paid.fay.post(f"/v1/payout-runs/{run['id']}/approve")
     world.sweep("payouts")

@@ -1,8 +1,10 @@
 """What performers are owed, how old it is and why; how it came to be; and what it costs."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from tests.reports.conftest import Paid
+import pytest
+
+from tests.reports.conftest import Paid, lift_all_guards
 from tests.world import ACCEPT, DAY, Json, Person, World
 
 
@@ -50,6 +52,50 @@ def test_a_payout_that_waits_says_in_which_state(
     assert owed(finn)["lines"] == []
     then = finn.get("/v1/reports/liabilities", as_of=drafted["as_of"])
     assert then == drafted, "the same moment, the same bytes"
+
+
+def test_a_day_is_a_day_when_it_is_over(
+    world: World, paid: Paid, finn: Person, ravi: Person
+) -> None:
+    world.accepted_claim(world.performer("Bo"), paid.job, ravi)
+    earned_at = datetime.fromisoformat(owed(finn)["lines"][0]["earned_at"])
+    world.advance_to(earned_at + timedelta(days=24, hours=13))
+    told = owed(finn)
+    assert [(line["age_days"], line["alarm"]) for line in told["lines"]] == [(24, False)]
+    assert [bucket["amount_minor"] for bucket in told["totals"][0]["buckets"]] == [0, 0, 123, 0]
+
+
+def test_why_a_payout_waits_is_told(
+    world: World, paid: Paid, finn: Person, fay: Person, ravi: Person
+) -> None:
+    """It was said without a move: the payout stays approved."""
+    world.accepted_claim(world.performer("Bo", onboarded=True), paid.job, ravi)
+    run = finn.post("/v1/payout-runs", {"currency": "USD"})
+    fay.post(f"/v1/payout-runs/{run['id']}/approve")
+    before = owed(finn)
+    world.stripe.fault("drop_before", path="/v1/balance", method="GET")
+    world.sweep("payouts")
+    (line,) = owed(finn)["lines"]
+    assert line["reason"].startswith("payout_approved: Stripe could not be asked")
+    assert owed(finn, as_of=before["as_of"]) == before
+
+
+@pytest.mark.parametrize(
+    ("report", "change"),
+    [
+        ("fees", "pay_decision SET fee_minor = fee_minor + 1"),
+        ("fees", "deposit SET fee_minor = fee_minor + 1"),
+        ("roll-forward", "pay_decision SET pay_minor = pay_minor + 1"),
+        ("roll-forward", "payout SET amount_minor = amount_minor + 1"),
+    ],
+)
+def test_what_the_events_own_rows_deny_is_not_handed_out(
+    world: World, paid: Paid, finn: Person, report: str, change: str
+) -> None:
+    lift_all_guards(world)
+    world.owner_sql(f"UPDATE {change}")
+    refused = finn.refused("GET", f"/v1/reports/{report}", query={"since": "2020-01-01T00:00:00Z"})
+    assert refused == "409 report_does_not_add_up"
 
 
 def test_the_roll_forward_adds_up(world: World, paid: Paid, finn: Person, ravi: Person) -> None:

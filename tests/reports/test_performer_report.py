@@ -79,6 +79,7 @@ def test_what_came_back_is_owed_and_paid_once_more(
     world.sweep("reversals")
     (total,) = finn.get(path(paid.ana))["totals"]
     assert (total["net_minor"], total["came_back_minor"], total["owed_minor"]) == (246, 123, 123)
+    world.replace_account(paid.ana, finn)
     run = finn.post("/v1/payout-runs", {"currency": "USD"})
     fay.post(f"/v1/payout-runs/{run['id']}/approve")
     world.sweep("payouts")
@@ -97,9 +98,18 @@ def test_as_csv_nothing_is_a_formula(world: World, paid: Paid, second: Json, fin
     assert rows[0]["status_reason"] == "'=1+1"
 
 
-def test_one_that_does_not_add_up_is_not_handed_out(world: World, paid: Paid, finn: Person) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM ledger_transaction WHERE kind = 'transfer_confirmed'",
+        "UPDATE pay_decision SET pay_minor = pay_minor + 1",
+    ],
+)
+def test_one_that_does_not_add_up_is_not_handed_out(
+    world: World, paid: Paid, finn: Person, change: str
+) -> None:
     lift_all_guards(world)
-    world.owner_sql("DELETE FROM ledger_transaction WHERE kind = 'transfer_confirmed'")
+    world.owner_sql(change)
     assert finn.refused("GET", path(paid.ana)) == "409 report_does_not_add_up"
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from marketplace.reports import finance
 from marketplace.scheduler import SWEEPS
+from tests.ledger.test_attacks import header, owned_entries, topup
 from tests.reports.conftest import Paid, lift_all_guards
 from tests.world import HOUR, Client, Json, Person, World
 
@@ -35,17 +36,11 @@ def table(reader: Person, path: str, **query: str) -> list[dict[str, str]]:
 
 def book_a_cent(connection: Connection) -> None:
     """Capital that came in; the transaction stays open."""
-    (row,) = connection.execute(
-        "INSERT INTO ledger_transaction (id, kind, source_type, source_id, currency, occurred_at,"
-        " accounting_date) VALUES (uuidv7(), 'topup_succeeded', 'topup', uuidv7(), 'USD',"
-        " marketplace_now(), now()::date) RETURNING id"
-    ).fetchall()
-    connection.execute(
-        "INSERT INTO ledger_entry (transaction_id, account_id, currency, amount_minor) VALUES"
-        " (%(id)s, account_id('stripe_available', NULL, 'USD'), 'USD', 1),"
-        " (%(id)s, account_id('platform_capital', NULL, 'USD'), 'USD', -1)",
-        row,
-    )
+    transaction, head = header()
+    source = head[1][1]
+    cent = (("stripe_available", None, 1), ("platform_capital", None, -1))
+    for text, values in [*topup(source, 1), head, owned_entries(transaction, *cent)]:
+        connection.execute(text.encode(), values)
 
 
 def book_a_rate(connection: Connection, job: Json) -> None:
@@ -174,6 +169,34 @@ class TestPayoutReport:
             assert again == then
             assert (again["lines"][0]["status"], again["run"]["approved_by"]) == (status, approver)
         assert drafted["totals"]["paid_minor"] == approved["totals"]["paid_minor"] == 0
+
+    def test_who_approved_it_is_told_as_of_the_moment(
+        self, world: World, paid: Paid, ravi: Person, finn: Person, fay: Person
+    ) -> None:
+        """Fay approves it, Finn goes on with it after a pause, an edit voids it, Finja approves it."""
+        bea = world.performer("Bea", onboarded=True)
+        finja = world.finance("Finja")
+        world.accepted_claim(paid.ana, paid.job, ravi)
+        world.accepted_claim(bea, world.published_job(paid.acme, title="Bea's"), ravi)
+        run = finn.post("/v1/payout-runs", {"currency": "USD"})
+        run_path, path = f"/v1/payout-runs/{run['id']}", f"/v1/reports/payout-runs/{run['id']}"
+        first = finn.get(f"{run_path}/payouts")["items"][0]
+        why = {"reason": "Ana wrote that something is wrong."}
+        told = [finn.get(path)]
+        for person, moved, body in (
+            (fay, f"{run_path}/approve", None),
+            (fay, f"{run_path}/pause", why),
+            (finn, f"{run_path}/resume", why),
+            (fay, f"/v1/payouts/{first['id']}/release", why),
+            (finja, f"{run_path}/approve", None),
+        ):
+            world.advance(10)
+            person.post(moved, body)
+            told.append(finn.get(path))
+        approvers = [report["run"]["approved_by"] for report in told]
+        assert approvers == [None, fay.id, fay.id, fay.id, None, finja.id]
+        for report in told:
+            assert finn.get(path, as_of=report["as_of"]) == report
 
     def test_why_it_waits_is_told_as_of_the_moment(
         self, world: World, paid: Paid, ravi: Person, finn: Person, fay: Person

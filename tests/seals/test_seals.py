@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from marketplace.seals import service
 from marketplace.shared.embedded_postgres.programs import bin_folder
-from tests.reports.conftest import Paid, lift_all_guards
+from tests.reports.conftest import Paid, findings, lift_all_guards, violations
 from tests.world import World
 
 SECONDS = 3
@@ -101,6 +101,84 @@ def test_the_head_is_kept_with_the_files(world: World, paid: Paid) -> None:
     assert file.read_text() == kept
 
 
+def kept(world: World) -> dict[str, str]:
+    folder = Path(world.settings.storage_url) / "seals"
+    return {file.name: file.read_text() for file in folder.iterdir()}
+
+
+class TestAChainMadeAnew:
+    """The owner takes the chain away and rewrites a row; the sweep chains what is there then."""
+
+    @pytest.fixture
+    def head(self, world: World, paid: Paid) -> str:
+        world.advance(SECONDS)
+        world.sweep("seal")
+        paid.acme.post(f"/v1/jobs/{paid.job['id']}/pause", {"reason": "a change of brief"})
+        world.advance(SECONDS)
+        assert world.sweep("seal") == 2
+        assert violations(world) == {}
+        return kept(world)["newest"]
+
+    def rewrite(self, world: World) -> None:
+        lift_all_guards(world)
+        world.owner_sql("DELETE FROM seal")
+        world.owner_sql("UPDATE audit_event SET reason = 'none' WHERE reason = 'a change of brief'")
+
+    def test_the_head_that_was_kept_stays(
+        self, world: World, paid: Paid, head: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        before = kept(world)
+        assert sorted(before) == ["000000000001", "000000000002", "newest"]
+        self.rewrite(world)
+        for action in ("pause", "resume"):  # until the new chain is longer than the old one was
+            assert world.sweep("seal") > 0
+            assert "does not go on from the head kept" in caplog.text
+            assert kept(world) == before
+            assert any("seal" in line for line in violations(world)["I12"])
+            world.owner_sql(
+                "INSERT INTO audit_event (subject_type, subject_id, action, actor)"
+                " VALUES ('job', gen_random_uuid(), %s, 'nobody')",
+                f"looked at to {action}",
+            )
+            world.advance(SECONDS)
+        assert world.sweep("seal") == 3
+        assert violations(world)["I12"] == [
+            "seal 2 is not the one whose head was kept: the chain was made anew"
+        ]
+
+    def test_nothing_is_left_of_it(self, world: World, paid: Paid, head: str) -> None:
+        lift_all_guards(world)
+        world.owner_sql("DELETE FROM seal")
+        assert violations(world)["I12"] == ["nothing is sealed, the head kept is of seal 2"]
+
+    def test_a_sealed_row_is_changed(self, world: World, paid: Paid, head: str) -> None:
+        lift_all_guards(world)
+        world.owner_sql("UPDATE rate SET reason = 'always so'")
+        assert all("is not as it was" in line for line in violations(world)["I12"])
+
+    def test_a_head_of_that_number_is_not_replaced(
+        self, world: World, paid: Paid, head: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Whatever became of the one that was kept last."""
+        folder = Path(world.settings.storage_url) / "seals"
+        (folder / "newest").unlink()
+        (folder / "000000000002").write_text("a" * 64)
+        world.sweep("seal")
+        assert "seal 2 is not the one whose hash was kept" in caplog.text
+        assert kept(world)["000000000002"] == "a" * 64
+        assert "newest" not in kept(world)
+
+    def test_files_that_cannot_be_read_leave_it_unchecked(
+        self, world: World, paid: Paid, head: str
+    ) -> None:
+        newest = Path(world.settings.storage_url) / "seals" / "newest"
+        newest.unlink()
+        newest.symlink_to(newest)
+        found = findings(world)["I12"]
+        assert found.violations == []
+        assert (found.unchecked or "").startswith("the head kept with the files:")
+
+
 def test_the_application_changes_no_seal(world: World, paid: Paid) -> None:
     sealed(world)
     for attack in ("UPDATE seal SET hash = 'x'", "DELETE FROM seal", "TRUNCATE seal"):
@@ -185,6 +263,27 @@ def test_a_dump_is_checked_without_a_database(world: World, paid: Paid, tmp_path
     assert "its end was cut off" in line
 
 
+def test_a_dump_without_a_seal_or_an_end_is_not_whole(
+    world: World, paid: Paid, tmp_path: Path
+) -> None:
+    """Nothing sealed is nothing proven; what breaks off after the last sealed row breaks off."""
+    dump = dumped(world, tmp_path / "dump.sql")
+    head = sealed(world)
+    (line,) = service.violations_of_dump(dump, head=head)
+    assert line == "nothing is sealed, the head kept is of seal 1"
+    whole = dumped(world, dump).read_bytes()
+    dump.write_bytes(whole[: whole.rindex(b"-- PostgreSQL database dump complete")])
+    with pytest.raises(ValueError, match="breaks off before its end"):
+        service.violations_of_dump(dump, head=head)
+
+
+@pytest.mark.parametrize("head", ["", "1", f"{'9' * 5_000}:{'a' * 64}", f"0:{'a' * 64}", "1:b"])
+def test_what_is_no_head_is_called_so(world: World, paid: Paid, head: str) -> None:
+    sealed(world)
+    (line,) = found(world, head)
+    assert "is no head of a chain" in line
+
+
 def test_a_thousand_tamperings_of_a_dump_are_found(
     world: World, paid: Paid, tmp_path: Path
 ) -> None:
@@ -243,7 +342,7 @@ def _tampered(
             one, two = (tampered[each].split(b"\t") for each in (place, other))
             one[0], two[0] = two[0], one[0]
             tampered[place], tampered[other] = b"\t".join(one), b"\t".join(two)
-            if place == other:
+            if tampered == lines:  # the first seal and the first of the audit are both called 1
                 del tampered[place]
             return tampered, f"ids of {place} and {other} swapped"
         case _:

@@ -39,7 +39,7 @@ FOR: dict[str, set[str]] = {
     "finance": {
         "list_payout_runs draft_payout_run read_payout_run approve_payout_run discard_payout_run",
         "ask_for_reversal list_reversals read_reversal approve_reversal reject_reversal",
-        "pause_payout_run resume_payout_run hold_payout read_duties",
+        "pause_payout_run resume_payout_run hold_payout reissue_payout retire_payout_account read_duties",
         "explain_reversal decide_reversal_absent propose_pay_correction propose_adjustment",
         "propose_netting propose_write_off list_corrections read_correction approve_correction",
         "reject_correction",

@@ -176,6 +176,21 @@ def test_deposit_tells_its_story_in_events(sandbox: Sandbox) -> None:
     assert events[0]["data"]["object"]["payment_status"] == "paid"
 
 
+def test_events_expire_after_thirty_days(sandbox: Sandbox) -> None:
+    session = sandbox.ask("POST", "/v1/checkout/sessions", SESSION).json()
+    sandbox.complete(session["url"], "card")
+    kept = sandbox.ask("GET", "/v1/events").json()["data"]
+    sandbox.pass_time(30 * DAY_SECONDS - 60)
+    assert [each["id"] for each in sandbox.ask("GET", "/v1/events").json()["data"]] == [
+        each["id"] for each in kept
+    ]
+    assert sandbox.ask("GET", f"/v1/events/{kept[0]['id']}").json()["id"] == kept[0]["id"]
+    sandbox.pass_time(120)
+    assert sandbox.ask("GET", "/v1/events").json()["data"] == []
+    gone = sandbox.ask("GET", f"/v1/events/{kept[0]['id']}")
+    assert (gone.status_code, gone.json()["error"]["code"]) == (404, "resource_missing")
+
+
 @pytest.mark.parametrize(
     ("outcome", "ending"),
     [

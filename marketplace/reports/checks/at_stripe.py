@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from marketplace.payouts.models import PAID_STATES
 from marketplace.reports.checks import earnings, ledger, refunds
 from marketplace.shared.database import rows
 from marketplace.stripe_api.gateway import StripeGateway
@@ -31,8 +32,6 @@ IN_FLIGHT = """
 """
 # As long as an unknown outcome may take to be found out.
 BOOKED_WITHIN = timedelta(hours=24)
-# A payout whose transfer was made, whatever came back of it since.
-PAID = {"paid", "partly_reversed", "reversed"}
 MOVED = "Stripe's balance moved while it was read: run this again"
 
 
@@ -108,10 +107,12 @@ async def single_transfer(session: AsyncSession, view: StripeView) -> Finding:
         )
     }
     at_stripe: dict[str, list[Transfer]] = defaultdict(list)
-    own = {payout["transfer_id"] for payout in payouts.values()}
+    # One that came in late may be booked of another payout than the one it was asked for.
+    own = {payout["transfer_id"]: payout_id for payout_id, payout in payouts.items()}
     for transfer in view.transfers:
         if transfer.amount_reversed_minor < transfer.amount_minor or transfer.id in own:
-            at_stripe[transfer.metadata.get("payout_id", "")].append(transfer)
+            named = own.get(transfer.id) or transfer.metadata.get("payout_id", "")
+            at_stripe[named].append(transfer)
     violations = [
         violation
         for payout_id, transfers in at_stripe.items()
@@ -120,7 +121,7 @@ async def single_transfer(session: AsyncSession, view: StripeView) -> Finding:
     violations += [
         f"payout {payout_id} is paid, but Stripe has no transfer of it"
         for payout_id, payout in payouts.items()
-        if payout["state"] in PAID
+        if payout["state"] in PAID_STATES
         and (payout["concluded_at"] or view.read_from) <= view.read_from
         and payout_id not in at_stripe
     ]
@@ -162,7 +163,7 @@ def _compare_transfers(
         for transfer in transfers
         if (transfer.amount_minor, transfer.currency, transfer.destination) != asked
     ]
-    if payout["state"] not in {"sending", "unknown", *PAID}:
+    if payout["state"] not in {"sending", "unknown", *PAID_STATES}:
         violations.append(f"payout {payout_id} is {payout['state']}, but Stripe has {ids}")
     if payout["transfer_id"] and payout["transfer_id"] not in known:
         violations.append(f"payout {payout_id} names {payout['transfer_id']}, Stripe has {ids}")
@@ -289,14 +290,21 @@ async def coverage(session: AsyncSession, view: StripeView) -> Finding:
 
     A transfer, refund or withdrawal of ours that Stripe made and we have not booked yet has left its
     balance, but is still in flight here: it counts as cash until it is booked. What nobody here asked
-    for is gone.
+    for is gone. What was booked after Stripe's balance was read moved both: it counts, too.
     """
     if not view.is_stable:
         return Finding(unchecked=MOVED)
-    booked = {row["id"] for row in await rows(session, "SELECT id FROM booked_balance_transaction")}
+    lines = await rows(
+        session, "SELECT id, net_minor, currency, booked_at FROM booked_balance_transaction"
+    )
+    booked = {row["id"] for row in lines}
+    at_stripe = {line.id for line in view.balance_transactions}
     cash: dict[str, int] = defaultdict(int)
     for currency in view.balances:
         cash[currency] = view.total_minor(currency)
+    for row in lines:
+        if row["booked_at"] > view.read_from and row["id"] not in at_stripe:
+            cash[row["currency"]] += row["net_minor"]
     in_flight = {row["id"] for row in await rows(session, IN_FLIGHT)}
     for line in _lines_of(view, in_flight):
         if line.id not in booked:

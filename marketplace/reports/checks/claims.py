@@ -26,18 +26,26 @@ I6 = """
     JOIN job ON job.id = role.job_id
     JOIN LATERAL (
         SELECT cost_minor(
-            prep_seconds_cap_ + perform_seconds_cap_ * (1 + retakes_max_),
+            role.prep_seconds_cap + role.perform_seconds_cap * (1 + role.retakes_max),
             rate_minor_per_hour, job.fee_basis_points) AS needed
-        FROM (SELECT role.prep_seconds_cap AS prep_seconds_cap_,
-                     role.perform_seconds_cap AS perform_seconds_cap_,
-                     role.retakes_max AS retakes_max_) AS caps,
-             LATERAL (
-                 SELECT rate_minor_per_hour FROM rate
-                 WHERE rate.lineage_id = job.lineage_id AND effective_from <= marketplace_now()
-                 ORDER BY effective_from DESC, number DESC LIMIT 1
-             ) AS rate
+        FROM rate
+        WHERE rate.lineage_id = job.lineage_id AND effective_from <= marketplace_now()
+        ORDER BY effective_from DESC, number DESC LIMIT 1
     ) AS worst ON true
     LEFT JOIN account_balance
         ON account_id = account_id('job_reserve', role.reservation_id, job.currency)
     WHERE role.state = 'open' AND coalesce(balance_minor, 0) < needed
+    UNION ALL
+    -- Until it is decided, the worst case of a claim is set aside, at the rate that it locked.
+    SELECT format('claim %s is %s with %s reserved, its worst case costs %s',
+                  claim.id, claim.state, coalesce(balance_minor, 0), needed)
+    FROM claim
+    JOIN role ON role.id = claim.role_id
+    CROSS JOIN LATERAL cost_minor(
+        role.prep_seconds_cap + role.perform_seconds_cap * (1 + role.retakes_max),
+        claim.rate_minor_per_hour, claim.fee_basis_points) AS needed
+    LEFT JOIN account_balance
+        ON account_id = account_id('job_reserve', role.reservation_id, claim.currency)
+    WHERE claim.state IN ('active', 'in_session', 'submitted', 'retake')
+      AND coalesce(balance_minor, 0) < needed
 """

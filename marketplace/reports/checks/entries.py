@@ -112,7 +112,8 @@ REFUNDS = """
     SELECT 'refund_confirmed', id, currency, entry.*
     FROM refund, LATERAL (VALUES
         ('refunds_in_flight', NULL::uuid, amount_minor),
-        ('stripe_available', NULL, -amount_minor)
+        ('stripe_fees', NULL, fee_minor),
+        ('stripe_available', NULL, -amount_minor - fee_minor)
     ) AS entry
     WHERE confirmed_transaction_id IS NOT NULL
     UNION ALL
@@ -253,10 +254,12 @@ EVENTS = (
     CORRECTIONS,
 )
 
+SAID = (
+    f"said (kind, source_id, currency, account, owner_id, minor) AS ({' UNION ALL '.join(EVENTS)})"
+)
+
 I5_ENTRIES = f"""
-    WITH said (kind, source_id, currency, account, owner_id, minor) AS (
-        {" UNION ALL ".join(EVENTS)}
-    ), compared AS (
+    WITH {SAID}, compared AS (
         SELECT *, false AS is_booked FROM said WHERE minor <> 0
         UNION ALL
         SELECT source.kind, source_id, account.currency, account.kind, owner_id, amount_minor, true

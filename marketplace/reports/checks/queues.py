@@ -17,8 +17,18 @@ QUEUES = {
     "withdrawal": "withdrawal WHERE due_at IS NOT NULL",
     "stripe_event": "stripe_event WHERE handled_at IS NULL",
     "audition": "audition WHERE due_at IS NOT NULL",
+    "payout_account": "payout_account WHERE stripe_account_id IS NOT NULL AND due_at IS NOT NULL",
+    "bank_payout": "payout_account WHERE stripe_account_id IS NOT NULL",
 }
-DUE_COLUMNS = {"claim_deadline": "deadline", "claim_pay": "pay_due_at", "review": "review_due_at"}
+DUE_COLUMNS = {
+    "claim_deadline": "deadline",
+    "claim_pay": "pay_due_at",
+    "review": "review_due_at",
+    "bank_payout": "bank_due_at",
+}
+# Looks, now and then, at what an event tells at once and is asked again before money is sent: the
+# metrics show that nobody came, but nothing waits for it.
+LOOKS = ("payout_account", "bank_payout")
 
 WAITING = " UNION ALL ".join(
     f"SELECT '{queue}' AS queue, count(*) AS waiting, count(*) FILTER ("  # noqa: S608 - this module's words
@@ -30,7 +40,7 @@ WAITING = " UNION ALL ".join(
 I13 = f"""
     SELECT format('%s of %s rows of %s are late, the oldest was due at %s',
                   late, waiting, queue, oldest) AS violation
-    FROM ({WAITING}) AS queues WHERE late > 0
+    FROM ({WAITING}) AS queues WHERE late > 0 AND queue NOT IN {LOOKS}
 """  # noqa: S608 - this module's words
 
 I10 = """

@@ -22,9 +22,13 @@ async def compare(
         for row in await rows(
             session,
             "SELECT refund.id, amount_minor, refund.currency, state, stripe_refund_id,"
-            " confirmed.booked_at AS confirmed_at"
+            " confirmed.booked_at AS confirmed_at,"
+            # It may have stood when Stripe's were read.
+            " coalesce(ended.booked_at > :read_from, false) AS has_just_ended"
             " FROM refund"
-            " LEFT JOIN ledger_transaction AS confirmed ON confirmed.id = confirmed_transaction_id",
+            " LEFT JOIN ledger_transaction AS confirmed ON confirmed.id = confirmed_transaction_id"
+            " LEFT JOIN ledger_transaction AS ended ON ended.id = ended_transaction_id",
+            read_from=read_from,
         )
     }
     # Of these finance charges the client; their lines are booked like any other.
@@ -34,13 +38,17 @@ async def compare(
             session, "SELECT payment_intent_id FROM deposit WHERE foreign_line_id IS NOT NULL"
         )
     } - {None}
+    # What two people booked by hand stands for no refund of ours.
+    by_hand = {
+        row["line_id"]
+        for row in await rows(session, "SELECT line_id FROM line_booking WHERE state = 'booked'")
+    }
     found_later = {row["stripe_refund_id"]: refund_id for refund_id, row in ours.items()}
     standing: dict[str, list[Refund]] = defaultdict(list)
     for refund in at_stripe:
-        if (
-            refund.status not in {"failed", "canceled"}
-            and refund.payment_intent_id not in otherwise
-        ):
+        if refund.status in {"failed", "canceled"} or refund.payment_intent_id in otherwise:
+            continue
+        if refund.taken is None or refund.taken.id not in by_hand:
             standing[found_later.get(refund.id) or refund.metadata.get("refund_id", "")].append(
                 refund
             )
@@ -79,7 +87,8 @@ def _is_on_its_way_back(row: Mapping[str, Any], at_stripe: Sequence[Refund]) -> 
 
 
 def _differs(refund_id: str, found: Sequence[Refund], row: Mapping[str, Any] | None) -> list[str]:
-    ids = ", ".join(sorted(refund.id for refund in found))
+    known = {refund.id for refund in found}
+    ids = ", ".join(sorted(known))
     if row is None:
         return [f"Stripe has {ids}, which belong to no refund of ours"]
     violations = []
@@ -90,8 +99,8 @@ def _differs(refund_id: str, found: Sequence[Refund], row: Mapping[str, Any] | N
         for refund in found
         if (refund.amount_minor, refund.currency) != asked
     ]
-    if row["state"] not in MAY_BE_THERE:
+    if row["state"] not in MAY_BE_THERE and not row["has_just_ended"]:
         violations.append(f"refund {refund_id} is {row['state']}, but Stripe has {ids}")
-    elif row["stripe_refund_id"] and row["stripe_refund_id"] not in ids:
+    elif row["stripe_refund_id"] and row["stripe_refund_id"] not in known:
         violations.append(f"refund {refund_id} names {row['stripe_refund_id']}, Stripe has {ids}")
     return violations

@@ -146,3 +146,43 @@ I5 = """
     WHERE job.state = 'closed'
     GROUP BY job.id HAVING sum(balance_minor) > 0
 """
+
+# What the database refuses of time, looked at once more: nobody works twice at once, before the claim
+# or after its deadline, nor longer than the caps on preparation, the performance and each retake.
+I5_TIME = """
+    SELECT format('performer %s worked twice at once: time entry %s began at %s, another ended at %s',
+                  performer_id, id, started_at, busy_until) AS violation
+    FROM (
+        SELECT id, performer_id, started_at, ended_at,
+               max(coalesce(ended_at, 'infinity')) OVER (
+                   PARTITION BY performer_id ORDER BY started_at, ended_at NULLS LAST
+                   ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+               ) AS busy_until
+        FROM time_entry
+    ) AS worked
+    WHERE started_at < busy_until AND ended_at IS DISTINCT FROM started_at
+    UNION ALL
+    SELECT format('time entry %s lasted from %s to %s, its claim %s from %s to %s', entry.id,
+                  started_at, ended_at, claim.id, claimed_at, deadline)
+    FROM time_entry AS entry
+    JOIN claim ON claim.id = claim_id
+    WHERE started_at < claimed_at OR ended_at > deadline
+    UNION ALL
+    SELECT format('claim %s has %s seconds of %s, its cap is %s', claim_id, seconds, what, cap)
+    FROM (
+        SELECT claim_id, concat_ws(' ', what, retake_number) AS what,
+               extract(epoch FROM sum(ended_at - started_at))::bigint AS seconds,
+               CASE WHEN what = 'preparation' THEN prep_seconds_cap
+                   WHEN retake_number > retakes_max THEN 0
+                   ELSE perform_seconds_cap END AS cap
+        FROM time_entry
+        JOIN claim ON claim.id = claim_id
+        JOIN role ON role.id = role_id
+        CROSS JOIN LATERAL (
+            SELECT CASE WHEN activity IN ('brief', 'prep', 'wait') THEN 'preparation'
+                ELSE activity END AS what
+        ) AS named
+        GROUP BY claim_id, what, retake_number, prep_seconds_cap, perform_seconds_cap, retakes_max
+    ) AS capped
+    WHERE seconds > cap
+"""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from marketplace.ledger.models import SOURCE_TABLES, TransactionKind
+from marketplace.payouts.models import PAID_STATES
 from marketplace.reports.explain.nodes import Row
 
 
@@ -54,10 +55,6 @@ AT_STRIPE = {
     TransactionKind.TRANSFER_REVERSED,
 }
 
-
-# The states of a payout whose transfer was made.
-PAID = {"paid", "partly_reversed", "reversed"}
-
 # Towards the seconds and the rate.
 DOWN: dict[str, tuple[Link, ...]] = {
     "payout_run": (Link("payout", "run_id", "id"),),
@@ -92,6 +89,7 @@ DOWN: dict[str, tuple[Link, ...]] = {
     "booked_balance_transaction": (
         Link("ledger_transaction", "id", "ledger_transaction_id", required=always),
     ),
+    "stripe_line": (Link("booked_balance_transaction", "id", "id"),),
     # What was paid in another currency is credited out of the platform's capital.
     "deposit": (
         Link(
@@ -110,11 +108,38 @@ DOWN: dict[str, tuple[Link, ...]] = {
     ),
     # What is owed again was paid once.
     "transfer_reversal": (Link("payout", "id", "payout_id", required=always),),
+    # Null is the wallet.
+    "reserve_move": (
+        Link(
+            "reservation",
+            "id",
+            "from_reservation_id",
+            required=always,
+            when=lambda row: row["from_reservation_id"] is not None,
+        ),
+        Link(
+            "reservation",
+            "id",
+            "to_reservation_id",
+            required=always,
+            when=lambda row: row["to_reservation_id"] is not None,
+        ),
+    ),
+    # A role's, or that of a claim which ended before it was decided.
+    "reservation": (Link("role", "reservation_id", "id"), Link("claim", "reservation_id", "id")),
 }
 
 # Towards Stripe.
 UP: dict[str, tuple[Link, ...]] = {
     "time_entry": (Link("claim", "id", "claim_id", required=always),),
+    "role": (
+        Link("claim", "role_id", "id"),
+        Link("reservation", "id", "reservation_id", when=lambda row: bool(row["reservation_id"])),
+    ),
+    "reservation": (
+        Link("reserve_move", "to_reservation_id", "id"),
+        Link("reserve_move", "from_reservation_id", "id"),
+    ),
     "claim": (
         Link("pay_decision", "claim_id", "id", required=lambda row: row["state"] == "settled"),
         Link("correction", "claim_id", "id"),
@@ -250,7 +275,7 @@ UP: dict[str, tuple[Link, ...]] = {
             "payout_attempt",
             "payout_id",
             "id",
-            required=lambda row: row["state"] in {"sending", "unknown", *PAID},
+            required=lambda row: row["state"] in {"sending", "unknown", *PAID_STATES},
         ),
         Link("transfer_reversal", "payout_id", "id"),
     ),
@@ -311,6 +336,11 @@ TABLES = (
     "bank_payout",
     "transfer_reversal",
     "correction",
+    "reservation",
+    "role",
+    "job",
+    "rate",
+    "payout_account",
 )
 
 # Stripe's own ids: which row of ours carries them, in which column.
@@ -326,10 +356,16 @@ STRIPE_IDS = (
     ("bank_payout", "stripe_payout_id"),
     ("stripe_line", "id"),
     ("transfer_reversal", "reversal_id"),
+    ("payout_account", "stripe_account_id"),
+    # Of a charge or a payment only Stripe's line tells.
+    ("stripe_line", "source_id"),
 )
 
 # Rows that say little without a second look.
 READABLE = {
+    "payout_account": "(SELECT payout_account.*, performer_id AS id FROM payout_account) AS readable",
+    "reservation": "(SELECT reservation.*, balance_minor FROM reservation LEFT JOIN account_balance"
+    " ON account_id = account_id('job_reserve', reservation.id, reservation.currency)) AS readable",
     "ledger_entry": "(SELECT ledger_entry.*, account.kind AS account, owner_id FROM ledger_entry"
     " JOIN account ON account.id = account_id) AS readable",
     "ledger_transaction": "(SELECT ledger_transaction.*, EXISTS (SELECT FROM ledger_entry JOIN account"

@@ -38,15 +38,14 @@ async def explain(session: AsyncSession, id_: str) -> Node | None:
 
 
 async def _find(session: AsyncSession, id_: str) -> tuple[str, Row] | None:
-    for table, column in STRIPE_IDS:
-        for row in await _select(session, table, column, id_):
-            return table, row
+    named: list[tuple[str, str, str | UUID]]
     try:
         uuid = UUID(id_)
+        named = [(table, "id", uuid) for table in TABLES]
     except ValueError:
-        return None
-    for table in TABLES:
-        for row in await _select(session, table, "id", uuid):
+        named = [(table, column, id_) for table, column in STRIPE_IDS]
+    for table, column, value in named:
+        for row in await _select(session, table, column, value):
             return table, row
     return None
 
