@@ -112,7 +112,6 @@ def create_app(settings: Settings, *, sweeps: bool = True) -> FastAPI:
         app.include_router(router)
     _add_error_answers(app)
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
-    app.add_middleware(Observed)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -121,6 +120,8 @@ def create_app(settings: Settings, *, sweeps: bool = True) -> FastAPI:
             allow_headers=["*"],
             expose_headers=["ETag", "X-Request-Id", "Idempotent-Replayed", "Retry-After"],
         )
+    # Around all else: what is added last comes first.
+    app.add_middleware(Observed)
     return app
 
 

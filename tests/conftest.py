@@ -173,7 +173,7 @@ def make_scene(
 
 
 @pytest.fixture(scope="session")
-def funded(make_scene: Callable[[Callable[[World], Any]], Scene]) -> Scene:
+def paid_in(make_scene: Callable[[Callable[[World], Any]], Scene]) -> Scene:
     """Acme Voice Lab has paid 1,000.00 in."""
     return make_scene(lambda world: world.client("Acme Voice Lab", deposit_minor=100_000))
 
@@ -181,9 +181,9 @@ def funded(make_scene: Callable[[Callable[[World], Any]], Scene]) -> Scene:
 @pytest.fixture
 def scene(request: pytest.FixtureRequest) -> Scene | None:
     """Where the story begins: in an empty world, or with all that it asks for there already."""
-    if "funded" not in request.fixturenames:
+    if "paid_in" not in request.fixturenames:
         return None
-    found: Scene = request.getfixturevalue("funded")
+    found: Scene = request.getfixturevalue("paid_in")
     return found
 
 
@@ -242,7 +242,7 @@ def fay(world: World) -> Person:
 
 
 @pytest.fixture
-def acme(world: World, funded: Scene) -> Client:
+def acme(world: World, paid_in: Scene) -> Client:
     """Acme Voice Lab, with 1,000.00 USD in its wallet."""
-    found: Client = funded.cast_in(world)
+    found: Client = paid_in.cast_in(world)
     return found

@@ -206,6 +206,41 @@ def test_old_rows_are_looked_through_after_the_change(
     assert definitions(owner, CONSTRAINTS) == definition
 
 
+OLD_CHARGES = """
+    INSERT INTO client (id, name, currency) VALUES (uuidv7(), 'Acme Voice Lab', 'USD');
+    ALTER TABLE deposit DISABLE TRIGGER USER;
+    INSERT INTO deposit (id, client_id, currency, amount_minor, idempotency_key, success_url, state,
+                         checkout_session_id, foreign_line_id)
+    SELECT uuidv7(), id, 'USD', 5, 'k', 'u', 'credited', 'cs_1', 'txn_1' FROM client;
+    ALTER TABLE deposit ENABLE TRIGGER USER;
+    INSERT INTO stripe_event (id, type, object_id, created, payload, tries)
+    VALUES ('evt_1', 'checkout.session.completed', 'cs_1', now(),
+            '{"data": {"object": {"payment_intent": "pi_1"}}}', 0);
+    ALTER TABLE dispute DISABLE TRIGGER USER;
+    INSERT INTO dispute (id, stripe_dispute_id, client_id, deposit_id, currency, amount_minor, reason,
+                         opened_at, state, state_reason)
+    SELECT uuidv7(), how, client_id, id, 'USD', 5, 'fraudulent', now(), 'open',
+           'Finance must look: Stripe ' || how || ' by txn_2.'
+    FROM deposit, unnest(ARRAY['took it', 'gave it back']) AS how;
+    ALTER TABLE dispute ENABLE TRIGGER USER;
+"""
+
+
+def test_what_stood_in_prose_of_disputes_stands_in_columns(unmigrated: sa.Connection) -> None:
+    upgrade(unmigrated, "0015")
+    unmigrated.exec_driver_sql(OLD_CHARGES)
+    unmigrated.commit()
+    upgrade(unmigrated, "0016")
+    found = unmigrated.exec_driver_sql(
+        "SELECT stripe_dispute_id, unbookable_line_id, unbookable_return_line_id, payment_intent_id"
+        " FROM dispute JOIN deposit ON deposit.id = deposit_id ORDER BY 1 DESC"
+    )
+    assert list(map(tuple, found)) == [
+        ("took it", "txn_2", None, "pi_1"),
+        ("gave it back", None, "txn_2", "pi_1"),
+    ]
+
+
 def test_alembic_finds_no_difference_from_the_models(owner: sa.Connection) -> None:
     def texts_are_texts(*arguments: Any) -> bool | None:
         *_, found, wanted = arguments

@@ -28,7 +28,11 @@ def test_a_served_request_is_one_line_without_secrets(
     with errors.open("w") as stderr:
         process = subprocess.Popen(
             [sys.executable, "-m", "marketplace", *arguments],
-            env={**environment(world), "METRICS_TOKEN": SCRAPER},
+            env={
+                **environment(world),
+                "METRICS_TOKEN": SCRAPER,
+                "CORS_ORIGINS": '["https://app.example"]',
+            },
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
@@ -56,6 +60,13 @@ def test_a_served_request_is_one_line_without_secrets(
                     json={"email": "rosa@example.org", "password": "wrong", "device": "phone"},
                 ),
                 http.get("/nowhere", params={"token": acme.token}),
+                http.options(
+                    "/v1/me",
+                    headers={
+                        "Origin": "https://app.example",
+                        "Access-Control-Request-Method": "GET",
+                    },
+                ),
             ]
             metrics = http.get("/metrics", headers={"Authorization": f"Bearer {SCRAPER}"}).text
         process.terminate()
@@ -68,6 +79,9 @@ def test_a_served_request_is_one_line_without_secrets(
         line = told[answer.headers["x-request-id"]]
         assert line["status"] == answer.status_code
         assert line["milliseconds"] >= 0
+    preflight = asked[-1]
+    assert preflight.headers["access-control-allow-origin"] == "https://app.example"
+    assert told[preflight.headers["x-request-id"]]["operation"] == "preflight"
     first = told[asked[0].headers["x-request-id"]]
     assert (first["operation"], first["actor"]) == ("read_me", ana.id)
     for secret in (ana.token, acme.token, code, PASSWORD, "rosa@example.org", SCRAPER):

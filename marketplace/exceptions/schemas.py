@@ -32,7 +32,8 @@ class ExceptionAnswer(Answer):
     )
     charge_deposit_id: UUID | None = Field(
         description="The deposit of which this was taken (or came back) and that our books cannot "
-        "follow: book the line as capital, and charge the client by `POST /v1/client-charges`.",
+        "follow: book the line as capital, and charge the client by `POST /v1/client-charges`, "
+        "unless `GET /v1/client-charges` says that it was charged.",
         examples=[None],
     )
     charge_dispute_id: UUID | None = Field(

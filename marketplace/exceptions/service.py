@@ -36,7 +36,8 @@ OPEN = f"""
                WHEN judged.reason = 'on_its_way' THEN 'no_event'
                ELSE judged.reason END AS reason,
            stripe_line.description, proposed.id AS line_booking_id, foreign_paid.id AS deposit_id,
-           taken_of.deposit_id AS charge_deposit_id, taken_of.dispute_id AS charge_dispute_id,
+           CASE WHEN taken_of.is_chargeable THEN taken_of.deposit_id END AS charge_deposit_id,
+           CASE WHEN taken_of.is_chargeable THEN taken_of.dispute_id END AS charge_dispute_id,
            line_waits_for(judged.id) AS waits_for
     FROM judged
     LEFT JOIN stripe_line ON stripe_line.id = judged.id
@@ -44,17 +45,17 @@ OPEN = f"""
         ON proposed.line_id = judged.id AND proposed.state = 'proposed'
     LEFT JOIN deposit AS foreign_paid ON foreign_paid.foreign_line_id = judged.id
     LEFT JOIN LATERAL (
-        SELECT dispute.deposit_id, dispute.id AS dispute_id
+        SELECT dispute.deposit_id, dispute.id AS dispute_id, state = 'open' AS is_chargeable
         FROM dispute
         WHERE stripe_dispute_id = judged.source_id
           AND num_nonnulls(unbookable_line_id, unbookable_return_line_id) > 0
         UNION ALL
         -- A refund says of which payment it is in its event only.
-        SELECT deposit.id, NULL
+        SELECT deposit.id, NULL, deposit.state = 'credited'
         FROM stripe_event AS event
         JOIN deposit ON payment_intent_id = event.payload #>> '{{data,object,payment_intent}}'
         WHERE event.object_id = judged.source_id AND event.type LIKE 'refund.%'
-          AND foreign_line_id IS NOT NULL AND deposit.state = 'credited'
+          AND foreign_line_id IS NOT NULL
         LIMIT 1
     ) AS taken_of ON judged.reason IS NOT NULL
     WHERE judged.reason IS NOT NULL

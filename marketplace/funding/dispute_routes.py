@@ -67,7 +67,7 @@ async def read_dispute(dispute_id: UUID, session: Session, reader: Reader) -> Di
 async def list_client_debts(
     session: Session, finance: Finance, page: Annotated[PageQuery, Query()]
 ) -> Page[ClientDebt]:
-    """What clients owe after lost disputes, the oldest first, and what is in their wallets.
+    """What clients owe after lost disputes and charges, the oldest first, and what their wallets have.
 
     A later deposit goes into the wallet whole; nothing is taken out of it by itself.
     """

@@ -249,7 +249,10 @@ async def _book_what_paid_before(
         is_whole = outcomes.is_of(transfer, payout) and not transfer.amount_reversed_minor
         if is_whole and await _lines(session, earlier) == lines:
             if await _adopt(session, payout, transfer):
-                payout.state_reason = f"{transfer.id} paid it, which came in late for payout {earlier} that was given up."
+                payout.state_reason = (
+                    f"{transfer.id} paid it, which came in late for payout {earlier} that was "
+                    "given up."
+                )
             return
     earlier, transfer = standing[0]
     reason = (

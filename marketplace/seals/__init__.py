@@ -1,3 +1,3 @@
-"""The seal: what is only ever inserted is chained by hashes, so that not even its owner can rewrite
-it unseen.
+"""The seal: the ledger, rates, consents and the audit are chained by hashes, so that not even the
+database's owner can rewrite them unseen.
 """

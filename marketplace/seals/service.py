@@ -22,7 +22,8 @@ from marketplace.seals.models import Seal
 from marketplace.shared import clock
 from marketplace.shared.database import Sessions, take_turns
 
-# What is append-only and carries money, rates, consent or history.
+# The ledger, rates, consent and history. Other rows that are only ever inserted (decisions, moves of
+# reserves, Stripe's lines) are compared with the ledger by `verify`, entry by entry.
 SEALED = (
     *("rate_lineage", "rate", "minimum_rate", "consent_grant", "consent_withdrawal"),
     *("ledger_transaction", "ledger_entry", "audit_event"),

@@ -11,6 +11,8 @@ from marketplace.shared.ids import new_id
 log = logging.getLogger(__name__)
 
 NO_ROUTE = "no_such_path"
+# What a browser asks before it asks; answered for every path alike.
+PREFLIGHT = "preflight"
 
 
 class Observed:
@@ -44,7 +46,8 @@ class Observed:
 def _note(scope: Scope, status: int, seconds: float) -> None:
     """By the operation's name: a path may hold a secret, as a download link does."""
     route = scope.get("route")
-    operation = str(getattr(route, "name", NO_ROUTE))
+    unrouted = PREFLIGHT if scope["method"] == "OPTIONS" and status == 200 else NO_ROUTE
+    operation = str(getattr(route, "name", unrouted))
     metrics.answered(operation, status, seconds)
     fields = {
         "method": scope["method"],

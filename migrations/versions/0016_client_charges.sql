@@ -15,19 +15,9 @@ ALTER TABLE dispute ADD COLUMN unbookable_line_id text;
 ALTER TABLE dispute ADD COLUMN unbookable_return_line_id text;
 ALTER TABLE dispute ADD CONSTRAINT ck_dispute_outcome_known CHECK (outcome IN ('won', 'lost', 'prevented')) NOT VALID;
 ALTER TABLE dispute ADD CONSTRAINT ck_dispute_outcome_told CHECK ((outcome IS NULL) = (outcome_at IS NULL)) NOT VALID;
-UPDATE dispute SET unbookable_line_id = substring(state_reason FROM ' by (\S+)\.$')
-WHERE state = 'open' AND state_reason LIKE 'Finance must look: Stripe took it by %';
-UPDATE dispute SET unbookable_return_line_id = substring(state_reason FROM ' by (\S+)\.$')
-WHERE state = 'open' AND state_reason LIKE 'Finance must look: Stripe gave it back by %';
 CREATE TRIGGER kept_lines BEFORE UPDATE ON dispute FOR EACH ROW EXECUTE FUNCTION
     keep_what_is_set('unbookable_line_id', 'unbookable_return_line_id');
 
--- The payments behind deposits that were settled in another currency.
-UPDATE deposit SET payment_intent_id = event.payload #>> '{data,object,payment_intent}'
-FROM stripe_event AS event
-WHERE deposit.foreign_line_id IS NOT NULL AND deposit.payment_intent_id IS NULL
-  AND event.object_id = deposit.checkout_session_id
-  AND event.type = 'checkout.session.completed';
 CREATE INDEX ix_stripe_event_object_id ON stripe_event (object_id);
 
 CREATE TABLE client_charge (
@@ -429,3 +419,18 @@ BEGIN
     RETURN NULL;
 END
 $$;
+
+-- What stood in prose until now.
+UPDATE dispute SET unbookable_line_id = substring(state_reason FROM ' by (\S+)\.$')
+WHERE state = 'open' AND state_reason LIKE 'Finance must look: Stripe took it by %';
+UPDATE dispute SET unbookable_return_line_id = substring(state_reason FROM ' by (\S+)\.$')
+WHERE state = 'open' AND state_reason LIKE 'Finance must look: Stripe gave it back by %';
+-- The payments behind deposits that were settled in another currency.
+UPDATE deposit SET payment_intent_id = event.payload #>> '{data,object,payment_intent}'
+FROM stripe_event AS event
+WHERE deposit.foreign_line_id IS NOT NULL AND deposit.payment_intent_id IS NULL
+  AND event.object_id = deposit.checkout_session_id
+  AND event.type = 'checkout.session.completed';
+-- The deferred guards look now: a table with some of them pending is not changed by what follows.
+SET CONSTRAINTS ALL IMMEDIATE;
+SET CONSTRAINTS ALL DEFERRED;

@@ -81,7 +81,7 @@ def test_a_snapshot_sees_no_more_than_others_left(
 ) -> None:
     _, proposed = proposal(lab, finn, 500)
     snapshot = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
-    refused(mallory, "charge_within_deposit", snapshot, proposed)
+    refused(mallory, "read_committed", snapshot, proposed)
 
 
 def test_what_our_books_follow_is_not_charged(

@@ -128,8 +128,11 @@ class TestRefundedByHand:
         self, world: World, foreign: Client, finn: Person, fay: Person
     ) -> None:
         world.advance(3 * DAY)
-        refunded_by_hand(world, foreign, 100_000)
-        (line,) = queue(world, finn)
+        # As much as Stripe's fee has left of it there.
+        refunded_by_hand(world, foreign, 95_000)
+        (line, back) = queue(world, finn)
+        # There is nothing to be charged: it was never credited.
+        assert (back["charge_deposit_id"], back["may_be_booked_as"]) == (None, ["capital"])
         fay.post(f"{say_what_it_is(finn, line, 'given_back')}/approve")
         (deposit,) = foreign.get("/v1/wallet/deposits")["items"]
         assert deposit["state"] == "expired"
@@ -137,7 +140,6 @@ class TestRefundedByHand:
         assert foreign.wallet_minor == 0
         refused = finn.refused("POST", CHARGES, wanted(foreign, 1))
         assert refused == "409 more_than_paid"
-        world.advance(DAY)
         book_as_capital(world, finn, fay)
         books_are_whole(world, finn)
         # Its payer's bank may take it back all the same: nobody here bears that but the platform.
@@ -214,6 +216,7 @@ class TestDisputed:
             refused = finn.refused("POST", CHARGES, wanted(lab, 0, dispute))
             assert refused == "409 followed_by_itself"
         assert lab.wallet_minor == 100_000
+        assert [line["charge_dispute_id"] for line in queue(world, finn)] == [None] * 4
         book_as_capital(world, finn, fay)
         books_are_whole(world, finn)
 
@@ -357,6 +360,13 @@ class TestProposal:
         assert lab.refused("GET", path) == "404 not_found"
         assert lab.wallet_minor == 100_000
         books_are_whole(world, finn)
+
+    def test_a_proposal_that_is_sent_twice_is_one(self, lab: Client, finn: Person) -> None:
+        twice = [finn.post(CHARGES, wanted(lab, 100), key="once") for _ in range(2)]
+        assert twice[0] == twice[1]
+        assert finn.get(CHARGES)["items"] == twice[:1]
+        other = finn.refused("POST", CHARGES, wanted(lab, 101), key="once")
+        assert other == "422 idempotency_key_reused"
 
     def test_never_more_than_was_paid(
         self, world: World, lab: Client, finn: Person, fay: Person

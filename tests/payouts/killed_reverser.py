@@ -12,6 +12,7 @@ from marketplace.app import parts_of
 from marketplace.payouts import reversing
 from tests.payouts import killed_sender
 
+COMMITS = ("lease", "intent", "outcome")
 PATH_ENDS = "/reversals"
 
 
@@ -28,5 +29,7 @@ async def main(*where: str) -> None:
                     lambda url: urlsplit(url).path.endswith(PATH_ENDS),
                 )
             else:
-                killed_sender.end_at(when, step, killed_sender.die, engine)
+                killed_sender.end_at_commit(
+                    when, COMMITS.index(step) + 1, killed_sender.die, engine
+                )
         await reversing.reverse_due(parts.sessions, parts.gateway)

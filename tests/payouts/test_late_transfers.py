@@ -242,10 +242,8 @@ class TestItsLine:
         world.sweep("payouts")
         held = finn.get(path)
         assert (held["state"], len(held["attempts"])) == ("held", 1)
-        assert held["state_reason"] == (
-            f"Stripe has {transfer} of it. "
-            "Finance has booked Stripe's line of it as something else already."
-        )
+        assert held["state_reason"].startswith(f"Stripe has {transfer} of it. ")
+        assert held["state_reason"].endswith("is booked as something else already.")
         assert world.ledger("performer_payable", owed.id) == -123
 
     def test_and_one_on_its_way_stays_unknown_and_says_so(

@@ -1,4 +1,4 @@
-"""What is only ever inserted cannot be rewritten unseen, not even by the database's owner."""
+"""The ledger, rates, consents and the audit are not rewritten unseen, not even by their owner."""
 
 import os
 import random

@@ -107,11 +107,13 @@ async def single_transfer(session: AsyncSession, view: StripeView) -> Finding:
         )
     }
     at_stripe: dict[str, list[Transfer]] = defaultdict(list)
-    # One that came in late may be booked of another payout than the one it was asked for.
     own = {payout["transfer_id"]: payout_id for payout_id, payout in payouts.items()}
     for transfer in view.transfers:
         if transfer.amount_reversed_minor < transfer.amount_minor or transfer.id in own:
-            named = own.get(transfer.id) or transfer.metadata.get("payout_id", "")
+            named = transfer.metadata.get("payout_id", "")
+            # One that came in late may pay another payout than the one that was given up.
+            if named not in payouts or payouts[named]["state"] == "released":
+                named = own.get(transfer.id, named)
             at_stripe[named].append(transfer)
     violations = [
         violation
