@@ -173,7 +173,7 @@ class TestPayoutReport:
     def test_who_approved_it_is_told_as_of_the_moment(
         self, world: World, paid: Paid, ravi: Person, finn: Person, fay: Person
     ) -> None:
-        """Fay approves it, Finn goes on with it after a pause, an edit voids it, Finja approves it."""
+        """Fay approves it, Finja goes on with it after a pause, an edit voids it, Finja approves it."""
         bea = world.performer("Bea", onboarded=True)
         finja = world.finance("Finja")
         world.accepted_claim(paid.ana, paid.job, ravi)
@@ -186,7 +186,7 @@ class TestPayoutReport:
         for person, moved, body in (
             (fay, f"{run_path}/approve", None),
             (fay, f"{run_path}/pause", why),
-            (finn, f"{run_path}/resume", why),
+            (finja, f"{run_path}/resume", why),
             (fay, f"/v1/payouts/{first['id']}/release", why),
             (finja, f"{run_path}/approve", None),
         ):
