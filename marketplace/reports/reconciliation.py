@@ -64,7 +64,7 @@ JUDGED = """
         SELECT coalesce(listed.id, booked.id) AS id, listed.type,
                CASE
                    WHEN listed.id IS NULL THEN 'not_at_stripe'
-                   WHEN booked.id IS NOT NULL AND booked.net_minor <> listed.net_minor
+                   WHEN (booked.net_minor, booked.currency) <> (listed.net_minor, listed.currency)
                        THEN 'amount_differs'
                    WHEN booked.id IS NOT NULL THEN NULL
                    -- It moves nothing.

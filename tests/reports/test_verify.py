@@ -137,12 +137,16 @@ PLANTED: dict[str, list[tuple[str, str]]] = {
                 "UPDATE booked_balance_transaction SET net_minor = net_minor - 1"
                 " WHERE net_minor = 500000"
             ),
-            "nets 500000 at Stripe, 499999 in the ledger",
+            "nets 500000 USD at Stripe, 499999 USD in the ledger",
         ),
         (
-            "UPDATE booked_balance_transaction SET net_minor = 500000 WHERE net_minor = 499999",
-            "",
+            (
+                "UPDATE booked_balance_transaction SET net_minor = 500000, currency = 'EUR'"
+                " WHERE net_minor = 499999"
+            ),
+            "nets 500000 USD at Stripe, 500000 EUR in the ledger",
         ),
+        ("UPDATE booked_balance_transaction SET currency = 'USD' WHERE currency = 'EUR'", ""),
         (
             booked("platform_capital", "stripe_available", 7),
             "its booked balance transactions",

@@ -247,9 +247,11 @@ async def stripe_balance(session: AsyncSession, view: StripeView) -> Finding:
     ]
     overdue = [line for line in unbooked if line.created_at < view.read_from - BOOKED_WITHIN]
     violations = [
-        f"{line.id} nets {line.net_minor} at Stripe, {booked[line.id]['net_minor']} in the ledger"
+        f"{line.id} nets {line.net_minor} {line.currency} at Stripe, "
+        f"{row['net_minor']} {row['currency']} in the ledger"
         for line in view.balance_transactions
-        if line.id in booked and booked[line.id]["net_minor"] != line.net_minor
+        if (row := booked.get(line.id))
+        and (row["net_minor"], row["currency"]) != (line.net_minor, line.currency)
     ]
     violations += [
         f"{id_} is booked, but Stripe does not know it"
