@@ -53,8 +53,11 @@ async def deliver_forever(db: sqlite3.Connection, woken: asyncio.Event) -> None:
             for row in _due(db, running):
                 running.add((row["event_id"], row["endpoint_id"]))
                 group.create_task(_deliver(db, client, row, running, woken))
+            # Not by wait_for(), which before Python 3.12 forgets that it was cancelled when it is
+            # woken in the same moment.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(woken.wait(), timeout=_idle_seconds(db, running))
+                async with asyncio.timeout(_idle_seconds(db, running)):
+                    await woken.wait()
 
 
 @cache

@@ -1,6 +1,12 @@
 """The sandbox's wire format: what it takes, what it refuses and how, what its lists look like."""
 
+import asyncio
+from pathlib import Path
+
 import pytest
+
+from marketplace.stripe_sandbox.deliveries import deliver_forever
+from marketplace.stripe_sandbox.state import open_state
 
 from .conftest import DAY_SECONDS, Receiver, Sandbox, eventually
 
@@ -266,3 +272,22 @@ def test_control_shows_a_summary_and_refuses_unknown_fields(sandbox: Sandbox) ->
     wrong = sandbox.http.put(f"{sandbox.url}/_sandbox/clock", json={"offset": 5})
     assert wrong.status_code == 422
     assert sandbox.control("GET", "health") == {"status": "ok"}
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_its_deliveries_end_even_when_they_are_just_woken(turns: int) -> None:
+    async def story() -> bool:
+        db, woken = open_state(Path(":memory:")), asyncio.Event()
+        deliveries = asyncio.create_task(deliver_forever(db, woken))
+        await asyncio.sleep(0.1)
+        woken.set()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        deliveries.cancel()
+        ended, _ = await asyncio.wait([deliveries], timeout=1)
+        deliveries.cancel()
+        await asyncio.wait([deliveries])
+        db.close()
+        return deliveries in ended
+
+    assert asyncio.run(story())
