@@ -31,7 +31,7 @@ CHECKS = [
     content_type_conformance,
     response_schema_conformance,
 ]
-EXAMPLES = {GenerationMode.POSITIVE: 3, GenerationMode.NEGATIVE: 2}
+EXAMPLES = {GenerationMode.POSITIVE: 2, GenerationMode.NEGATIVE: 2}
 CALLERS = ("nobody", "client", "member", "performer", "reviewer", "finance", "operator")
 
 SCHEMA = schemathesis.openapi.from_dict(describe(APP))

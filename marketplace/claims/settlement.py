@@ -13,8 +13,7 @@ import sqlalchemy as sa
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from marketplace.accounts.impartial import require_no_member
-from marketplace.accounts.models import ClientMember
+from marketplace.accounts.impartial import acts_or_acted_for, require_no_member
 from marketplace.claims.models import (
     WITHHOLDING_MOVES,
     Claim,
@@ -87,11 +86,7 @@ async def require_impartial(session: AsyncSession, claim: Claim, person_id: UUID
 
 def is_impartial(person_id: UUID) -> sa.ColumnElement[bool]:
     """`require_impartial`, as a condition on claims."""
-    acts_for_the_client = (
-        select(ClientMember.person_id)
-        .where(ClientMember.person_id == person_id, ClientMember.client_id == Claim.client_id)
-        .exists()
-    )
+    acts_for_the_client = acts_or_acted_for(Claim.client_id, person_id)
     return sa.and_(col(Claim.performer_id) != person_id, ~acts_for_the_client)
 
 

@@ -61,7 +61,7 @@ async def list_client_charges(
     if query.state is not None:
         wanted = wanted.where(ClientCharge.state == query.state)
     found, next_cursor = await newest_first(session, wanted, col(ClientCharge.id), query)
-    items = [ClientChargeAnswer.model_validate(row.ClientCharge) for row in found]
+    items = [_told(row.ClientCharge, reader) for row in found]
     return Page(items=items, next_cursor=next_cursor)
 
 
@@ -69,9 +69,9 @@ async def list_client_charges(
 async def read_client_charge(
     charge_id: UUID, session: Session, reader: Reader
 ) -> ClientChargeAnswer:
-    """One charge: for what, how much, and who decided."""
+    """One charge: for what and how much; for finance also who decided."""
     charge = await charges.find(session, charge_id, client_id=_only(reader))
-    return ClientChargeAnswer.model_validate(charge)
+    return _told(charge, reader)
 
 
 @router.post(
@@ -106,3 +106,11 @@ async def decide_client_charge(
 def _only(reader: Principal) -> UUID | None:
     """Whose charges somebody may see; None is everybody's."""
     return None if Role.FINANCE in reader.roles else reader.client
+
+
+def _told(charge: ClientCharge, reader: Principal) -> ClientChargeAnswer:
+    answer = ClientChargeAnswer.model_validate(charge)
+    if _only(reader) is None:
+        return answer
+    inside = ("state_reason", "proposed_by", "decided_by", "ledger_transaction_id")
+    return answer.model_copy(update=dict.fromkeys(inside))

@@ -41,7 +41,7 @@ class ClientChargeAnswer(Answer):
     reason: str = Field(examples=[WHY])
     state: ChargeState = Field(examples=["approved"])
     state_reason: str | None
-    proposed_by: UUID
+    proposed_by: UUID | None = Field(description="Who of finance, and why: told to finance alone.")
     proposed_at: datetime
     decided_by: UUID | None
     decided_at: datetime | None

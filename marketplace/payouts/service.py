@@ -170,6 +170,8 @@ async def approve(session: AsyncSession, *, run_id: UUID, approver: UUID) -> Pay
     """Freeze the run and let its payouts be sent."""
     run = await find_run(session, run_id, lock=True)
     await _require_approver(session, run, approver)
+    if run.state is RunState.PAUSED:
+        raise not_allowed(run, RUN_MOVES, "It is paused; resume it.")
     now = await clock.now(session)
     move(run, RunState.APPROVED, RUN_MOVES)
     run.approved_by, run.approved_at = approver, now

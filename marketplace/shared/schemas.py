@@ -29,13 +29,15 @@ class Page(BaseModel, Generic[Item]):
     )
 
 
-def _without_control_characters(text: str) -> str:
+def _readable(text: str) -> str:
     if any(
         unicodedata.category(character) in {"Cc", "Cs"}
         for character in text
         if character not in "\n\t"
     ):
         raise ValueError("control characters are not allowed")
+    if not any(unicodedata.category(character)[0] in "LNPS" for character in text):
+        raise ValueError("nothing of it can be seen")
     return text
 
 
@@ -71,17 +73,17 @@ def _language_tag(tag: str) -> str:
 Name = Annotated[
     str,
     Limits(strip_whitespace=True, min_length=1, max_length=200),
-    AfterValidator(_without_control_characters),
+    AfterValidator(_readable),
 ]
 Prose = Annotated[
     str,
     Limits(strip_whitespace=True, min_length=1, max_length=5_000),
-    AfterValidator(_without_control_characters),
+    AfterValidator(_readable),
 ]
 Reason = Annotated[
     str,
     Limits(strip_whitespace=True, min_length=3, max_length=1_000),
-    AfterValidator(_without_control_characters),
+    AfterValidator(_readable),
     Field(examples=["Agreed with the performers on the call of 3 November."]),
 ]
 Slug = Annotated[

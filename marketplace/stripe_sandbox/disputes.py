@@ -33,6 +33,8 @@ def open_dispute(
         raise StripeError(f"Charge {charge['id']} cannot be disputed now.")
     status = "warning_needs_response" if inquiry else "needs_response"
     left = amount_minor or charge["amount"] - charge["amount_refunded"]
+    if not 0 < left <= charge["amount"]:
+        raise StripeError(f"Charge {charge['id']} has no {left} to dispute.")
     dispute = _new_dispute(call, charge, left, reason, status)
     state.insert(call.db, dispute, account=state.PLATFORM)
     _mark(call, charge["id"], disputed=not inquiry)

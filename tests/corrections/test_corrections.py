@@ -343,6 +343,20 @@ class TestTwoPeople:
         path = f"/v1/corrections/{made['id']}/reject"
         assert acme.member.refused("POST", path, {"reason": WHY}) == "403 acts_for_the_client"
 
+    def test_leaving_the_client_for_it_helps_nobody(
+        self, world: World, acme: Client, finn: Person, fay: Person, claim: Json
+    ) -> None:
+        code = acme.member.post("/v1/client/invites")["code"]
+        fay.post("/v1/invites/accept", {"code": code})
+        path = f"/v1/claims/{claim['id']}/corrections"
+        unseen = {"seconds": 50, "reason": "\u200b\u202e\u200b"}
+        assert finn.refused("POST", path, unseen) == "422 invalid_request"
+        made = finn.post(path, {"seconds": 50, "reason": WHY})
+        assert fay.ask("DELETE", f"/v1/client/members/{fay.id}").status_code == 204
+        path = f"/v1/corrections/{made['id']}/approve"
+        assert fay.refused("POST", path) == "403 acts_for_the_client"
+        assert world.finance("Fay").post(path)["state"] == "approved"
+
     def test_one_proposal_per_claim(self, finn: Person, fay: Person, claim: Json) -> None:
         propose(finn, claim, 70)
         path = f"/v1/claims/{claim['id']}/corrections"

@@ -25,7 +25,7 @@ ONLY = os.environ.get("FAULTS_FLOWS", "").split()
 PARTS = 4
 # What happens beside others may come in another order once; a cell that never fires says nothing.
 FIRED = 0.9
-SAMPLE = int(os.environ.get("FAULTS_SAMPLE", "3"))
+SAMPLE = int(os.environ.get("FAULTS_SAMPLE", "2"))
 
 
 @dataclass(frozen=True)

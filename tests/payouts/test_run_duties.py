@@ -105,6 +105,14 @@ class TestPaused:
         world.sweep("payouts", "inbox")
         assert finn.get(f"/v1/payouts/{second['id']}")["state"] == "paid"
 
+    def test_it_is_resumed_and_not_approved(
+        self, finn: Person, fay: Person, approved: Json
+    ) -> None:
+        path = f"/v1/payout-runs/{approved['run_id']}"
+        finn.post(f"{path}/pause", WHY)
+        assert fay.refused("POST", f"{path}/approve") == "409 move_not_allowed"
+        assert fay.post(f"{path}/resume", WHY)["state"] == "approved"
+
     def test_a_draft_is_not_paused(self, finn: Person, fay: Person, both: Json) -> None:
         path = f"/v1/payout-runs/{both['id']}"
         assert finn.refused("POST", f"{path}/pause", WHY) == "409 move_not_allowed"
