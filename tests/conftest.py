@@ -44,8 +44,14 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first, so that no worker is left alone with one of them at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("story") is None)
+    """The longest first, so that no worker is left alone with one of them at the end.
+
+    Those are the stories, and then what tells of the whole product and so stands in no folder.
+    """
+    here = Path(__file__).parent
+    items.sort(
+        key=lambda item: (item.get_closest_marker("story") is None, item.path.parent != here)
+    )
 
 
 def pytest_collection_finish() -> None:
