@@ -27,6 +27,7 @@ from marketplace.funding.routes import router as funding
 from marketplace.health import router as health
 from marketplace.jobs.routes import router as jobs
 from marketplace.openapi import describe
+from marketplace.payouts.reversal_routes import router as reversals
 from marketplace.payouts.routes import router as payouts
 from marketplace.performers.routes import router as performers
 from marketplace.periods.routes import router as periods
@@ -73,6 +74,7 @@ ROUTERS = (
     reviews,
     deliveries,
     payouts,
+    reversals,
     corrections,
     bank,
     reports,

@@ -18,6 +18,7 @@ from sqlmodel.sql.expression import SelectOfScalar
 from marketplace.ledger import service as ledger
 from marketplace.ledger.models import AccountKind, TransactionKind
 from marketplace.payouts import outcomes
+from marketplace.payouts.destinations import account_at_stripe, reason_to_hold
 from marketplace.payouts.models import (
     PAYOUT_MOVES,
     Payout,
@@ -28,8 +29,7 @@ from marketplace.payouts.models import (
     RunState,
 )
 from marketplace.payouts.service import find_payout
-from marketplace.performers.models import PayoutAccount, TransfersCapability
-from marketplace.performers.payout_accounts import DESTINATION_COOLS, cools_until
+from marketplace.performers.payout_accounts import DESTINATION_COOLS
 from marketplace.shared import audit, clock, sweeps
 from marketplace.shared.database import Sessions
 from marketplace.shared.ids import new_id
@@ -37,15 +37,9 @@ from marketplace.shared.states import move
 from marketplace.stripe_api import asking
 from marketplace.stripe_api.booked_lines import LineBookedOtherwise
 from marketplace.stripe_api.gateway import StripeGateway
-from marketplace.stripe_api.gateway_answers import ConnectedAccount, Transfer
-from marketplace.stripe_api.gateway_errors import (
-    NO_SUCH_OBJECT,
-    StripeMisconfigured,
-    StripeRefused,
-)
+from marketplace.stripe_api.gateway_answers import Transfer
 from marketplace.stripe_api.polling import STRIPE_ERRORS
 
-_IS_WRONG = sa.text("SELECT is_wrong_destination(:performer, :account)")
 IN_FLIGHT = (PayoutState.SENDING, PayoutState.UNKNOWN)
 ACTOR = "sweep:payouts"
 
@@ -124,7 +118,7 @@ async def _commit_intent(
     """
     try:
         available = await gateway.available_balance(payout.currency)
-        account = await _account_at_stripe(gateway, payout.destination)
+        account = await account_at_stripe(gateway, payout.destination)
         await _renew_lease(sessions, payout)
         made = await _standing_transfers(gateway, payout.id)
         paid_before = await _standing_of_earlier(sessions, gateway, payout)
@@ -144,7 +138,7 @@ async def _commit_intent(
             await _book_what_was_made(session, locked, made)
         elif paid_before:
             await _book_what_paid_before(session, locked, paid_before)
-        elif hold := await _reason_to_hold(session, locked, account, cooling):
+        elif hold := await reason_to_hold(session, locked, account, cooling):
             _hold(locked, hold)
         elif available < locked.amount_minor:
             await outcomes.wait_for_funds(session, locked)
@@ -180,16 +174,6 @@ async def _renew_lease(sessions: Sessions, payout: Payout) -> None:
         )
         await session.commit()
     payout.due_at = leased_until
-
-
-async def _account_at_stripe(gateway: StripeGateway, destination: str) -> ConnectedAccount | None:
-    """None when our key sees no such account any more: no repeat will find it."""
-    try:
-        return await gateway.retrieve_account(destination)
-    except (StripeRefused, StripeMisconfigured) as error:
-        if error.code in NO_SUCH_OBJECT:
-            return None
-        raise
 
 
 async def _standing_of_earlier(
@@ -285,41 +269,6 @@ async def _adopt(session: AsyncSession, payout: Payout, standing: Transfer) -> b
 def _hold(payout: Payout, reason: str) -> None:
     move(payout, PayoutState.HELD, PAYOUT_MOVES, reason=reason)
     payout.due_at = None
-
-
-async def _reason_to_hold(
-    session: AsyncSession, payout: Payout, seen: ConnectedAccount | None, cooling: timedelta
-) -> str | None:
-    account = await session.get(PayoutAccount, payout.performer_id)
-    if account is None or account.stripe_account_id != payout.destination:
-        return (
-            "The payout account changed since this run was drafted: release this payout; the next "
-            "run pays to the account that is there then."
-        )
-    if await session.scalar(
-        _IS_WRONG, {"performer": payout.performer_id, "account": payout.destination}
-    ):
-        return (
-            "wrong_destination: what was paid to this account is taken back, as it is not the "
-            "performer's: release this payout and retire the account."
-        )
-    if seen is None:
-        return (
-            "Stripe shows us no such account any more: release this payout and retire the account, "
-            "so that the performer can open another one."
-        )
-    if until := await cools_until(session, account, cooling):
-        return (
-            f"destination_cooling: the payout account changed on "
-            f"{account.destination_changed_at:%Y-%m-%d}; finance can approve this again from "
-            f"{until:%Y-%m-%d %H:%M} UTC on."
-        )
-    if seen.transfers != TransfersCapability.ACTIVE:
-        return (
-            "Stripe restricts the payout account: complete what it asks for, "
-            "then finance can approve this again."
-        )
-    return None
 
 
 async def _new_attempt(session: AsyncSession, payout: Payout) -> PayoutAttempt:
