@@ -27,7 +27,7 @@ def describe(app: FastAPI) -> Json:
                 _drop_key_of_nobody(operation)
                 _add_common_errors(operation)
                 _add_examples(operation, schemas)
-                _share_error_examples(operation, document["components"])
+                _share_errors(operation, document["components"])
         for framework_error in ("HTTPValidationError", "ValidationError"):
             schemas.pop(framework_error, None)
         app.openapi_schema = document
@@ -64,14 +64,16 @@ def _add_common_errors(operation: Json) -> None:
             known["description"] = ", ".join(examples)
 
 
-def _share_error_examples(operation: Json, components: Json) -> None:
-    """Each code's example stands once in the document; the operations refer to it."""
-    shared = components.setdefault("examples", {})
-    for answer in operation["responses"].values():
-        examples = answer.get("content", {}).get(problems.MEDIA_TYPE, {}).get("examples", {})
-        for code in examples:
-            shared.setdefault(code, examples[code])
-            examples[code] = {"$ref": f"#/components/examples/{code}"}
+def _share_errors(operation: Json, components: Json) -> None:
+    """Each code stands once in the document, and so does each answer that has one code alone."""
+    examples, answers = (components.setdefault(name, {}) for name in ("examples", "responses"))
+    for status, answer in operation["responses"].items():
+        codes = answer.get("content", {}).get(problems.MEDIA_TYPE, {}).get("examples", {})
+        for code in codes:
+            examples.setdefault(code, codes[code])
+            codes[code] = {"$ref": f"#/components/examples/{code}"}
+        if len(codes) == 1 and answers.setdefault(code, answer) == answer:
+            operation["responses"][status] = {"$ref": f"#/components/responses/{code}"}
 
 
 def _add_examples(operation: Json, schemas: Json) -> None:
