@@ -1,6 +1,6 @@
 """The flows that the campaign breaks. Another one is its story, its end, and a line here."""
 
-from tests.faults import flows_in, flows_out, flows_work
+from tests.faults import flows_books, flows_in, flows_out, flows_work
 from tests.faults.flow import WORK, Flow, Rival
 
 FLOWS: dict[str, Flow] = {
@@ -23,6 +23,7 @@ FLOWS: dict[str, Flow] = {
         rivals=(Rival(flows_work.claim_too),),
     ),
     "decision": Flow(flows_work.performed, flows_work.decide, flows_work.decided, sweeps=WORK),
+    "closing": Flow(flows_work.full_job, flows_work.close, flows_work.closed, sweeps=WORK),
     "account": Flow(
         flows_out.newcomer,
         flows_out.open_account,
@@ -78,6 +79,30 @@ FLOWS: dict[str, Flow] = {
         flows_out.dispute,
         flows_out.borne,
         sweeps=("poll_events", "inbox", "disputes"),
+        may_wait=True,
+    ),
+    "line": Flow(
+        flows_books.charged_by_stripe,
+        flows_books.book_line,
+        flows_books.line_is_booked,
+        sweeps=("stripe_lines",),
+        rivals=(Rival(flows_books.approve_line_too),),
+        may_wait=True,
+    ),
+    "charge": Flow(
+        flows_books.foreign_payment,
+        flows_books.charge,
+        flows_books.charged,
+        rivals=(Rival(flows_books.charge_too),),
+        may_wait=True,
+    ),
+    "month": Flow(
+        flows_books.month_is_over,
+        flows_books.close_month,
+        flows_books.month_is_closed,
+        flows_books.close_month,
+        sweeps=("stripe_lines",),
+        rivals=(Rival(flows_books.send_back),),
         may_wait=True,
     ),
 }

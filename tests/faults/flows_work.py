@@ -45,11 +45,12 @@ class Work:
     seconds: int
 
 
-def open_role(world: World, chance: random.Random) -> Work:
+def open_role(world: World, chance: random.Random, *, tasks: int = 1) -> Work:
     world.capital(world.finance(), 100_000)
     acme = world.client(deposit_minor=100_000)
     ana, ravi = world.performer("Ana", onboarded=True), world.reviewer("Ravi")
-    return Work(acme, ana, ravi, world.published_job(acme), chance.randrange(1, 180))
+    job = world.published_job(acme, tasks=tasks)
+    return Work(acme, ana, ravi, job, chance.randrange(1, 180))
 
 
 def claim(world: World, cast: Work) -> None:
@@ -111,8 +112,8 @@ class HandedIn(Work):
     take: str
 
 
-def performed(world: World, chance: random.Random) -> HandedIn:
-    cast = open_role(world, chance)
+def performed(world: World, chance: random.Random, *, tasks: int = 1) -> HandedIn:
+    cast = open_role(world, chance, tasks=tasks)
     made = world.claim(cast.ana, cast.job)
     world.work(cast.ana, made, "prep", cast.seconds - cast.seconds // 2)
     if cast.seconds > 1:
@@ -128,10 +129,37 @@ def decide(world: World, cast: HandedIn) -> None:
 
 
 def decided(world: World, cast: HandedIn) -> None:
+    paid_to_the_second(world, cast)
+    assert world.value("SELECT string_agg(state, ' ') FROM role") == "done"
+
+
+def paid_to_the_second(world: World, cast: HandedIn) -> None:
     pay_minor = earned_minor(cast.seconds, RATE)
     (decision,) = world.sql("SELECT * FROM pay_decision")
     assert (decision["seconds"], decision["pay_minor"]) == (cast.seconds, pay_minor)
     assert world.value("SELECT string_agg(state, ' ') FROM claim") == "settled"
-    assert world.value("SELECT string_agg(state, ' ') FROM role") == "done"
     assert world.ledger("performer_payable", cast.ana.id) == -pay_minor
     assert cast.acme.wallet_minor == 100_000 - costs_minor(cast.seconds)
+
+
+# A job is closed with money left: what is begun is paid, what is not goes back to the wallet.
+
+
+def full_job(world: World, chance: random.Random) -> HandedIn:
+    return performed(world, chance, tasks=chance.randrange(2, 5))
+
+
+def close(world: World, cast: HandedIn) -> None:
+    path = f"/v1/jobs/{cast.job['id']}"
+    if cast.acme.get(path)["state"] == "open":
+        cast.acme.post(f"{path}/close", {})
+    decide(world, cast)
+    world.sweep("jobs")
+
+
+def closed(world: World, cast: HandedIn) -> None:
+    paid_to_the_second(world, cast)
+    assert world.value("SELECT string_agg(state, ' ') FROM job") == "closed"
+    roles = cast.acme.get(f"/v1/jobs/{cast.job['id']}")["roles"]
+    assert roles == {"done": 1, "withdrawn": sum(roles.values()) - 1}
+    assert cast.acme.get("/v1/wallet")["reserved_minor"] == 0
