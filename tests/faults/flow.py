@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from marketplace.scheduler import SWEEPS
-from tests.world import STRIPE_KEY, Json, World
+from tests.world import STRIPE_KEY, Caller, Json, World
 
 # What brings in all that happened at Stripe, and sends what is due.
 MONEY = (
@@ -68,6 +68,12 @@ def costs_minor(seconds: int) -> int:
     pay_minor = earned_minor(seconds, RATE)
     whole, rest = divmod(pay_minor * FEE_BASIS_POINTS, 10_000)
     return pay_minor + whole + (rest >= 5_000)
+
+
+def post_unless_forestalled(somebody: Caller, path: str, body: Any = None) -> None:
+    """Who was quicker at another screen has decided it: that is told as a 409, and as good."""
+    answer = somebody.ask("POST", path, body)
+    assert answer.is_success or answer.status_code == 409, answer.text
 
 
 def at_stripe(world: World, what: str) -> list[Json]:

@@ -63,7 +63,7 @@ FLOWS: dict[str, Flow] = {
         flows_out.refund,
         flows_out.refunded,
         flows_out.refund_is_gone,
-        rivals=(Rival(flows_out.refund_too),),
+        rivals=(Rival(flows_out.refund_too), Rival(flows_out.ask_for_all_of_it)),
         may_wait=True,
     ),
     "withdrawal": Flow(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from tests.faults.flow import post_unless_forestalled
 from tests.faults.flows_out import after_payday
 from tests.world import DAY, Client, Json, Person, World
 
@@ -31,7 +32,7 @@ def propose_line(world: World, finn: Person, booked_as: str) -> None:
 
 def approve_line(world: World, fay: Person) -> None:
     for row in world.sql("SELECT id FROM line_booking WHERE state = 'proposed'"):
-        fay.post(f"/v1/line-bookings/{row['id']}/approve")
+        post_unless_forestalled(fay, f"/v1/line-bookings/{row['id']}/approve")
 
 
 # A line of Stripe's is in no booking, and two people say what it is.
@@ -100,7 +101,8 @@ def charge(world: World, cast: ForeignPayment) -> None:
     if not world.sql("SELECT FROM client_charge"):
         cast.finn.post("/v1/client-charges", wanted | {"reason": REASON})
     for proposed in _proposed_charges(cast):
-        cast.fay.post(f"/v1/client-charges/{proposed['id']}/decision", _YES)
+        path = f"/v1/client-charges/{proposed['id']}/decision"
+        post_unless_forestalled(cast.fay, path, _YES)
 
 
 _YES = {"confirm": True, "reason": REASON}
@@ -149,7 +151,7 @@ def close_month(_world: World, cast: Month) -> None:
     if cast.finn.get(path)["state"] == "open":
         cast.finn.post(f"{path}/close")
     if cast.fay.get(path)["state"] == "closing":
-        cast.fay.post(f"{path}/confirm")
+        post_unless_forestalled(cast.fay, f"{path}/confirm")
 
 
 def send_back(_world: Any, cast: Month) -> None:

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from tests.faults.flow import RATE, at_stripe, earned_minor
+from tests.faults.flow import RATE, at_stripe, earned_minor, post_unless_forestalled
 from tests.payouts.killed_sender import SHORT_LEASE
 from tests.world import DAY, HOUR, Client, Json, Person, World
 
@@ -178,10 +178,8 @@ def correct(world: World, cast: Payday) -> None:
 
 
 def _approve(fay: Person, made: Json) -> None:
-    """She may have done so at another screen meanwhile: that is told her, and as good."""
     path = f"/v1/corrections/{made['id']}"
-    answer = fay.ask("POST", f"{path}/approve")
-    assert answer.is_success or answer.status_code == 409, answer.text
+    post_unless_forestalled(fay, f"{path}/approve")
     approved = fay.get(path)
     assert approved["state"] == "approved", approved
 
@@ -222,7 +220,8 @@ def full_wallet(world: World, chance: random.Random) -> Refunded:
 
 
 def refund(world: World, cast: Refunded) -> None:
-    cast.acme.post("/v1/refunds", {"amount_minor": cast.amount_minor, "currency": "USD"})
+    wanted = {"amount_minor": cast.amount_minor, "currency": "USD"}
+    post_unless_forestalled(cast.acme, "/v1/refunds", wanted)
     world.sweep("refunds")
 
 
@@ -273,7 +272,7 @@ def capital(world: World, chance: random.Random) -> Withdrawer:
 def withdraw(world: World, cast: Withdrawer) -> None:
     wanted = {"amount_minor": cast.amount_minor, "currency": "USD", "reason": "Fees."}
     asked = cast.finn.post("/v1/withdrawals", wanted)
-    cast.fay.post(f"/v1/withdrawals/{asked['id']}/approve")
+    post_unless_forestalled(cast.fay, f"/v1/withdrawals/{asked['id']}/approve")
     world.sweep("withdrawals")
 
 
