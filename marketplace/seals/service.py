@@ -6,7 +6,8 @@ batches, a little later. What was booked since the last seal is not protected by
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -47,14 +48,16 @@ async def seal(sessions: Sessions) -> str | None:
         to = await clock.settle_writes(session) - MARGIN
     async with sessions() as session:
         await take_turns(session, "seal", "chain")
+        # After a pause there is much to read: that takes as long as it takes.
+        await session.execute(text("SET LOCAL statement_timeout = 0"))
         last = await _last(session)
         after = last.sealed_to if last else BEGINNING
-        async for made in _links(last, to, _hashes(session, after, to)):
-            session.add(Seal(**made.__dict__))
-            await session.flush()
-            last = made
+        # All is read before the first is written: a connection does nothing else while it copies.
+        made = [link async for link in _links(last, to, _hashes(session, after, to))]
+        session.add_all(Seal(**link.__dict__) for link in made)
         await session.commit()
-        return last.head if last else None
+        newest = made[-1] if made else last
+        return newest.head if newest else None
 
 
 async def seal_and_export(sessions: Sessions, storage: Storage) -> str | None:
@@ -140,8 +143,9 @@ async def _hashes(
     session: AsyncSession, after: datetime, to: datetime
 ) -> AsyncIterator[tuple[str, bytes]]:
     for table in SEALED:
-        async for row in _copied(session, table, after, to):
-            yield _key(table, row), hash_of(table, row)
+        async with aclosing(_copied(session, table, after, to)) as copied:
+            async for row in copied:
+                yield _key(table, row), hash_of(table, row)
 
 
 def _key(table: str, row: Row) -> str:
@@ -150,8 +154,10 @@ def _key(table: str, row: Row) -> str:
 
 async def _copied(
     session: AsyncSession, table: str, after: datetime, to: datetime
-) -> AsyncIterator[Row]:
-    """The table's rows of an interval, as COPY writes them."""
+) -> AsyncGenerator[Row]:
+    """The table's rows of an interval, as COPY writes them. Its connection is busy until the end:
+    whoever stops before closes this first.
+    """
     raw = await (await session.connection()).get_raw_connection()
     assert raw.driver_connection is not None
     async with raw.driver_connection.cursor() as cursor:
@@ -162,8 +168,12 @@ async def _copied(
         )
         columns = [name for (name,) in await cursor.fetchall()]
         async with cursor.copy(_copy(table, columns, after, to)) as copy:
+            number = 0
             async for values in copy.rows():
                 yield dict(zip(columns, values, strict=True))
+                number += 1
+                if number % ROWS_AT_A_TIME == 0:
+                    await asyncio.sleep(0)
 
 
 def _copy(table: str, columns: Iterable[str], after: datetime, to: datetime) -> sql.Composed:
@@ -195,10 +205,9 @@ async def violations(session: AsyncSession, *, head: str | None = None) -> list[
     found: dict[str, Found] = {}
     if links:
         for table in SEALED:
-            async for row in _copied(session, table, BEGINNING, links[-1].sealed_to):
-                found[_key(table, row)] = _found(table, row)
-                if len(found) % ROWS_AT_A_TIME == 0:
-                    await asyncio.sleep(0)
+            async with aclosing(_copied(session, table, BEGINNING, links[-1].sealed_to)) as copied:
+                async for row in copied:
+                    found[_key(table, row)] = _found(table, row)
     return check(links, found, head=head)
 
 

@@ -74,6 +74,18 @@ def test_each_seal_goes_on_from_the_last(world: World, paid: Paid) -> None:
     assert kept[1]["previous_hash"] == kept[0]["hash"]
 
 
+def test_more_rows_than_a_seal_holds_make_several(
+    world: World, paid: Paid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "ROWS_PER_SEAL", 7)
+    head = sealed(world)
+    rows = [len(row["row_keys"]) for row in world.sql("SELECT row_keys FROM seal ORDER BY number")]
+    assert len(rows) > 2
+    assert set(rows[:-1]) == {7}
+    assert head.startswith(f"{len(rows)}:")
+    assert found(world, head) == []
+
+
 def test_what_waits_for_its_commit_is_in_the_next_seal(world: World, paid: Paid) -> None:
     """A row that is stamped, but not committed when the seal is made, does not slip behind it."""
     with ThreadPoolExecutor(1) as background, world.connection() as late:
