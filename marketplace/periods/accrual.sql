@@ -1,5 +1,5 @@
 -- Worked before a period's end and not decided by then, at the locked rates: what the decision would
--- have booked. It is reversed on the first day of the next period.
+-- have booked. It is reversed on the first day of the next period. No end lies in the future.
 SELECT claim.id AS claim_id, claim.client_id, claim.performer_id, claim.currency, worked.seconds,
        claim.rate_minor_per_hour, pay_minor(worked.seconds, claim.rate_minor_per_hour) AS pay_minor,
        fee_minor(pay_minor(worked.seconds, claim.rate_minor_per_hour), claim.fee_basis_points)
@@ -7,7 +7,7 @@ SELECT claim.id AS claim_id, claim.client_id, claim.performer_id, claim.currency
 FROM claim
 JOIN LATERAL (
     SELECT coalesce(extract(epoch FROM sum(
-        least(coalesce(ended_at, :end), :end) - started_at
+        least(coalesce(ended_at, ends_by), :end) - started_at
     ))::bigint, 0) AS seconds
     FROM time_entry
     WHERE claim_id = claim.id AND started_at < :end

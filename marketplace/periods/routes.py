@@ -1,3 +1,4 @@
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
@@ -89,20 +90,23 @@ async def reopen_period(
     return answer(period, await service.look_through(session, period))
 
 
-async def settled(session: Session, finance: Finance) -> None:
-    """Nothing stamped earlier is still on its way."""
-    await clock.settle_writes(session)
+async def settled_moment(session: Session, finance: Finance) -> datetime:
+    """Now, when nothing stamped earlier is still on its way."""
+    return await clock.settle_writes(session)
 
 
 @router.get(
     "/periods/{month}/journal",
-    dependencies=[Depends(settled)],
     response_class=Response,
     responses={**report_of(Journal), **documented(NotFound)},
 )
 async def read_journal(
-    month: Month, session: Session, finance: Finance, format_: AsFormat = Format.JSON
+    month: Month,
+    session: Session,
+    finance: Finance,
+    now: Annotated[datetime, Depends(settled_moment)],
+    format_: AsFormat = Format.JSON,
 ) -> Response:
     """Every entry of a month, debits and credits, and the accrual of what was not decided yet."""
     period = await service.find(session, first_day_of(month))
-    return respond(await service.journal(session, period), format_)
+    return respond(await service.journal(session, period, now), format_)

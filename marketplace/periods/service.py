@@ -1,6 +1,6 @@
 """Closing a month: looked through by one person, closed by another, and refused while it is off."""
 
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -148,12 +148,15 @@ async def _require_next(session: AsyncSession, period: AccountingPeriod) -> None
 
 async def look_through(session: AsyncSession, period: AccountingPeriod) -> dict[str, Any]:
     """The books at the month's end, and what is wrong with them, in words."""
-    books = await rows(session, statement("marketplace.periods", "books.sql"), end=period.ends_at)
-    accrued = await accrual(session, period)
+    books = await _books(session, period.ends_at)
+    now = await clock.now(session)
+    by_now = await _books(session, now) if any(map(_is_short, books)) else []
+    short = {each["currency"] for each in by_now if _is_short(each)}
+    accrued = await _accrual(session, min(period.ends_at, now))
     unread = await _not_read_since(session, period)
     return {
         "currencies": [dict(each) for each in books],
-        "problems": unread + [problem for each in books for problem in _problems(each)],
+        "problems": unread + [problem for each in books for problem in _problems(each, short)],
         "accrued_minor": {
             currency: sum(
                 line["pay_minor"] + line["fee_minor"]
@@ -174,12 +177,23 @@ async def _not_read_since(session: AsyncSession, period: AccountingPeriod) -> li
     ]
 
 
-def _problems(books: Any) -> list[str]:
+async def _books(session: AsyncSession, end: datetime) -> list[Any]:
+    return await rows(session, statement("marketplace.periods", "books.sql"), end=end)
+
+
+def _is_short(books: Any) -> bool:
+    return bool(books["cash_minor"] < books["owed_minor"])
+
+
+def _problems(books: Any, short: set[str]) -> list[str]:
+    """`short` are the currencies in which cash does not cover what is owed by now, either: what was
+    missing at a month's end and came since stands in its books, and is in nobody's way.
+    """
     currency = books["currency"]
     problems = []
     if books["ledger_sum_minor"]:
         problems.append(f"{currency}: the trial balance sums to {books['ledger_sum_minor']}, not 0")
-    if books["cash_minor"] < books["owed_minor"]:
+    if _is_short(books) and currency in short:
         problems.append(
             f"{currency}: {books['cash_minor']} at Stripe do not cover the {books['owed_minor']} "
             "owed; top the platform's balance up"
@@ -199,8 +213,8 @@ def _problems(books: Any) -> list[str]:
     return problems
 
 
-async def accrual(session: AsyncSession, period: AccountingPeriod) -> list[Any]:
-    return await rows(session, statement("marketplace.periods", "accrual.sql"), end=period.ends_at)
+async def _accrual(session: AsyncSession, end: datetime) -> list[Any]:
+    return await rows(session, statement("marketplace.periods", "accrual.sql"), end=end)
 
 
 JOURNAL_COLUMNS = (
@@ -217,17 +231,20 @@ JOURNAL_COLUMNS = (
 )
 
 
-async def journal(session: AsyncSession, period: AccountingPeriod) -> Report:
-    """The month's entries, and the accrual of what was worked and not decided by its end."""
+async def journal(session: AsyncSession, period: AccountingPeriod, now: datetime) -> Report:
+    """The month's entries, and the accrual of what was not decided by its end; of a month that goes
+    on, both up to now.
+    """
+    end = min(period.ends_at, now)
     entries = await rows(
         session,
         statement("marketplace.periods", "journal.sql"),
         start=period.starts_at,
-        end=period.ends_at,
+        end=end,
     )
-    accrued = [entry for line in await accrual(session, period) for entry in _accrued(line, period)]
+    accrued = [entry for line in await _accrual(session, end) for entry in _accrued(line, period)]
     return Report(
-        as_of=period.ends_at,
+        as_of=end,
         columns=JOURNAL_COLUMNS,
         lines=[*entries, *accrued],
         heading={"period": period.name, "state": period.state.value},

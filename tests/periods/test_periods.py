@@ -144,6 +144,29 @@ def test_cash_that_does_not_cover_what_is_owed_is_in_the_way(
     assert problem.startswith("USD: 96947 at Stripe do not cover the 99859 owed")
 
 
+def test_cash_that_came_since_the_month_is_not_in_the_way(
+    world: World, paid: Paid, finn: Person, fay: Person
+) -> None:
+    """Nothing is booked into a month that is over; its books tell what was missing."""
+    world.stripe.fee(500_000)
+    world.sweep("stripe_lines")
+    (line,) = finn.get("/v1/exceptions")["items"]
+    said = {"booked_as": "stripe_fee", "reason": "It is on their invoice."}
+    booking = finn.post(f"/v1/exceptions/{line['line_id']}/bookings", said)
+    fay.post(f"/v1/line-bookings/{booking['id']}/approve")
+    now: datetime = world.value("SELECT marketplace_now()")
+    month = f"{now:%Y-%m}"
+    world.advance(40 * DAY)
+    world.sweep("stripe_lines")
+    (problem,) = problems(finn, month)
+    assert problem.startswith("USD: 96947 at Stripe do not cover the 99859 owed")
+    world.capital(finn, 3_000)
+    world.sweep("stripe_lines")
+    assert close(month, finn, fay)["state"] == "closed"
+    (books,) = finn.get(f"/v1/periods/{month}")["books"]
+    assert (books["cash_minor"], books["owed_minor"]) == (96_947, 99_859)
+
+
 def test_a_line_booked_after_the_month_is_a_difference_of_timing(
     world: World, paid: Paid, acme: Client, finn: Person, fay: Person
 ) -> None:
@@ -197,6 +220,21 @@ def test_a_closed_month_that_is_found_different_stays_as_it_was_closed(
     )
     assert fay.refused("POST", f"/v1/periods/{month}/close") == "409 move_not_allowed"
     assert finn.get(f"/v1/periods/{month}")["books"] == closed["books"]
+
+
+def test_a_month_that_goes_on_accrues_up_to_now(world: World, paid: Paid, finn: Person) -> None:
+    """Bo has been at work for 60 s, and may be for an hour."""
+    bo = world.performer("Bo")
+    claim = world.claim(bo, paid.job)
+    bo.post(f"/v1/claims/{claim['id']}/time", {"activity": "perform"})
+    world.advance(60)
+    month = f"/v1/periods/{world.value('SELECT marketplace_now()'):%Y-%m}"
+    journal = finn.get(f"{month}/journal")
+    assert datetime.fromisoformat(journal["as_of"]) <= world.now
+    payable = [entry for entry in journal["entries"] if entry["kind"] == "accrual"][1]
+    a_minute, an_hour = 123, 7_400
+    assert a_minute <= payable["credit_minor"] < an_hour / 2
+    assert a_minute < finn.get(month)["accrued_minor"]["USD"] < an_hour / 2
 
 
 def test_the_journal_balances_and_accrues_what_was_not_decided(
