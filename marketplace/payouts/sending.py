@@ -17,9 +17,10 @@ from sqlmodel.sql.expression import SelectOfScalar
 
 from marketplace.ledger import service as ledger
 from marketplace.ledger.models import AccountKind, TransactionKind
-from marketplace.payouts import outcomes
+from marketplace.payouts import outcomes, reversals
 from marketplace.payouts.destinations import account_at_stripe, reason_to_hold
 from marketplace.payouts.models import (
+    PAID_STATES,
     PAYOUT_MOVES,
     Payout,
     PayoutAttempt,
@@ -97,6 +98,9 @@ async def send(
     sessions: Sessions, gateway: StripeGateway, payout: Payout, cooling: timedelta
 ) -> None:
     """One leased payout's three steps, from wherever it stands."""
+    if payout.state in PAID_STATES:
+        await _look_at_what_came_back(sessions, gateway, payout)
+        return
     if payout.state is PayoutState.APPROVED:
         leased_until = await _commit_intent(sessions, gateway, payout, cooling)
     else:
@@ -226,12 +230,11 @@ async def _book_what_paid_before(
     session: AsyncSession, payout: Payout, standing: list[tuple[UUID, Transfer]]
 ) -> None:
     """A payout that was given up has moved the money after all. It is the payment of this one if it
-    paid exactly these earnings; of which a part came back already, people decide.
+    paid exactly these earnings.
     """
     lines = await _lines(session, payout.id)
     for earlier, transfer in standing:
-        is_whole = outcomes.is_of(transfer, payout) and not transfer.amount_reversed_minor
-        if is_whole and await _lines(session, earlier) == lines:
+        if outcomes.is_of(transfer, payout) and await _lines(session, earlier) == lines:
             if await _adopt(session, payout, transfer):
                 payout.state_reason = (
                     f"{transfer.id} paid it, which came in late for payout {earlier} that was "
@@ -263,7 +266,25 @@ async def _adopt(session: AsyncSession, payout: Payout, standing: Transfer) -> b
         await session.refresh(payout)
         _hold(payout, f"Stripe has {standing.id} of it. {error.detail}")
         return False
+    # What came back of it until now was nobody's when Stripe told of it.
+    payout.due_at = await clock.now(session)
+    await session.flush()
     return True
+
+
+async def _look_at_what_came_back(
+    sessions: Sessions, gateway: StripeGateway, payout: Payout
+) -> None:
+    """Once what was adopted is committed; from then on Stripe's events find its payout."""
+    assert payout.transfer_id is not None
+    seen = await gateway.find_reversals(payout.transfer_id)
+    async with sessions() as session:
+        await audit.act_as(session, ACTOR)
+        await reversals.note_found(session, transfer_id=payout.transfer_id, seen=seen)
+        locked = await find_payout(session, payout.id, lock=True)
+        if locked.due_at == payout.due_at:
+            locked.due_at = None
+        await session.commit()
 
 
 def _hold(payout: Payout, reason: str) -> None:

@@ -1,5 +1,5 @@
 ALTER TABLE payout_exclusion DROP CONSTRAINT ck_payout_exclusion_reason_known;
-ALTER TABLE payout_exclusion ADD CONSTRAINT ck_payout_exclusion_reason_known CHECK (reason IN ('no_account', 'account_not_active', 'below_minimum')) NOT VALID;
+ALTER TABLE payout_exclusion ADD CONSTRAINT ck_payout_exclusion_reason_known CHECK (reason IN ('no_account', 'account_not_active', 'below_minimum'));
 
 -- As it was before.
 CREATE OR REPLACE FUNCTION line_waits_for(line text) RETURNS text LANGUAGE sql STABLE AS $$

@@ -1,5 +1,6 @@
 """A transfer that Stripe made after all of a payout that was called absent: it is booked, once."""
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
@@ -7,6 +8,7 @@ from uuid import UUID
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.payouts import outcomes, service
+from tests.corrections.test_corrections import about, corrected
 from tests.payouts.conftest import ask_for, comes_in, late_transfer, lost
 from tests.reports.conftest import violations
 from tests.world import HOUR, Client, Json, Person, World
@@ -48,6 +50,14 @@ def paid_once(world: World, performer: Person, payout: Json, transfer: str) -> N
     assert world.ledger("performer_payable", performer.id) == 0
     assert world.ledger("transfers_in_flight") == 0
     assert violations(world) == {}
+
+
+def found(finance: Person, payout: Json) -> list[tuple[str, int]]:
+    """What came back of it, and nobody here asked for."""
+    items = finance.get("/v1/reversals")["items"]
+    return [
+        (each["state"], each["amount_minor"]) for each in items if each["payout_id"] == payout["id"]
+    ]
 
 
 class TestGivenUp:
@@ -117,17 +127,77 @@ class TestGivenUp:
         assert held["state"] == "held"
         assert world.stripe.transfers() == []
 
-    def test_of_which_a_part_came_back_people_decide(
+    def test_of_which_a_part_came_back_people_say_what_that_is(
         self, world: World, owed: Person, finn: Person, fay: Person, approved: Json
     ) -> None:
         _, transfer = given_up(world, finn, fay, approved)
         world.stripe.control("POST", f"transfers/{transfer}/reversals", amount=100)
+        world.sweep("poll_events", "inbox")
+        done = sent(world, fay, drafted(finn))
+        assert (done["state"], done["transfer_id"]) == ("paid", transfer)
+        assert found(finn, done) == [("found", 100)]
+        assert set(violations(world)) == {"I1"}, "until somebody says what it is"
+        (reversal,) = finn.get("/v1/reversals")["items"]
+        said = {"cause": "wrong_destination", "reason": "It is her sister's."}
+        finn.post(f"/v1/reversals/{reversal['id']}/explain", said)
+        fay.post(f"/v1/reversals/{reversal['id']}/approve")
+        assert world.ledger("performer_payable", owed.id) == -100
+        assert violations(world) == {}
+
+    def test_what_came_back_while_it_was_looked_at_is_found(
+        self,
+        world: World,
+        owed: Person,
+        finn: Person,
+        fay: Person,
+        approved: Json,
+    ) -> None:
+        """Stripe told of it when nothing here was paid by it yet."""
+        _, transfer = given_up(world, finn, fay, approved)
+        run = drafted(finn)
+        fay.post(f"/v1/payout-runs/{run['id']}/approve")
+        sandbox, looked_at = world.judged.app, []
+
+        def comes_back() -> None:
+            world.stripe.control("POST", f"transfers/{transfer}/reversals", amount=None)
+            world.sweep("poll_events", "inbox")
+
+        async def slow(scope: Any, receive: Any, send: Any) -> None:
+            answer: list[Any] = []
+
+            async def keep(message: Any) -> None:
+                answer.append(message)
+
+            await sandbox(scope, receive, keep)
+            if scope["type"] == "http" and scope["path"] == "/v1/transfers":
+                looked_at.append(scope["query_string"])
+                if len(looked_at) == 2:  # for this payout's own, then for the earlier one's
+                    await asyncio.to_thread(comes_back)
+            for message in answer:
+                await send(message)
+
+        world.judged.app = slow
+        world.sweep("payouts")
+        done = only_payout(finn, run)
+        assert (done["state"], done["transfer_id"]) == ("paid", transfer)
+        assert found(finn, done) == [("found", 123)]
+        assert world.value("SELECT count(*) FROM payout WHERE due_at IS NOT NULL") == 0
+
+    def test_beside_a_debt_that_was_taken_off_since_it_is_issued_again(
+        self, world: World, owed: Person, finn: Person, fay: Person, approved: Json
+    ) -> None:
+        """The debt is taken off what is earned next."""
+        path, transfer = given_up(world, finn, fay, approved)
+        (claim,) = owed.get("/v1/claims")["items"]
+        corrected(finn, fay, claim, 50)
+        about(finn, fay, owed, "nettings", 20)
         held = sent(world, fay, drafted(finn))
-        assert held["state"] == "held"
-        world.stripe.control("POST", f"transfers/{transfer}/reversals", amount=None)
-        fay.post(f"/v1/payouts/{held['id']}/approve", WHY)
-        world.sweep("payouts", "inbox")
-        assert only_payout(finn, {"id": held["run_id"]})["state"] == "paid"
+        assert (held["state"], held["amount_minor"]) == ("held", 103)
+        finn.post(f"/v1/payouts/{held['id']}/release", WHY)
+        done = sent(world, fay, finn.post(f"{path}/reissue"))
+        assert (done["state"], done["transfer_id"]) == ("paid", transfer)
+        assert world.ledger("performer_payable", owed.id) == 20
+        assert violations(world) == {}
 
     def test_who_may_and_what_there_is(
         self, world: World, owed: Person, finn: Person, fay: Person, approved: Json
