@@ -57,7 +57,7 @@ JUDGED = """
                header.kind
         FROM booked_balance_transaction AS line
         JOIN ledger_transaction AS header ON header.id = line.ledger_transaction_id
-        WHERE header.booked_at <= :as_of
+        WHERE greatest(header.booked_at, line.booked_at) <= :as_of
     ), listed AS (
         SELECT * FROM stripe_line WHERE booked_at <= :as_of
     ), judged AS (
@@ -88,14 +88,15 @@ JUDGED = """
                     SELECT FROM payout_attempt AS attempt
                     JOIN ledger_transaction AS sent ON sent.id = in_flight_transaction_id
                     LEFT JOIN ledger_transaction AS ended ON ended.id = conclusion_transaction_id
-                    WHERE attempt.transfer_id = listed.source_id
-                       OR sent.booked_at <= :as_of AND coalesce(ended.booked_at > :as_of, true))
+                    WHERE sent.booked_at <= :as_of AND (attempt.transfer_id = listed.source_id
+                       OR coalesce(ended.booked_at > :as_of, true)))
                 WHEN listed.type LIKE 'payout%' THEN EXISTS (
                     SELECT FROM withdrawal
                     JOIN ledger_transaction AS sent ON sent.id = sent_transaction_id
                     LEFT JOIN ledger_transaction AS ended ON ended.id = conclusion_transaction_id
-                    WHERE withdrawal.stripe_payout_id = listed.source_id
-                       OR sent.booked_at <= :as_of AND coalesce(ended.booked_at > :as_of, true))
+                    WHERE sent.booked_at <= :as_of AND (
+                        withdrawal.stripe_payout_id = listed.source_id
+                        OR coalesce(ended.booked_at > :as_of, true)))
                 ELSE true
             END AS is_expected
         ) AS ours ON true
@@ -155,7 +156,7 @@ TOTALS = """
         SELECT line.currency, 0, line.net_minor, 0
         FROM booked_balance_transaction AS line
         JOIN ledger_transaction AS header ON header.id = line.ledger_transaction_id
-        WHERE header.booked_at <= :as_of
+        WHERE greatest(header.booked_at, line.booked_at) <= :as_of
         UNION ALL
         SELECT currency, 0, 0, net_minor FROM stripe_line WHERE booked_at <= :as_of
     ) AS books

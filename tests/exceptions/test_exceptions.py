@@ -402,8 +402,11 @@ def test_a_transfer_whose_line_stripe_did_not_name_gets_it_later(
     lift_all_guards(world)
     world.owner_sql("DELETE FROM booked_balance_transaction WHERE net_minor = -123")
     assert "I4" in violations(world)
+    told = finn.get("/v1/reports/reconciliation")
+    assert told["reconciled"] is False
     world.sweep("stripe_lines", "late_lines", "late_lines")
     books_agree(world, finn)
+    assert finn.get("/v1/reports/reconciliation", as_of=told["as_of"]) == told
 
 
 # Invariant → what is done to the rows → what it says.

@@ -446,6 +446,22 @@ class TestFee:
         world.advance(1)
         assert finn.get("/v1/reports/reconciliation")["reconciled"]
 
+    def test_its_line_waits_for_it_whatever_the_fee(
+        self, world: World, acme: Client, finn: Person
+    ) -> None:
+        """Stripe's answer is lost, and for a day nobody asks again."""
+        world.stripe.control("PUT", "settings", refund_fee=150)
+        world.stripe.fault("apply_then_drop", path="/v1/refunds")
+        asked(acme)
+        world.sweep("refunds")
+        world.advance(25 * HOUR)
+        world.sweep("funds", "stripe_lines")
+        (line,) = finn.get("/v1/exceptions")["items"]
+        (refund,) = acme.get("/v1/refunds")["items"]
+        assert (line["net_minor"], line["waits_for"]) == (-25_150, f"refund {refund['id']}")
+        world.sweep("refunds", "poll_events", "inbox")
+        assert finn.get("/v1/exceptions")["items"] == []
+
     def test_what_comes_back_keeps_its_fee(self, world: World, acme: Client) -> None:
         world.stripe.control("PUT", "settings", refund_fee=150)
         asked(acme)
