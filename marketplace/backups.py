@@ -196,11 +196,11 @@ def _load_embedded(folder: Path, data: Path) -> None:
     try:
         with EmbeddedPostgres(data / "postgres") as server:
             _load(folder, server.owner_url, server.application_url)
-    except EmbeddedPostgresError as error:
-        raise InstallationError(str(error)) from error
-    except InstallationError:
+    except BaseException as error:
         # Half a database must not be taken for a whole one.
         shutil.rmtree(data / "postgres", ignore_errors=True)
+        if isinstance(error, EmbeddedPostgresError):
+            raise InstallationError(str(error)) from error
         raise
 
 

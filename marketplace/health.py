@@ -1,5 +1,6 @@
 """For those who keep it running: does it answer, does the database, and what does it count."""
 
+import logging
 import secrets
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal
@@ -16,6 +17,10 @@ from marketplace.shared.settings import Settings
 
 router = APIRouter(tags=["health"])
 
+DOES_NOT_ANSWER = (sa.exc.DBAPIError, sa.exc.TimeoutError)
+
+log = logging.getLogger(__name__)
+
 
 class Health(Answer):
     status: Literal["ok"] = "ok"
@@ -31,7 +36,7 @@ async def read_readiness(request: Request) -> Health:
     try:
         async with request.app.state.sessions() as session:
             await session.execute(sa.text("SELECT 1"))
-    except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
+    except DOES_NOT_ANSWER as error:
         raise TryAgain("The database does not answer.") from error
     return Health()
 
@@ -40,16 +45,22 @@ async def read_readiness(request: Request) -> Health:
 async def read_metrics(
     request: Request, authorization: Annotated[str | None, Header()] = None
 ) -> Response:
-    """Prometheus' text format: this process's counters, and the database's queues and sums."""
+    """Prometheus' text format: this process's counters, and the database's queues and sums, which are
+    missing while it does not answer.
+    """
     settings: Settings = request.app.state.settings
     if settings.metrics_token is None:
         raise NotFound
     expected = f"Bearer {settings.metrics_token.get_secret_value()}"
     if not secrets.compare_digest((authorization or "").encode(), expected.encode()):
         raise Unauthorized
-    async with request.app.state.sessions() as session:
-        told = _Told(await gauges.look(session))
-    return Response(generate_latest(told), media_type=CONTENT_TYPE_LATEST)
+    found: Sequence[Metric] = ()
+    try:
+        async with request.app.state.sessions() as session:
+            found = await gauges.look(session)
+    except DOES_NOT_ANSWER:
+        log.warning("the database does not answer: its metrics are missing", exc_info=True)
+    return Response(generate_latest(_Told(found)), media_type=CONTENT_TYPE_LATEST)
 
 
 class _Told(CollectorRegistry):

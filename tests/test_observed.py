@@ -9,11 +9,12 @@ import httpx
 import pytest
 import sqlalchemy as sa
 from prometheus_client.core import GaugeMetricFamily
+from pydantic import SecretStr
 
 from marketplace.reports import gauges
 from marketplace.shared.logs import redacted
 from tests.processes import END_SECONDS, environment
-from tests.world import DAY, Client, Person, World
+from tests.world import APP, DAY, Client, Person, World
 
 SCRAPER = "a token for the scraper alone"
 PASSWORD = "a long sentence of my own"
@@ -143,6 +144,29 @@ def test_what_nobody_came_for_is_late(world: World, acme: Client, ana: Person) -
     assert (told[waiting], told[late]) == (0, 0)
     assert told["marketplace_owed_minor", "USD"] == 100_000
     assert told["marketplace_cash_minor", "USD"] == 97_070
+
+
+def test_what_nothing_protects_yet_has_an_age(world: World, acme: Client) -> None:
+    unsealed = ("marketplace_unsealed_seconds",)
+    world.advance(DAY)
+    assert gauges_of(world)[unsealed] >= DAY
+    world.sweep("seal")
+    assert gauges_of(world)[unsealed] == 0
+
+
+def test_without_the_database_the_process_tells_of_itself(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def gone(_session: object) -> None:
+        raise sa.exc.TimeoutError
+
+    monkeypatch.setattr(gauges, "look", gone)
+    settings = world.settings.model_copy(update={"metrics_token": SecretStr(SCRAPER)})
+    monkeypatch.setattr(APP.state, "settings", settings)
+    answer = world.anybody.ask("GET", "/metrics", headers={"Authorization": f"Bearer {SCRAPER}"})
+    assert answer.status_code == 200
+    assert "marketplace_requests_total" in answer.text
+    assert "marketplace_waiting_rows" not in answer.text
 
 
 def test_without_a_token_of_their_own_there_are_no_metrics(world: World) -> None:

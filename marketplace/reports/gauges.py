@@ -10,6 +10,12 @@ PAYOUTS = """
     SELECT state, currency, count(*) AS payouts, sum(amount_minor)::bigint AS minor
     FROM payout GROUP BY state, currency
 """
+# The seal is made every minute; what it has not reached yet, nothing protects.
+UNSEALED = """
+    SELECT coalesce(extract(epoch FROM marketplace_now() - min(booked_at)), 0)::float AS seconds
+    FROM audit_event
+    WHERE booked_at > coalesce((SELECT max(sealed_to) FROM seal), '-infinity')
+"""
 
 
 async def look(session: AsyncSession) -> list[GaugeMetricFamily]:
@@ -29,7 +35,12 @@ async def look(session: AsyncSession) -> list[GaugeMetricFamily]:
     cash = _family("marketplace_cash_minor", "Stripe's balance by the ledger", "currency")
     for row in await rows(session, ledger.STRIPE_ACCOUNTS):
         cash.add_metric([row["currency"]], row["minor"])
-    return [waiting, late, payouts, minor, owed, cash]
+    unsealed = _family(
+        "marketplace_unsealed_seconds", "Age of the oldest unsealed row of the audit"
+    )
+    for row in await rows(session, UNSEALED):
+        unsealed.add_metric([], row["seconds"])
+    return [waiting, late, payouts, minor, owed, cash, unsealed]
 
 
 def _family(name: str, text: str, *labels: str) -> GaugeMetricFamily:

@@ -19,6 +19,13 @@ class AuditEvent(SQLModel, table=True):
     __tablename__ = "audit_event"
     __table_args__ = (
         Index("ix_audit_event_subject", "subject_type", "subject_id", "id"),
+        # Written in the order of time: a few bytes say where the rows since the last seal begin.
+        Index(
+            "ix_audit_event_booked_at",
+            "booked_at",
+            postgresql_using="brin",
+            postgresql_with={"autosummarize": "on"},
+        ),
         updatable(),
     )
 

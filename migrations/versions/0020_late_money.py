@@ -1,4 +1,6 @@
-"""Payouts issued again beside a debt, refunds with a fee, and lines that are named late."""
+"""Payouts issued again beside a debt, refunds with a fee, lines that are named late, and where the
+audit's rows since the last seal begin.
+"""
 
 from migrations.sql import run_file
 

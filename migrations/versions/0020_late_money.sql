@@ -2,6 +2,8 @@
 CREATE TRIGGER stamp_booking BEFORE INSERT ON booked_balance_transaction
     FOR EACH ROW EXECUTE FUNCTION stamp_booking();
 
+CREATE INDEX ix_audit_event_booked_at ON audit_event USING brin (booked_at) WITH (autosummarize = on);
+
 CREATE OR REPLACE FUNCTION check_payout_lines() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = public, pg_temp AS $$
 BEGIN

@@ -1,3 +1,4 @@
+DROP INDEX ix_audit_event_booked_at;
 DROP TRIGGER stamp_booking ON booked_balance_transaction;
 
 -- As they were before.
