@@ -14,7 +14,8 @@ PAYOUTS = """
 UNSEALED = """
     SELECT coalesce(extract(epoch FROM marketplace_now() - min(booked_at)), 0)::float AS seconds
     FROM audit_event
-    WHERE booked_at > coalesce((SELECT max(sealed_to) FROM seal), '-infinity')
+    WHERE booked_at > coalesce(
+        (SELECT sealed_to FROM seal ORDER BY number DESC LIMIT 1), '-infinity')
 """
 
 

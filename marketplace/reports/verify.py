@@ -24,7 +24,7 @@ from marketplace.reports.checks import (
 )
 from marketplace.reports.checks.at_stripe import Finding, StripeView
 from marketplace.shared import clock, sweeps
-from marketplace.shared.database import Sessions, rows
+from marketplace.shared.database import Sessions, rows, take_as_long_as_it_takes
 from marketplace.stripe_api.gateway import StripeGateway
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,7 @@ async def verify(sessions: Sessions, gateway: StripeGateway, storage: Storage) -
     )
     async with sessions() as session:
         await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+        await take_as_long_as_it_takes(session)
         return {name: await check(session, outside) for name, (_, check) in CHECKS.items()}
 
 

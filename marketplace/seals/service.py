@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from psycopg import sql
-from sqlalchemy import text
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -21,7 +20,7 @@ from marketplace.seals.chain import HEAD, Found, Link, check
 from marketplace.seals.copied import Row, hash_of, rows_of_dump
 from marketplace.seals.models import Seal
 from marketplace.shared import clock
-from marketplace.shared.database import Sessions, take_turns
+from marketplace.shared.database import Sessions, take_as_long_as_it_takes, take_turns
 
 # The ledger, rates, consent and history. Other rows that are only ever inserted (decisions, moves of
 # reserves, Stripe's lines) are compared with the ledger by `verify`, entry by entry.
@@ -48,8 +47,8 @@ async def seal(sessions: Sessions) -> str | None:
         to = await clock.settle_writes(session) - MARGIN
     async with sessions() as session:
         await take_turns(session, "seal", "chain")
-        # After a pause there is much to read: that takes as long as it takes.
-        await session.execute(text("SET LOCAL statement_timeout = 0"))
+        # After a pause there is much to read.
+        await take_as_long_as_it_takes(session)
         last = await _last(session)
         after = last.sealed_to if last else BEGINNING
         # All is read before the first is written: a connection does nothing else while it copies.
@@ -198,8 +197,7 @@ def _copy(table: str, columns: Iterable[str], after: datetime, to: datetime) -> 
 
 async def violations(session: AsyncSession, *, head: str | None = None) -> list[str]:
     """What is wrong with the seal of the live database, the first bad row first."""
-    # All that was ever sealed is read: that takes as long as it takes.
-    await session.execute(text("SET LOCAL statement_timeout = 0"))
+    await take_as_long_as_it_takes(session)
     stored = await session.exec(select(Seal).order_by(col(Seal.number)))
     links = [_link(seal) for seal in stored]
     found: dict[str, Found] = {}
@@ -208,7 +206,8 @@ async def violations(session: AsyncSession, *, head: str | None = None) -> list[
             async with aclosing(_copied(session, table, BEGINNING, links[-1].sealed_to)) as copied:
                 async for row in copied:
                     found[_key(table, row)] = _found(table, row)
-    return check(links, found, head=head)
+    # All of it at once, and others go on meanwhile.
+    return await asyncio.to_thread(check, links, found, head=head)
 
 
 def violations_of_dump(dump: Path, *, head: str | None) -> list[str]:

@@ -18,6 +18,15 @@ SERVER_OPTIONS = (
 )
 # Nor longer than this for a connection.
 POOL_WAIT_SECONDS = 10.0
+# A server that is gone without a word is noticed within a minute or so: the kernel alone takes hours,
+# and whoever waits for it would keep its connection as long.
+NOTICE_THE_DEAD = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
 
 
 def driver_url(url: str) -> sa.URL:
@@ -36,12 +45,22 @@ def connect(database_url: str, pool_size: int) -> AsyncEngine:
         pool_pre_ping=True,
         # An error's words go to the log; what people sent does not.
         hide_parameters=True,
-        connect_args={"options": SERVER_OPTIONS, "application_name": "marketplace"},
+        connect_args={
+            "options": SERVER_OPTIONS,
+            "application_name": "marketplace",
+            **NOTICE_THE_DEAD,
+        },
     )
 
 
 def session_factory(engine: AsyncEngine) -> Sessions:
     return async_sessionmaker(engine, class_=AsyncSession, expire_on_commit=False)
+
+
+async def take_as_long_as_it_takes(session: AsyncSession) -> None:
+    """For a look at all that ever was, which nobody waits for; until the transaction ends."""
+    await session.execute(sa.text("SET LOCAL statement_timeout = 0"))
+    await session.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
 
 
 @cache

@@ -7,6 +7,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from marketplace.shared.database import rows, take_turns
 
+NUMBERED_AT_ONCE = 10_000
+
 
 async def feed(
     session: AsyncSession, *, client_id: UUID, after: int, limit: int
@@ -31,15 +33,19 @@ async def feed(
 
 
 async def _number(session: AsyncSession, client_id: UUID) -> None:
-    """Give every committed event of the client its place; one reader at a time does so."""
+    """Give the client's committed events their places; one reader at a time does so. Who has not come
+    for long finds many: the next ones wait for the next time.
+    """
     await take_turns(session, "feed", client_id)
     await session.execute(
         sa.text(
-            "WITH taken AS (DELETE FROM outbox WHERE client_id = :client RETURNING audit_event_id)"
+            "WITH taken AS (DELETE FROM outbox WHERE audit_event_id IN ("
+            "  SELECT audit_event_id FROM outbox WHERE client_id = :client"
+            "  ORDER BY audit_event_id LIMIT :most) RETURNING audit_event_id)"
             " INSERT INTO feed_event (client_id, position, audit_event_id)"
             " SELECT :client, row_number() OVER (ORDER BY audit_event_id) + coalesce("
             "  (SELECT max(position) FROM feed_event WHERE client_id = :client), 0),"
             "  audit_event_id FROM taken"
         ),
-        {"client": client_id},
+        {"client": client_id, "most": NUMBERED_AT_ONCE},
     )

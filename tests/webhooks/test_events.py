@@ -2,6 +2,9 @@
 
 import threading
 
+import pytest
+
+from marketplace.webhooks import service
 from tests.world import DAY, Client, Json, Person, World
 
 
@@ -52,6 +55,22 @@ def test_pages_go_on_where_they_ended(world: World, acme: Client) -> None:
     later = acme.get("/v1/events", cursor=page["next_cursor"])["items"]
     assert later[0]["type"] == "job.draft"
     assert later[0]["position"] == len(everything) + 1
+
+
+def test_who_comes_late_gets_all_of_it_page_by_page(
+    world: World, acme: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "NUMBERED_AT_ONCE", 5)
+    for _ in range(3):
+        world.published_job(acme)
+    seen: list[Json] = []
+    page = acme.get("/v1/events", limit=4)
+    while page["items"]:
+        seen += page["items"]
+        page = acme.get("/v1/events", limit=4, cursor=page["next_cursor"])
+    assert len(seen) > 5
+    assert world.value("SELECT count(*) FROM outbox") == 0
+    assert seen == feed(acme)
 
 
 def test_another_client_sees_nothing_of_it(world: World, acme: Client) -> None:
