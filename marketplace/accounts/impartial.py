@@ -28,8 +28,8 @@ async def require_no_member(session: AsyncSession, client_id: UUID, person_id: U
         raise ActsForTheClient
 
 
-def acts_or_acted_for(client_id: Any, person_id: UUID) -> sa.ColumnElement[bool]:
-    """`client_id` may be a column."""
+def acts_or_acted_for(client_id: Any, person_id: Any) -> sa.ColumnElement[bool]:
+    """Each may be a column."""
     member = select(ClientMember.person_id).where(
         ClientMember.person_id == person_id, ClientMember.client_id == client_id
     )

@@ -97,19 +97,27 @@ async def _require_open_to_decision(session: AsyncSession, claim: Claim) -> None
 
 
 async def return_unclaimed(sessions: Sessions) -> int:
-    """Withheld money goes back to the client when the time for an appeal is over."""
+    """Withheld money goes back to the client when the time for an appeal is over, and nobody proposes
+    to pay it after all.
+    """
     due = sa.text(
         "SELECT claim.id FROM pay_decision JOIN claim ON claim.id = pay_decision.claim_id"
         " JOIN account_balance ON account_id ="
         "  account_id('job_reserve', claim.reservation_id, claim.currency)"
         " WHERE outcome = 'withhold' AND balance_minor > 0"
         "  AND decided_at <= marketplace_now() - :window"
+        "  AND NOT EXISTS (SELECT FROM correction"
+        "   WHERE correction.claim_id = claim.id AND correction.state = 'proposed')"
     ).bindparams(window=APPEAL_WITHIN)
     return await sweeps.each_due(sessions, "withheld", due, _return)
 
 
 async def _return(session: AsyncSession, claim_id: UUID) -> bool:
     locked = await settlement.lock(session, claim_id)
+    # What is proposed under this lock was looked for before it.
+    proposed = sa.text("SELECT FROM correction WHERE claim_id = :claim AND state = 'proposed'")
+    if (await session.execute(proposed, {"claim": claim_id})).first() is not None:
+        return False
     reservation = await session.get_one(Reservation, locked.claim.reservation_id)
     await reserves.give_back_what_is_left(session, reservation)
     return True

@@ -81,9 +81,8 @@ async def read_wallet(session: Session, client: WalletReader) -> WalletAnswer:
     )
     reserved = await session.scalar(
         sa.text(
-            "SELECT coalesce(sum(balance_minor), 0) FROM account_balance"
-            " JOIN account ON account.id = account_id"
-            " JOIN reservation ON reservation.id = account.owner_id"
+            "SELECT coalesce(sum(balance_minor), 0) FROM reservation JOIN account_balance"
+            " ON account_id = account_id('job_reserve', reservation.id, reservation.currency)"
             " WHERE reservation.client_id = :client"
         ),
         {"client": client.client},

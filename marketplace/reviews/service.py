@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from marketplace.accounts.models import ClientMember
+from marketplace.accounts.impartial import acts_or_acted_for
 from marketplace.claims import service as claims
 from marketplace.claims import settlement, withholdings
 from marketplace.claims.models import WORKING, Claim, ClaimState
@@ -26,7 +26,7 @@ from marketplace.reviews.models import (
 from marketplace.reviews.schemas import NewVerdict
 from marketplace.reviews.submissions import recordings_of
 from marketplace.shared import clock, sweeps
-from marketplace.shared.database import Sessions, row, take_turns
+from marketplace.shared.database import Sessions, take_turns
 from marketplace.shared.problems import Conflict, NotFound
 from marketplace.shared.states import move
 
@@ -61,28 +61,39 @@ class TakeUnreadable(Conflict):
 async def assign_next(session: AsyncSession, *, reviewer_id: UUID, lease_seconds: int) -> Review:
     """The take that waits longest, leased to this reviewer; the one in hand if there is one.
 
-    Never their own take, nor one made for a client they act for, nor one they judged before.
+    Never their own take, nor one made for a client they act or acted for, nor one they judged before.
     """
     # One assignment at a time per reviewer: asking twice at once must not lease two takes.
     await take_turns(session, "review", reviewer_id)
     held = await _in_hand(session, reviewer_id)
     if held is not None:
         return held
-    found = await row(
-        session,
-        "SELECT submission.id FROM submission WHERE state = 'in_review'"
-        " AND review_due_at > marketplace_now() AND performer_id <> :reviewer"
-        " AND NOT EXISTS (SELECT FROM client_member AS member"
-        "  WHERE member.person_id = :reviewer AND member.client_id = submission.client_id)"
-        " AND NOT EXISTS (SELECT FROM review WHERE review.submission_id = submission.id"
-        "  AND (review.reviewer_id = :reviewer AND decided_at IS NOT NULL"
-        "   OR decided_at IS NULL AND lease_until > marketplace_now()))"
-        " ORDER BY review_due_at, id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED",
-        reviewer=reviewer_id,
+    judged_or_in_hand = select(Review.id).where(
+        Review.submission_id == Submission.id,
+        sa.or_(
+            sa.and_(col(Review.reviewer_id) == reviewer_id, col(Review.decided_at).is_not(None)),
+            sa.and_(
+                col(Review.decided_at).is_(None),
+                col(Review.lease_until) > sa.func.marketplace_now(),
+            ),
+        ),
+    )
+    found = await session.scalar(
+        select(Submission.id)
+        .where(
+            Submission.state == SubmissionState.IN_REVIEW,
+            col(Submission.review_due_at) > sa.func.marketplace_now(),
+            Submission.performer_id != reviewer_id,
+            ~acts_or_acted_for(Submission.client_id, reviewer_id),
+            ~judged_or_in_hand.exists(),
+        )
+        .order_by(col(Submission.review_due_at), col(Submission.id))
+        .limit(1)
+        .with_for_update(key_share=True, skip_locked=True)
     )
     if found is None:
         raise NothingToReview
-    return await _lease(session, found["id"], reviewer_id, lease_seconds)
+    return await _lease(session, found, reviewer_id, lease_seconds)
 
 
 async def _in_hand(session: AsyncSession, reviewer_id: UUID) -> Review | None:
@@ -92,6 +103,7 @@ async def _in_hand(session: AsyncSession, reviewer_id: UUID) -> Review | None:
         .where(Review.reviewer_id == reviewer_id, col(Review.decided_at).is_(None))
         .where(col(Review.lease_until) > sa.func.marketplace_now())
         .where(Submission.state == SubmissionState.IN_REVIEW)
+        .where(~acts_or_acted_for(Submission.client_id, reviewer_id))
         .limit(1)
     )
     return found.first()
@@ -252,16 +264,9 @@ async def _first_to_withhold(session: AsyncSession, submission_id: UUID) -> Revi
     found = await session.exec(
         select(Review)
         .join(Submission, col(Submission.id) == Review.submission_id)
-        .outerjoin(
-            ClientMember,
-            sa.and_(
-                col(ClientMember.person_id) == Review.reviewer_id,
-                col(ClientMember.client_id) == Submission.client_id,
-            ),
-        )
         .where(Review.submission_id == submission_id, col(Review.withhold_ground).is_not(None))
         # Who joined the client since has lost their word on its money.
-        .where(col(ClientMember.person_id).is_(None))
+        .where(~acts_or_acted_for(Submission.client_id, Review.reviewer_id))
         .order_by(col(Review.decided_at), col(Review.id))
         .limit(1)
     )

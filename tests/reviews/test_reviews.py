@@ -48,6 +48,13 @@ def claimed(performer: Person, claim: Json) -> Json:
     return found
 
 
+def joins_and_leaves(person: Person, client: Client) -> None:
+    invite = client.member.post("/v1/client/invites", {})
+    person.post("/v1/invites/accept", {"code": invite["code"]})
+    left = client.member.ask("DELETE", f"/v1/client/members/{person.id}")
+    assert left.status_code == 204
+
+
 class TestAssignment:
     def test_the_take_that_waits_longest_comes_first(
         self, world: World, job: Json, ana: Person, ravi: Person, second_reviewer: Person
@@ -96,6 +103,24 @@ class TestAssignment:
         ravi.post("/v1/invites/accept", {"code": code})
         world.submitted_claim(ana, job)
         assert ravi.refused("POST", "/v1/reviews/next") == "404 nothing_to_review"
+
+    def test_nobody_reviews_for_a_client_they_acted_for(
+        self,
+        world: World,
+        acme: Client,
+        job: Json,
+        ana: Person,
+        ravi: Person,
+        second_reviewer: Person,
+    ) -> None:
+        """They could not judge it, and would keep it from others."""
+        world.submitted_claim(ana, job)
+        ravi.post("/v1/reviews/next")
+        joins_and_leaves(ravi, acme)
+        assert ravi.refused("POST", "/v1/reviews/next") == "404 nothing_to_review"
+        world.advance(LEASE_SECONDS + 1)
+        assert ravi.refused("POST", "/v1/reviews/next") == "404 nothing_to_review"
+        world.judge(second_reviewer, ACCEPT)
 
     def test_nobody_judges_for_a_client_they_joined_meanwhile(
         self, world: World, job: Json, acme: Client, ana: Person, ravi: Person
@@ -714,6 +739,44 @@ class TestWithholding:
         decision = f"/v1/withholdings/{proposed['id']}/decision"
         assert second_reviewer.refused("POST", decision, DECISION) == "403 acts_for_the_client"
         assert ravi.refused("POST", f"{path}/pay") == "403 acts_for_the_client"
+
+    def test_who_acted_for_the_client_since_has_lost_their_word_on_it(
+        self,
+        world: World,
+        job: Json,
+        acme: Client,
+        ana: Person,
+        ravi: Person,
+        second_reviewer: Person,
+    ) -> None:
+        """And is in nobody's way."""
+        claim = world.submitted_claim(ana, job, seconds=60)
+        world.judge(ravi, REFUSE | {"withhold": PROPOSAL})
+        joins_and_leaves(ravi, acme)
+        world.judge(second_reviewer, REFUSE)
+        assert ana.get(f"/v1/claims/{claim['id']}/pay")["pay_minor"] == 123
+
+    def test_what_may_be_paid_after_all_stays_set_aside(
+        self,
+        world: World,
+        ended: Json,
+        acme: Client,
+        ana: Person,
+        ravi: Person,
+        second_reviewer: Person,
+    ) -> None:
+        proposed = self.propose(ravi, ended)
+        second_reviewer.post(f"/v1/withholdings/{proposed['id']}/decision", DECISION)
+        world.advance(29 * DAY)
+        finn, fay = world.finance("Finn"), world.finance("Fay")
+        wanted = {"seconds": 60, "reason": "She is there, very quiet."}
+        correction = finn.post(f"/v1/claims/{ended['id']}/corrections", wanted)
+        world.advance(2 * DAY)
+        world.sweep("withheld")
+        assert acme.wallet_minor == 100_000 - 3 * 12_765 - 141
+        assert fay.post(f"/v1/corrections/{correction['id']}/approve")["state"] == "approved"
+        assert world.ledger("platform_expense") == 0, "it was paid out of what was set aside"
+        assert world.ledger("performer_payable", ana.id) == -123
 
     def test_not_once_the_pay_is_due(
         self, world: World, ended: Json, ravi: Person, second_reviewer: Person, ana: Person
