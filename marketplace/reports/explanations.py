@@ -70,7 +70,7 @@ class Explanation(Answer):
             "model": Explanation,
             "content": {TEXT: {"schema": {"type": "string"}, "example": PRINTED}},
         },
-        **documented(NotFound),
+        **documented(NotFound, explain.TooMuchToExplain),
     },
 )
 async def read_explanation(
@@ -92,7 +92,12 @@ async def read_explanation(
     ] = None,
 ) -> Response:
     """Follow a cent both ways: to the second and the rate behind it, and to Stripe's line."""
-    tree = await explain.explain(session, id)
+    try:
+        tree = await explain.explain(session, id)
+    except explain.TooMuchToExplain as error:
+        if Role.FINANCE in asker.roles:
+            raise
+        raise NotFound from error
     if tree is not None and Role.FINANCE not in asker.roles:
         tree = own_part(tree, asker.person)
     if tree is None:

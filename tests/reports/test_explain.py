@@ -3,10 +3,11 @@
 import pytest
 
 from marketplace.reports import explain
+from marketplace.reports.explain import tree as module
 from tests.corrections.test_corrections import corrected
 from tests.payouts.conftest import returned
 from tests.reports.conftest import Paid, lift_all_guards, program
-from tests.world import World
+from tests.world import Person, World
 
 # What is asked about → the query that names one.
 ASKED = {
@@ -259,6 +260,15 @@ def test_what_is_missing_is_named(world: World, paid: Paid, missing: str) -> Non
     assert any(f"MISSING: {said}" in line for line in explain.lines(found)), "\n".join(
         explain.lines(found)
     )
+
+
+def test_one_answer_holds_so_much(
+    world: World, paid: Paid, finn: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_ROWS", 5)
+    path = f"/v1/explanations/{paid.payout['id']}"
+    assert finn.refused("GET", path) == "409 too_much_to_explain"
+    assert paid.ana.refused("GET", path) == "404 not_found"
 
 
 class TestTheCommand:

@@ -7,6 +7,6 @@ out, `text` what is shown, `access` to whom.
 
 from marketplace.reports.explain.nodes import Node
 from marketplace.reports.explain.text import lines
-from marketplace.reports.explain.tree import explain
+from marketplace.reports.explain.tree import TooMuchToExplain, explain
 
-__all__ = ["Node", "explain", "lines"]
+__all__ = ["Node", "TooMuchToExplain", "explain", "lines"]

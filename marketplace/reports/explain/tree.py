@@ -17,6 +17,10 @@ from marketplace.reports.explain.links import (
 )
 from marketplace.reports.explain.nodes import Direction, Node, Row
 from marketplace.shared.database import rows
+from marketplace.shared.problems import Conflict
+
+# Each asks the database a dozen times.
+MOST_ROWS = 5_000
 
 LINKS: Mapping[Direction, Mapping[str, tuple[Link, ...]]] = {
     Direction.DOWN: DOWN,
@@ -24,8 +28,17 @@ LINKS: Mapping[Direction, Mapping[str, tuple[Link, ...]]] = {
 }
 
 
+class TooMuchToExplain(Conflict):
+    """More hangs on this than one answer holds; ask for one of its parts."""
+
+    code = "too_much_to_explain"
+
+
 async def explain(session: AsyncSession, id_: str) -> Node | None:
-    """The tree of a payout, claim, ledger line, time entry … or of Stripe's own id (`tr_…`)."""
+    """The tree of a payout, claim, ledger line, time entry … or of Stripe's own id (`tr_…`).
+
+    Raises TooMuchToExplain.
+    """
     found = await _find(session, id_)
     if found is None:
         return None
@@ -78,6 +91,8 @@ async def _follow(
             if not link.shown or (link.table, row["id"]) in seen:
                 continue
             seen.add((link.table, row["id"]))
+            if len(seen) > MOST_ROWS:
+                raise TooMuchToExplain(most_rows=MOST_ROWS)
             child = Node(link.table, row, direction)
             node.children.append(child)
             await _follow(session, child, direction, seen)
