@@ -177,9 +177,9 @@ async def test_balance_transactions_come_over_as_many_pages_as_there_are(
     sandbox: Sandbox, gateway: StripeGateway
 ) -> None:
     for number in range(203):
-        await fund(gateway, 100 + number, key=f"capital-{number}")
+        sandbox.control("POST", "fees", amount=100 + number, currency="usd", type="stripe_fee")
     amounts = [line.amount_minor async for line in gateway.list_balance_transactions()]
-    assert amounts == [100 + number for number in reversed(range(203))]
+    assert amounts == [-100 - number for number in reversed(range(203))]
     tomorrow = datetime.now(UTC) + timedelta(days=1)
     later = gateway.list_balance_transactions(created_from=tomorrow)
     assert [line async for line in later] == []
