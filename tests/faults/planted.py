@@ -26,7 +26,7 @@ from marketplace.funding.models import Deposit
 from marketplace.jobs.models import Role
 from marketplace.ledger import service as ledger
 from marketplace.ledger.models import TransactionKind
-from marketplace.payouts import outcomes, sending
+from marketplace.payouts import attempts, late_transfers, outcomes, sending
 from marketplace.payouts import service as payouts
 from marketplace.payouts.models import Payout, PayoutAttempt
 from marketplace.shared import audit, clock, idempotency, requests
@@ -296,7 +296,7 @@ def unknown_taken_for_refused() -> None:
 
     replace(sending, "_ask_stripe", ask_stripe)
     # A look before the next attempt would mend it.
-    replace(sending, "_standing_transfers", nothing_stands)
+    replace(late_transfers, "standing_transfers", nothing_stands)
 
 
 def withdrawal_taken_for_refused() -> None:
@@ -314,7 +314,7 @@ def withdrawal_taken_for_refused() -> None:
 def outcome_written_by_whoever_has_one() -> None:
     async def commit_outcome(sessions: Any, intent: Any, outcome: Any) -> None:
         async with sessions() as session:
-            await audit.act_as(session, sending.ACTOR)
+            await audit.act_as(session, attempts.ACTOR)
             payout = await payouts.find_payout(session, intent.payout_id, lock=True)
             attempt = await session.get_one(PayoutAttempt, intent.attempt_id)
             await outcomes.conclude(session, payout, attempt, outcome)
